@@ -1,0 +1,59 @@
+"""The states of actions, escalations and bundles."""
+
+from __future__ import annotations
+
+from controlplane.common.choices import StatusChoices
+
+
+class Verdict(StatusChoices):
+    """Ordered by severity: a later stage never lowers an earlier one (deny > escalate > allow)."""
+
+    ALLOW = "allow", "allow", "allow", "Allowed"
+    ESCALATE = "escalate", "ask", "ask", "Asks a person"
+    DENY = "deny", "deny", "deny", "Refused"
+
+    @property
+    def severity(self) -> int:
+        return list(Verdict).index(self)
+
+
+class ActionState(StatusChoices):
+    """proposed → denied | waiting | permitted → executing → succeeded | failed | unknown; waiting → permitted | denied | expired | withdrawn."""
+
+    PROPOSED = "proposed", "neutral", "wait", "Proposed"
+    DENIED = "denied", "deny", "deny", "Refused"
+    WAITING = "waiting", "wait", "wait", "Waits for a person"
+    PERMITTED = "permitted", "allow", "allow", "Permitted"
+    EXECUTING = "executing", "allow", "start", "Running"
+    SUCCEEDED = "succeeded", "allow", "allow", "Done"
+    FAILED = "failed", "deny", "deny", "Failed"
+    UNKNOWN = "unknown", "ask", "ask", "Outcome unknown"
+    EXPIRED = "expired", "neutral", "off", "Expired"
+    WITHDRAWN = "withdrawn", "neutral", "off", "Withdrawn"
+
+
+TERMINAL_ACTION_STATES = frozenset(
+    {
+        ActionState.DENIED,
+        ActionState.SUCCEEDED,
+        ActionState.FAILED,
+        ActionState.UNKNOWN,
+        ActionState.EXPIRED,
+        ActionState.WITHDRAWN,
+    }
+)
+
+
+class EscalationState(StatusChoices):
+    OPEN = "open", "wait", "wait", "Open"
+    APPROVED = "approved", "allow", "allow", "Approved"
+    DENIED = "denied", "deny", "deny", "Refused"
+    EXPIRED = "expired", "neutral", "off", "Expired"
+    WITHDRAWN = "withdrawn", "neutral", "off", "Withdrawn"
+    SUPERSEDED = "superseded", "neutral", "off", "Superseded"
+
+
+class BundleState(StatusChoices):
+    DRAFT = "draft", "neutral", "off", "Draft"
+    ACTIVE = "active", "allow", "allow", "Active"
+    RETIRED = "retired", "neutral", "off", "Retired"

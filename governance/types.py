@@ -1,0 +1,175 @@
+"""The values that cross governance's edge: proposals, stages, judgements, and what an action kind must provide."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Protocol
+
+from controlplane.tenancy.types import Principal
+from governance.choices import ActionState, Verdict
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a principal wants to do, after strict parsing. `arguments` are exactly what will be executed."""
+
+    kind: str
+    arguments: Mapping[str, Any]
+    tool: str = ""
+    justification: str = ""
+    idempotency_key: str | None = None
+    audience: str = "api"  # who will redeem the permit: "mcp", "api", "remit"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check said. Guards and sequence rules return these; silence means nothing to object to."""
+
+    verdict: Verdict
+    reason_code: str
+    message: str
+    remedies: Sequence[str] = ()
+    policy: str = ""  # the escalating policy an approval would lift
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One rung of the proof ladder. `name`: intake, guards, policy, sequence, judge, budget. `verdict` None: not asked."""
+
+    name: str
+    verdict: Verdict | None
+    saw: str
+    said: str
+    microseconds: int
+    policies: Sequence[str] = ()
+    reason_code: str = ""
+
+
+@dataclass(frozen=True)
+class Grants:
+    """A mission version's permissions as Cedar, compiled once. `key` names the compiled set in caches (mission version id).
+
+    `argument_types` are the optional attributes of `context.args` that the policies read: name → "Long" | "String" | "Boolean".
+    """
+
+    key: str
+    policies: str
+    argument_types: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BudgetRequest:
+    """What to hold. Governance does not know money; it hands this to the registered ledger."""
+
+    account_id: uuid.UUID
+    money: Decimal
+    currency: str
+    tokens: int = 0
+    steps: int = 1
+    signature: bytes = b""  # what the loop guard compares: tool and canonical arguments, hashed
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that the gate needs to know of one proposal, gathered by its action kind without writing anything.
+
+    `principal`, `resource` and `context` are Cedar facts that must fit the bundle's schema. `envelope` is what the digest covers.
+    """
+
+    team_id: uuid.UUID
+    title: str
+    envelope: Mapping[str, Any]
+    principal_entity: Mapping[str, Any]
+    resource_entity: Mapping[str, Any]
+    context: Mapping[str, Any]
+    grants: Grants | None = None
+    guards: Sequence[Finding] = ()
+    guards_saw: str = ""
+    budget: BudgetRequest | None = None
+    agent_id: uuid.UUID | None = None
+    mission_id: uuid.UUID | None = None
+    mission_version: int | None = None
+    run_id: uuid.UUID | None = None
+    subject_type: str = ""
+    subject_id: uuid.UUID | None = None
+    excluded_user_ids: Sequence[uuid.UUID] = ()  # may not approve: requester, owner
+    escalation_ttl_seconds: int = 3600
+    effects: Sequence[str] = ()  # labels this action would leave behind, for sequence rules ("secret.read", "egress")
+    currency: str = "USD"
+
+
+class ActionKind(Protocol):
+    """Recipe: CONTRIBUTING, “Add an action kind”. Registered from the owning app's `AppConfig.ready()`."""
+
+    code: str
+    label: str
+    cedar_action: str
+
+    def prepare(self, *, proposer: Principal, proposal: Proposal) -> Prepared:
+        """Facts for judging. Reads only. Raises RemitError (4xx) for what is not a well-formed proposal at all."""
+
+    def on_decided(self, *, action_id: uuid.UUID, state: ActionState, actor: Principal) -> None:
+        """Called inside the transaction whenever the action becomes permitted or denied (also by a vote, expiry, withdrawal).
+        Kinds that Remit performs itself do their change here."""
+
+
+@dataclass(frozen=True)
+class HoldRefused:
+    """Which level refused and what is left there, in words an agent can act on."""
+
+    reason_code: str
+    message: str
+    remedies: Sequence[str] = ()
+
+
+class Ledger(Protocol):
+    """What budgets registers with the gate. All calls run inside the caller's transaction."""
+
+    def reserve(
+        self, *, hold_id: uuid.UUID, request: BudgetRequest, organisation_id: uuid.UUID, ttl_seconds: int
+    ) -> HoldRefused | None: ...
+
+    def dispatch(self, *, hold_id: uuid.UUID) -> None: ...
+
+    def settle(self, *, hold_id: uuid.UUID, money: Decimal | None, tokens: int | None = None) -> Decimal:
+        """Settle at `money` (None: at the held price). Returns what was charged."""
+
+    def void(self, *, hold_id: uuid.UUID) -> None: ...
+
+    def extend(self, *, hold_id: uuid.UUID, ttl_seconds: int) -> None: ...
+
+    def note_result(self, *, account_id: uuid.UUID, signature: bytes, result: bytes) -> None:
+        """Tell the loop guard what came of a call: same call, same result, again and again is no progress."""
+
+
+@dataclass(frozen=True)
+class PermitToken:
+    token: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True)
+class EscalationRef:
+    id: uuid.UUID
+    expires_at: datetime
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The gate's answer: what an agent is told."""
+
+    action_id: uuid.UUID
+    state: ActionState
+    verdict: Verdict
+    reason_code: str
+    message: str
+    remedies: Sequence[str]
+    digest: str
+    permit: PermitToken | None = None
+    escalation: EscalationRef | None = None
+    replayed: bool = False  # the stored answer to a repeated idempotency key
+    data: Mapping[str, Any] = field(default_factory=dict)

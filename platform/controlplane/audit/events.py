@@ -1,0 +1,74 @@
+"""The closed list of what can be audited, each with its sentence. `{actor}`, `{subject}` and payload keys are filled in."""
+
+from __future__ import annotations
+
+from django.db import models
+
+
+class Event(models.TextChoices):
+    """Code and sentence. Adding one: add it here, record it in the service that makes the change, in the same transaction."""
+
+    ORGANISATION_CREATED = "organisation.created", "{actor} created the organisation {subject}"
+    TEAM_CREATED = "team.created", "{actor} created the team {subject}"
+    MEMBER_ADDED = "member.added", "{actor} gave {subject} the role {role}"
+    MEMBER_REMOVED = "member.removed", "{actor} took the role {role} from {subject}"
+    PERSON_SIGNED_IN = "person.signed_in", "{subject} signed in"
+    PERSON_SIGNED_OUT = "person.signed_out", "{subject} signed out"
+    SIGN_IN_FAILED = "person.sign_in_failed", "A sign-in as {subject} failed"
+    TOKEN_ISSUED = "token.issued", "{actor} issued the token {subject}"
+    TOKEN_REVOKED = "token.revoked", "{actor} revoked the token {subject}"
+
+    AGENT_REGISTERED = "agent.registered", "{actor} registered the agent {subject}"
+    AGENT_VERSION_ADDED = "agent.version_added", "{actor} added version {version} of {subject}"
+    AGENT_RETIRED = "agent.retired", "{actor} retired the agent {subject}"
+
+    MISSION_DRAFTED = "mission.drafted", "{actor} drafted the mission {subject}"
+    MISSION_SUBMITTED = "mission.submitted", "{actor} sent {subject} for sign-off"
+    MISSION_SIGNED_OFF = "mission.signed_off", "{actor} signed off {subject}, version {version}"
+    MISSION_SIGN_OFF_REFUSED = "mission.sign_off_refused", "{actor} refused to sign off {subject}: {reason}"
+    MISSION_STARTED = "mission.started", "{actor} started {subject}"
+    MISSION_CHANGED = "mission.changed", "{actor} changed {subject} to version {version}"
+    MISSION_PAUSED = "mission.paused", "{actor} paused {subject}: {reason}"
+    MISSION_RESUMED = "mission.resumed", "{actor} resumed {subject}"
+    MISSION_STOPPED = "mission.stopped", "{actor} stopped {subject}: {reason}"
+    MISSION_EXPIRED = "mission.expired", "{subject} reached its deadline"
+    MISSION_FINISHED = "mission.finished", "{subject} says it is finished: {claim}"
+    MISSION_ACCEPTED = "mission.accepted", "{actor} accepted the outcome of {subject}"
+    MISSION_REJECTED = "mission.rejected", "{actor} rejected the outcome of {subject}: {reason}"
+    CHECKLIST_CLAIMED = "checklist.claimed", "{actor} claims “{item}” of {subject}"
+
+    RUN_STARTED = "run.started", "Attempt {attempt} of {subject} started"
+    RUN_ENDED = "run.ended", "Attempt {attempt} of {subject} ended: {reason}"
+    SANDBOX_RESIZED = "sandbox.resized", "{actor} resized the sandbox {subject}"
+    SANDBOX_LOST = "sandbox.lost", "The sandbox {subject} was lost: {reason}"
+
+    ACTION_ALLOWED = "action.allowed", "{actor} was allowed {subject}"
+    ACTION_DENIED = "action.denied", "{actor} was refused {subject}: {reason_code}"
+    ACTION_ESCALATED = "action.escalated", "{actor} must ask a person for {subject}: {reason_code}"
+    PERMIT_CONSUMED = "permit.consumed", "{actor} used the permit for {subject}"
+    PERMIT_REFUSED = "permit.refused", "The permit for {subject} was refused: {reason_code}"
+    ACTION_SUCCEEDED = "action.succeeded", "{subject} succeeded"
+    ACTION_FAILED = "action.failed", "{subject} failed: {reason}"
+    ACTION_UNKNOWN = "action.unknown", "What came of {subject} is not known: {reason}"
+    ACTION_RECONCILED = "action.reconciled", "{actor} settled what came of {subject}: {outcome}"
+    ACTION_WITHDRAWN = "action.withdrawn", "{actor} withdrew {subject}"
+
+    ESCALATION_APPROVED = "escalation.approved", "{actor} approved {subject}"
+    ESCALATION_DENIED = "escalation.denied", "{actor} refused {subject}: {reason}"
+    ESCALATION_EXPIRED = "escalation.expired", "Nobody decided {subject} in time; it was refused"
+    ESCALATION_WITHDRAWN = "escalation.withdrawn", "{actor} withdrew the request {subject}"
+
+    BUDGET_OPENED = "budget.opened", "{actor} opened the budget {subject}"
+    BUDGET_LIMIT_SET = "budget.limit_set", "{actor} set the limit of {subject}"
+    BUDGET_FROZEN = "budget.frozen", "{actor} froze the budget {subject}: {reason}"
+    BUDGET_UNFROZEN = "budget.unfrozen", "{actor} released the budget {subject}"
+    BUDGET_OVERRUN = "budget.overrun", "{subject} was charged {amount} beyond its limit"
+    PRICES_IMPORTED = "prices.imported", "{actor} imported {count} prices from {source}"
+
+    SERVER_REGISTERED = "server.registered", "{actor} registered the server {subject}"
+    TOOL_DISCOVERED = "tool.discovered", "{subject} is now known, definition {hash}"
+    TOOL_QUARANTINED = "tool.quarantined", "{subject} changed its definition and was quarantined"
+    TOOL_APPROVED = "tool.approved", "{actor} approved the definition {hash} of {subject}"
+
+    BUNDLE_LOADED = "policy.bundle_loaded", "{actor} loaded the policy bundle {subject}"
+    BUNDLE_PROMOTED = "policy.bundle_promoted", "{actor} made {subject} the active policy bundle"

@@ -1,0 +1,60 @@
+"""Writing the audit trail. `record` belongs inside the transaction of the change it tells about."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import connection
+
+from controlplane.audit.events import Event
+from controlplane.audit.models import Entry
+from controlplane.common.canonical import digest
+from controlplane.common.clock import now
+from controlplane.common.ids import new_id
+from controlplane.common.observability import trace_id
+from controlplane.tenancy.types import Principal
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What an entry is about. `type` is the field's noun ("mission", "action", "escalation", …)."""
+
+    type: str
+    id: uuid.UUID
+    name: str
+    team_id: uuid.UUID | None = None
+    mission_id: uuid.UUID | None = None
+
+
+def build(*, event: Event, actor: Principal, subject: Subject, payload: Mapping[str, Any] | None = None) -> Entry:
+    """An entry not yet saved, for callers that write many rows in one statement."""
+    facts = dict(payload or {})
+    return Entry(
+        id=new_id(),
+        organisation_id=actor.organisation_id,
+        team_id=subject.team_id,
+        at=now(),
+        event=event,
+        actor_kind=actor.kind.value,
+        actor_id=actor.id,
+        actor_name=actor.name[:120],
+        subject_type=subject.type,
+        subject_id=subject.id,
+        subject_name=subject.name[:200],
+        mission_id=subject.mission_id,
+        payload=facts,
+        payload_sha256=digest(facts),
+        trace_id=trace_id(),
+    )
+
+
+def record(*, event: Event, actor: Principal, subject: Subject, payload: Mapping[str, Any] | None = None) -> Entry:
+    """Write one entry. Must run inside the caller's atomic block: no change without its entry, no entry without its change."""
+    if not connection.in_atomic_block:
+        raise RuntimeError("audit.record outside a transaction")
+    entry = build(event=event, actor=actor, subject=subject, payload=payload)
+    entry.save(force_insert=True)
+    return entry

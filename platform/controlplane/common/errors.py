@@ -1,0 +1,77 @@
+"""Errors as values: code, HTTP status, data, remedies, retryability. One handler per edge turns them into its own form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class FieldError:
+    """One bad field. `pointer` is a JSON pointer into the body ("/grants/0/tool")."""
+
+    pointer: str
+    message: str
+
+
+@dataclass(eq=False)
+class RemitError(Exception):
+    """Something a caller did or met that has a name.
+
+    `code` is stable and dotted ("mission.not_active"), `message` one sentence for people, `remedies` what to do next,
+    `data` JSON-ready facts, `retry_after_seconds` set when the same request may succeed later.
+    """
+
+    code: str
+    message: str
+    status: int = 400
+    remedies: Sequence[str] = ()
+    errors: Sequence[FieldError] = ()
+    data: Mapping[str, Any] = field(default_factory=dict)
+    retry_after_seconds: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
+    def problem(self, *, trace_id: str = "") -> dict[str, Any]:
+        """RFC 9457 problem details."""
+        return {
+            "type": f"https://remit.invalid/problems/{self.code}",
+            "title": self.code.replace(".", ": ").replace("_", " ").capitalize(),
+            "status": self.status,
+            "detail": self.message,
+            "code": self.code,
+            "errors": [{"pointer": item.pointer, "detail": item.message} for item in self.errors],
+            "remedies": list(self.remedies),
+            "trace_id": trace_id,
+            **({"data": dict(self.data)} if self.data else {}),
+        }
+
+
+def not_found(what: str) -> RemitError:
+    """Absent and forbidden look the same: other tenants' ids must not be guessable."""
+    return RemitError(
+        f"{what}.not_found",
+        f"There is no such {what}, or you may not see it.",
+        404,
+        remedies=("Check the id, or ask an administrator of the organisation for access.",),
+    )
+
+
+def forbidden(permission: str) -> RemitError:
+    return RemitError(
+        "permission.denied",
+        f"This needs the permission “{permission}”.",
+        403,
+        remedies=("Ask an administrator of the organisation for a role that has it.",),
+    )
+
+
+def conflict(code: str, message: str, *remedies: str, **data: Any) -> RemitError:
+    """The loser of a race, by name: nothing was overwritten."""
+    return RemitError(code, message, 409, remedies=remedies, data=data)
+
+
+def invalid(code: str, message: str, *errors: FieldError, remedies: Sequence[str] = ()) -> RemitError:
+    return RemitError(code, message, 422, errors=errors, remedies=remedies)

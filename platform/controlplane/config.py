@@ -1,0 +1,87 @@
+"""The one typed reading of the environment. Every process validates it at start and names what is wrong."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class ConfigurationError(SystemExit):
+    """Raised with a sentence that names the variable and the remedy; ends the process with code 2."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.code = 2
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class Configuration(BaseSettings):
+    """Environment of a Remit process. Names without a prefix are the field's own; ours begin with REMIT_."""
+
+    model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True)
+
+    database_url: str = Field(default="", description="postgresql://…; libpq URLs, a socket directory as ?host=")
+    redis_url: str = Field(default="", description="redis://… or unix:///path")
+    secret_key: str = Field(
+        default="", description="At least 32 characters; signs sessions and permits, keys token hashes"
+    )
+    allowed_hosts: str = "localhost,127.0.0.1,[::1]"
+    public_url: str = "http://localhost:8000"
+    state_dir: Path = Field(default=ROOT / ".remit", validation_alias=AliasChoices("STATE_DIR"))
+    email_url: str = "console://"
+    oidc_issuer: str = ""
+    oidc_client_id: str = ""
+    oidc_client_secret: str = ""
+    otlp_endpoint: str = ""
+    log_format: Literal["json", "text"] = Field(default="json", validation_alias=AliasChoices("REMIT_LOG_FORMAT"))
+    log_level: str = Field(default="INFO", validation_alias=AliasChoices("REMIT_LOG_LEVEL"))
+    metrics_token: str = Field(default="", validation_alias=AliasChoices("REMIT_METRICS_TOKEN"))
+    debug: bool = Field(default=False, validation_alias=AliasChoices("REMIT_DEBUG"))
+
+    @field_validator("secret_key")
+    @classmethod
+    def _long_enough(cls, value: str) -> str:
+        if value and len(value) < 32:
+            raise ValueError("must have at least 32 characters; make one with `openssl rand -hex 32`")
+        return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _web_address(cls, value: str) -> str:
+        if not value.startswith(("http://", "https://")):
+            raise ValueError("must be an http:// or https:// address, as people type it into a browser")
+        return value.rstrip("/")
+
+    @property
+    def secure(self) -> bool:
+        """True when people reach Remit over TLS: cookies become Secure, HSTS is sent."""
+        return self.public_url.startswith("https://")
+
+    @property
+    def gateway_socket(self) -> Path:
+        """Unix socket on which the web process also serves, for sandboxes that have no network."""
+        return self.state_dir / "run" / "gateway.sock"
+
+    @property
+    def node_socket(self) -> Path:
+        """Unix socket of the local node, the process that owns local sandboxes."""
+        return self.state_dir / "run" / "node.sock"
+
+
+@functools.cache
+def configuration() -> Configuration:
+    """Read and validate the environment once per process."""
+    try:
+        return Configuration()
+    except ValidationError as error:
+        lines = [f"{'.'.join(str(part) for part in item['loc']).upper()}: {item['msg']}" for item in error.errors()]
+        raise ConfigurationError("Configuration is not usable.\n  " + "\n  ".join(lines)) from error

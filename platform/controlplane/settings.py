@@ -1,0 +1,207 @@
+"""Django settings, derived from `controlplane.config` alone: nothing else in the project reads the environment."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from csp.constants import NONE, SELF
+from psycopg.conninfo import conninfo_to_dict
+
+from controlplane.config import ROOT, configuration
+
+CONFIG = configuration()
+BASE_DIR = ROOT
+DEBUG = CONFIG.debug
+# Commands that touch no data (checks, --help, lint) may run without a key; `controlplane.common.checks` refuses to serve so.
+SECRET_KEY = CONFIG.secret_key or "not-configured-" + "0" * 32
+ALLOWED_HOSTS = [host.strip() for host in CONFIG.allowed_hosts.split(",") if host.strip()]
+CSRF_TRUSTED_ORIGINS = [CONFIG.public_url]
+
+INSTALLED_APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django.contrib.humanize",
+    "django.contrib.postgres",
+    "allauth",
+    "allauth.account",
+    "allauth.mfa",
+    "rest_framework",
+    "drf_spectacular",
+    "channels",
+    "csp",
+    "djmoney",
+    "controlplane.embedded",
+    "controlplane.common",
+    "controlplane.tenancy",
+    "controlplane.audit",
+    "controlplane.live",
+    "controlplane.clusters",
+    "governance",
+    "budgets",
+    "agents",
+    "frontend",
+]
+MIDDLEWARE = [
+    "controlplane.common.observability.RequestContextMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "controlplane.tenancy.middleware.PrincipalMiddleware",
+    "frontend.middleware.ErrorPagesMiddleware",
+]
+ROOT_URLCONF = "controlplane.urls"
+ASGI_APPLICATION = "controlplane.asgi.application"
+TEMPLATES: list[dict[str, Any]] = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "frontend.context.frame",
+            ],
+            "builtins": ["django.contrib.humanize.templatetags.humanize", "frontend.templatetags.remit"],
+        },
+    }
+]
+
+
+def _database(url: str) -> dict[str, Any]:
+    """Django's form of a libpq URL. A pool with CONN_MAX_AGE 0: a positive age leaks connections under ASGI."""
+    parts = conninfo_to_dict(url) if url else {}
+    known = {"user": "USER", "password": "PASSWORD", "host": "HOST", "port": "PORT", "dbname": "NAME"}
+    options: dict[str, Any] = {key: value for key, value in parts.items() if key not in known}
+    options["pool"] = {"min_size": 1, "max_size": 8, "timeout": 10}
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "CONN_MAX_AGE": 0,
+        "OPTIONS": options,
+        **{known[key]: str(value) for key, value in parts.items() if key in known},
+    }
+
+
+DATABASES = {"default": _database(CONFIG.database_url)}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+AUTH_USER_MODEL = "tenancy.User"
+USE_TZ = True
+TIME_ZONE = "UTC"
+LANGUAGE_CODE = "en"
+USE_I18N = False
+
+REDIS_URL = CONFIG.redis_url or "unix:///nonexistent/valkey.sock"
+CHANNEL_LAYERS = {
+    "default": {
+        "BACKEND": "channels_redis.core.RedisChannelLayer",
+        # redis-py 8 times sockets out after 5 s, just as long as the blocking read waits: without None every idle websocket dies.
+        "CONFIG": {"hosts": [{"address": REDIS_URL, "socket_timeout": None}], "capacity": 1000, "expiry": 30},
+    }
+}
+CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1)
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+# A killed worker's tasks come back after `visibility_timeout`; with the defaults that is an hour.
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "visibility_timeout": 60,
+    "unacked_restore_interval": 2,
+    "unacked_restore_throttle": 1,
+}
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_TIME_LIMIT = 50
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = True
+CELERY_TIMEZONE = "UTC"
+# Sweeps are the net under every wake-up: a lost message costs one interval, never the work.
+CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
+    "audit.seal": {"task": "controlplane.audit.tasks.seal", "schedule": 0.5},
+    "clusters.reconcile": {"task": "controlplane.clusters.tasks.reconcile_all", "schedule": 2.0},
+    "governance.sweep": {"task": "governance.tasks.sweep", "schedule": 2.0},
+    "budgets.sweep": {"task": "budgets.tasks.sweep", "schedule": 5.0},
+    "agents.sweep": {"task": "agents.tasks.sweep", "schedule": 2.0},
+}
+
+STATIC_URL = "static/"
+STATIC_ROOT = CONFIG.state_dir / "static"
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+}
+WHITENOISE_USE_FINDERS = False
+
+AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
+LOGIN_URL = "account_login"
+LOGIN_REDIRECT_URL = "home"
+ACCOUNT_LOGIN_METHODS = {"email"}
+ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
+ACCOUNT_USER_MODEL_USERNAME_FIELD = None
+ACCOUNT_EMAIL_VERIFICATION = "none"
+ACCOUNT_ADAPTER = "controlplane.tenancy.accounts.AccountAdapter"
+ACCOUNT_LOGOUT_REDIRECT_URL = "account_login"
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.ScryptPasswordHasher"]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+SESSION_COOKIE_NAME = "remit_session"
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = CONFIG.secure
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_AGE = int(timedelta(days=14).total_seconds())
+SECURE_HSTS_SECONDS = int(timedelta(days=365).total_seconds()) if CONFIG.secure else 0
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [NONE],
+        "script-src": [SELF],
+        "style-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "font-src": [SELF],
+        "connect-src": [SELF],
+        "form-action": [SELF],
+        "frame-ancestors": [NONE],
+        "base-uri": [NONE],
+        "manifest-src": [SELF],
+    }
+}
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
+MESSAGE_STORAGE = "django.contrib.messages.storage.session.SessionStorage"
+EMAIL_BACKEND = (
+    "django.core.mail.backends.console.EmailBackend"
+    if CONFIG.email_url.startswith("console")
+    else "django.core.mail.backends.smtp.EmailBackend"
+)
+
+REST_FRAMEWORK: dict[str, Any] = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "agents.api.authentication.TokenAuthentication",
+        "agents.api.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "agents.api.errors.problem_details",
+}
+SPECTACULAR_SETTINGS = {"TITLE": "Remit", "VERSION": "1", "OAS_VERSION": "3.1.0", "SERVE_INCLUDE_SCHEMA": False}
+
+LOGGING_CONFIG = "controlplane.common.observability.configure_logging"
+LOGGING: dict[str, Any] = {"level": CONFIG.log_level, "format": CONFIG.log_format}
+CURRENCY_DECIMAL_PLACES = 12
+STATICFILES_DIRS: list[Path] = []
