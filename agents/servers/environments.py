@@ -44,17 +44,9 @@ class Environment:
     python: Path
     read_only: tuple[Path, ...]
 
-    def module(self, module: str, *arguments: str) -> tuple[str, ...]:
-        """Command that runs `module` without looking at the user's site packages or Python variables."""
-        return (str(self.python), "-I", "-m", module, *arguments)
-
-    def program(self, program: Path, *arguments: str) -> tuple[str, ...]:
-        """Command that runs a script, or a folder with a `__main__.py`."""
-        return (str(self.python), "-I", str(program), *arguments)
-
-    def function(self, module: str, function: str, *arguments: str) -> tuple[str, ...]:
-        """Command that calls `module.function()`, for packages that ship neither `__main__` nor a script we can use."""
-        return (str(self.python), "-I", "-c", f"import {module}; {module}.{function}()", *arguments)
+    def command(self, *arguments: str) -> tuple[str, ...]:
+        """Command line that runs the interpreter deaf to PYTHON… variables and the user's own packages."""
+        return (str(self.python), "-I", *arguments)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,84 @@
+"""The shape of a sample mission's terms, as plain data. Turning them into models is the business of the templates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+# A sandbox gets this folder read-only; `python <PROGRAMS> <name>` runs a sample by name.
+PROGRAMS = Path(__file__).resolve().parent
+
+# What one argument has to satisfy: any of equals, one_of, min, max, starts_with, like, max_length; all that are given.
+# Decimal bounds are text ("100.00"), never floats.
+Bound = str | int | Sequence[str]
+Constraint = Mapping[str, Bound]
+
+
+class Effect(StrEnum):
+    ALLOW = "allow"
+    ESCALATE = "escalate"
+
+
+@dataclass(frozen=True)
+class Grant:
+    """One permit of the mission. `max_calls` counts calls of one run under this grant; None leaves it to the budget."""
+
+    tool: str
+    effect: Effect = Effect.ALLOW
+    constraints: Mapping[str, Constraint] = field(default_factory=dict)
+    max_calls: int | None = None
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """One line of the acceptance checklist; the agent ticks it by its text."""
+
+    key: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Budget:
+    """`amount` is decimal text in `currency`; `steps` are governed calls."""
+
+    amount: str
+    currency: str
+    tokens: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What stops a run that is not getting anywhere."""
+
+    wall_clock_seconds: int
+    same_call_same_result: int
+    calls_per_minute: int
+
+
+@dataclass(frozen=True)
+class Program:
+    """A process in a sandbox: `arguments` follow the interpreter of `environment`; `variables` are not secret."""
+
+    name: str
+    environment: str
+    arguments: tuple[str, ...]
+    read_only: tuple[Path, ...] = ()
+    writable: tuple[Path, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Everything a template needs to start the sample: what for, how it is judged, with what, and what runs."""
+
+    title: str
+    goal: str
+    criteria: tuple[Criterion, ...]
+    grants: tuple[Grant, ...]
+    budget: Budget
+    limits: Limits
+    agent: Program
+    servers: tuple[Program, ...]
