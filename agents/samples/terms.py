@@ -23,17 +23,21 @@ class Effect(StrEnum):
 
 @dataclass(frozen=True)
 class Grant:
-    """One permit of the mission. `max_calls` counts calls of one run under this grant; None leaves it to the budget."""
+    """One permit of the mission. `max_calls` counts calls of one run; None leaves it to the budget.
+
+    `sentence` is how people read it.
+    """
 
     tool: str
     effect: Effect = Effect.ALLOW
     constraints: Mapping[str, Constraint] = field(default_factory=dict)
     max_calls: int | None = None
+    sentence: str = ""
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """One line of the acceptance checklist; the agent ticks it by its text."""
+    """One line of the acceptance checklist. The agent knows it by `key`, the mission by its text."""
 
     key: str
     text: str
@@ -60,7 +64,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Program:
-    """A process in a sandbox: `arguments` follow the interpreter of `environment`; `variables` are not secret."""
+    """A process in a sandbox: `arguments` follow the interpreter of `environment`; `variables` are not secret.
+
+    `name` is a server's first half of its tools' names.
+    """
 
     name: str
     environment: str

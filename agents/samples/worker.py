@@ -1,0 +1,198 @@
+"""What every sample agent does with its remit: reads its mission, heeds verdicts, waits for people, ticks its checklist."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import IntEnum
+from typing import Any
+
+from .gateway import Answer, Gateway, Settings, TokenRefused, Unreachable, Verdict, log
+from .terms import Criterion
+
+POLL_SECONDS = 20
+PATIENCE = timedelta(hours=1)
+LONGEST_REST_SECONDS = 30.0
+
+
+class Exit(IntEnum):
+    DONE = 0
+    FAILED = 1
+    MISCONFIGURED = 2
+    TOKEN_REFUSED = 3
+    GATEWAY_UNREACHABLE = 75
+
+
+class Stopped(Exception):
+    """The mission was ended or the budget is used up: going on would only be refused."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """One thing the agent wanted and did not get, for its report."""
+
+    wanted: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What people said about a waiting action. `arguments` are the approved ones, which need not be those asked for."""
+
+    permitted: bool
+    state: str
+    message: str
+    arguments: Mapping[str, Any]
+
+
+class Worker:
+    """One run. Keeps what was refused and what the mission already knows as done."""
+
+    def __init__(self, gateway: Gateway, criteria: Sequence[Criterion]) -> None:
+        self.refusals: list[Refusal] = []
+        self._gateway = gateway
+        self._criteria = {criterion.key: criterion.text for criterion in criteria}
+        self._mission: Mapping[str, Any] = {}
+
+    async def begin(self) -> None:
+        """Read the mission and see which tools there are."""
+        self._mission = _mapping((await self.use("remit__mission", quiet=True)).data)
+        log(f"My mission: {self._mission.get('goal', '(not told)')}")
+        tools = await self._gateway.tools()
+        log(f"I can see {len(tools)} tools: {', '.join(tools)}")
+
+    async def use(
+        self, tool: str, arguments: Mapping[str, Any] | None = None, *, action: str = "", quiet: bool = False
+    ) -> Answer:
+        """Call a tool, wait out a pause, note a refusal. Raises Stopped when nothing more can come of this run."""
+        rest = 2.0
+        while True:
+            answer = await self._gateway.call(tool, arguments, action=action)
+            await self._gateway.rest()
+            if answer.verdict is Verdict.DENY and _ended(answer.reason_code):
+                raise Stopped(answer.text)
+            if answer.verdict is not Verdict.DENY or not _passing(answer):
+                break
+            wait = min(answer.retry_after_seconds or rest, LONGEST_REST_SECONDS)
+            log(f"{tool}: not now ({answer.text}); waiting {wait:g} s")
+            await asyncio.sleep(wait)
+            rest = min(rest * 2, LONGEST_REST_SECONDS)
+        if not quiet or not answer.allowed:
+            log(_line(tool, arguments, answer))
+        if answer.verdict is Verdict.DENY:
+            self.refusals.append(Refusal(wanted=_called(tool, arguments), reason=answer.text or answer.reason_code))
+        return answer
+
+    def is_ticked(self, key: str) -> bool:
+        """Whether the mission already has this criterion as claimed or accepted, from before a restart."""
+        return str(self._criterion(key).get("state", "open")) in ("claimed", "accepted")
+
+    def waiting_action(self, tool: str, arguments: Mapping[str, Any]) -> str:
+        """Id of an action of this very call that already waits for people, else ""."""
+        for item in _mappings(self._mission.get("waiting")):
+            if item.get("tool") == tool and item.get("arguments") == dict(arguments):
+                return str(item.get("id", ""))
+        return ""
+
+    async def decided(self, action: str, *, expires_at: datetime | None) -> Decision:
+        """Wait until people have decided, or the deadline has passed (a deadline without an answer is a no)."""
+        until = (expires_at or datetime.now(UTC) + PATIENCE) + timedelta(seconds=POLL_SECONDS)
+        log(f"Waiting for a person to decide about {action}")
+        while datetime.now(UTC) < until:
+            answer = await self._gateway.call("remit__action", {"id": action, "wait": POLL_SECONDS})
+            found = _mapping(answer.data)
+            state = str(found.get("state", ""))
+            if not answer.allowed:
+                return Decision(False, "unknown", answer.text, {})
+            if state not in ("proposed", "waiting"):
+                message = str(found.get("message") or state)
+                return Decision(state == "permitted", state, message, _mapping(found.get("arguments")))
+            await asyncio.sleep(max(0.2, min(1.0, (until - datetime.now(UTC)).total_seconds())))
+        return Decision(False, "expired", "nobody decided in time", {})
+
+    async def tick(self, key: str, evidence: str) -> None:
+        """Claim a criterion with what proves it."""
+        item = self._criterion(key)
+        if not item:
+            log(f"The mission does not ask for “{self._criteria[key]}”; nothing to tick")
+            return
+        await self.use("remit__progress", {"item": item.get("id") or item["text"], "evidence": evidence}, quiet=True)
+        log(f"Claimed: {self._criteria[key]} ({evidence})")
+
+    async def finish(self, *, outcome: str, summary: str, evidence: Sequence[str]) -> None:
+        arguments = {"outcome": outcome, "summary": summary, "evidence": list(evidence)}
+        await self.use("remit__finish", arguments, quiet=True)
+        log(f"Finished: {summary}")
+
+    def _criterion(self, key: str) -> Mapping[str, Any]:
+        wanted = self._criteria[key]
+        found = (item for item in _mappings(self._mission.get("criteria")) if item.get("text") == wanted)
+        return next(found, {})
+
+
+def run(story: Callable[[Gateway], Awaitable[None]]) -> int:
+    """Settle the surroundings of a run and turn its end into an exit code."""
+    try:
+        settings = Settings.from_environment()
+    except ValueError as error:
+        log(f"Can't start: {error}")
+        return Exit.MISCONFIGURED
+
+    async def whole() -> None:
+        async with Gateway.open(settings) as gateway:
+            await story(gateway)
+
+    try:
+        asyncio.run(whole())
+    except TokenRefused as error:
+        log(f"Ending: {error}")
+        return Exit.TOKEN_REFUSED
+    except Unreachable as error:
+        log(f"Giving up: {error}")
+        return Exit.GATEWAY_UNREACHABLE
+    except Stopped as error:
+        log(f"Stopped: {error}")
+        return Exit.FAILED
+    return Exit.DONE
+
+
+def _ended(reason_code: str) -> bool:
+    return reason_code in ("mission.stopped", "mission.ended", "mission.expired", "run.ended", "run.stopped")
+
+
+def _passing(answer: Answer) -> bool:
+    """Whether the same call may go through later without anybody changing the remit."""
+    return answer.retry_after_seconds is not None or answer.reason_code.endswith(".paused")
+
+
+def _line(tool: str, arguments: Mapping[str, Any] | None, answer: Answer) -> str:
+    called = _called(tool, arguments)
+    match answer.verdict:
+        case Verdict.ALLOW:
+            return f"allowed    {called}"
+        case Verdict.ESCALATE:
+            return f"escalated  {called}: {answer.text}"
+        case Verdict.DENY:
+            return f"denied     {called}: {answer.text}"
+        case Verdict.ERROR:
+            return f"failed     {called}: {answer.text}"
+
+
+def _called(tool: str, arguments: Mapping[str, Any] | None) -> str:
+    shown = ", ".join(f"{name}={_short(value)}" for name, value in (arguments or {}).items())
+    return f"{tool}({shown})"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…'"
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _mappings(value: Any) -> list[Mapping[str, Any]]:
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
