@@ -64,6 +64,7 @@ ASGI_APPLICATION = "controlplane.asgi.application"
 TEMPLATES: list[dict[str, Any]] = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "frontend" / "templates"],  # before the apps': ours replace allauth's
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [

@@ -1,0 +1,8 @@
+"""The Django application of the HTML pages."""
+
+from django.apps import AppConfig
+
+
+class FrontendConfig(AppConfig):
+    name = "frontend"
+    verbose_name = "Pages"

@@ -1,0 +1,157 @@
+"""What the frame around every page shows: navigation, what waits for the viewer, warnings, preferences. Read lazily, two queries at most."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from django.core.cache import cache
+from django.http import HttpRequest
+from django.urls import NoReverseMatch, reverse
+
+from controlplane.tenancy.types import Permission, Principal
+
+STRIP_SECONDS = 10
+THEMES = frozenset({"light", "dark"})
+
+
+@dataclass(frozen=True)
+class NavItem:
+    """One line of the rail. `also` are path prefixes of pages that belong to it, `later` is left out of the phone's bar."""
+
+    label: str
+    path: str
+    icon: str
+    permission: Permission | None = None
+    also: tuple[str, ...] = ()
+    later: bool = False
+    counts_approvals: bool = False
+
+    def holds(self, path: str) -> bool:
+        prefixes = (self.path, *self.also)
+        return any(path == prefix or (prefix != "/" and path.startswith(prefix.rstrip("/") + "/")) for prefix in prefixes)
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A warning that stays until its cause is gone: what is wrong, what that means, and the one remedy."""
+
+    title: str
+    text: str
+    remedy: str = ""
+    url: str = ""
+    tone: str = "ask"
+    icon: str = "warning"
+
+
+WORK = (
+    NavItem("Home", "/", "home"),
+    NavItem("Missions", "/missions", "mission", Permission.MISSION_VIEW, also=("/actions",)),
+    NavItem("Approvals", "/approvals", "approve", Permission.ESCALATION_VIEW, counts_approvals=True),
+    NavItem("Agents", "/agents", "agent", Permission.AGENT_VIEW),
+    NavItem("Budgets", "/budgets", "budget", Permission.BUDGET_VIEW),
+    NavItem("Costs", "/costs", "cost", Permission.COST_VIEW, later=True),
+    NavItem("Audit", "/audit", "audit", Permission.AUDIT_VIEW, later=True),
+)
+ARRANGEMENTS = (
+    NavItem("Servers", "/servers", "server", Permission.SERVER_VIEW, later=True),
+    NavItem("Policies", "/policies", "policy", Permission.POLICY_VIEW, later=True),
+    NavItem("Settings", "/settings/members", "settings", Permission.MEMBER_VIEW, also=("/settings",), later=True),
+)
+
+StripSource = Callable[[Principal], Iterable[Strip]]
+_strip_sources: list[StripSource] = []
+
+
+def register_strip_source(source: StripSource) -> StripSource:
+    """Add a source of warnings; called in `AppConfig.ready()`. Its answer is kept for STRIP_SECONDS per person."""
+    if source not in _strip_sources:
+        _strip_sources.append(source)
+    return source
+
+
+@dataclass(frozen=True)
+class NavLink:
+    item: NavItem
+    current: bool
+    count: int
+
+
+class Frame:
+    """Everything `base.html` and `frame/*.html` read. Each part is worked out when a template asks for it, once."""
+
+    def __init__(self, request: HttpRequest) -> None:
+        self._request = request
+
+    @cached_property
+    def principal(self) -> Principal | None:
+        return getattr(self._request, "principal", None)
+
+    @property
+    def theme(self) -> str:
+        """"light" or "dark" when the viewer chose one, empty to follow the system."""
+        chosen = self._request.COOKIES.get("remit_theme", "")
+        return chosen if chosen in THEMES else ""
+
+    @property
+    def rail(self) -> str:
+        return "narrow" if self._request.COOKIES.get("remit_rail") == "narrow" else ""
+
+    @property
+    def shortcuts(self) -> str:
+        return "off" if self._request.COOKIES.get("remit_shortcuts") == "off" else ""
+
+    @cached_property
+    def nav(self) -> list[NavLink]:
+        return self._links(WORK)
+
+    @cached_property
+    def arrangements(self) -> list[NavLink]:
+        return self._links(ARRANGEMENTS)
+
+    @cached_property
+    def approvals_waiting(self) -> int:
+        if self.principal is None or not self.principal.has_anywhere(Permission.ESCALATION_DECIDE):
+            return 0
+        from governance.selectors import count_waiting_for
+
+        return count_waiting_for(principal=self.principal)
+
+    @cached_property
+    def strips(self) -> list[Strip]:
+        if self.principal is None or not _strip_sources:
+            return []
+        key = f"frame.strips.{self.principal.organisation_id}.{self.principal.id}"
+        strips: list[Strip] | None = cache.get(key)
+        if strips is None:
+            strips = [strip for source in _strip_sources for strip in source(self.principal)]
+            cache.set(key, strips, STRIP_SECONDS)
+        return strips
+
+    @cached_property
+    def search_url(self) -> str:
+        """Where the palette asks for more than page names; empty while there is no such page."""
+        try:
+            return reverse("search")
+        except NoReverseMatch:
+            return ""
+
+    def _links(self, items: Iterable[NavItem]) -> list[NavLink]:
+        person = self.principal
+        if person is None:
+            return []
+        return [
+            NavLink(
+                item=item,
+                current=item.holds(self._request.path),
+                count=self.approvals_waiting if item.counts_approvals else 0,
+            )
+            for item in items
+            if item.permission is None or person.has_anywhere(item.permission)
+        ]
+
+
+def frame(request: HttpRequest) -> dict[str, Frame]:
+    """Context processor."""
+    return {"frame": Frame(request)}

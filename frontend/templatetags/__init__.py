@@ -1,0 +1,1 @@
+"""Template tags of the pages. `remit` is the library; its neighbours are the plain functions behind it."""

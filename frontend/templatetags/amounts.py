@@ -1,0 +1,104 @@
+"""Numbers as people read them: money, counts, sizes, spans of time. Plain functions; the tags that use them are in `remit`."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from decimal import ROUND_HALF_EVEN, Decimal, localcontext
+from zoneinfo import ZoneInfo
+
+from moneyed import CurrencyDoesNotExist, get_currency
+
+MINUS = "\u2212"
+_CENT = Decimal("0.01")
+_SMALLEST_WITH_FOUR_DECIMALS = Decimal("0.0001")
+_BYTE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def money_text(amount: Decimal, currency: str) -> str:
+    """"$0.42", "240.00 EUR"; under one cent four decimals, under a hundredth of that four digits: never a false zero."""
+    size = abs(amount)
+    with localcontext() as context:
+        context.prec = 60
+        if size == 0 or size >= _CENT or _decimals(currency) == 0:
+            digits = f"{size.quantize(Decimal(1).scaleb(-_decimals(currency)), ROUND_HALF_EVEN):,f}"
+        elif size >= _SMALLEST_WITH_FOUR_DECIMALS:
+            digits = f"{size.quantize(_SMALLEST_WITH_FOUR_DECIMALS, ROUND_HALF_EVEN):f}"
+        else:
+            digits = f"{size.quantize(Decimal(1).scaleb(size.adjusted() - 3), ROUND_HALF_EVEN):f}"
+    sign = MINUS if amount < 0 else ""
+    return f"{sign}${digits}" if currency == "USD" else f"{sign}{digits} {currency}"
+
+
+def exact_money_text(amount: Decimal, currency: str) -> str:
+    """Every digit there is: "0.4234567 USD"."""
+    text = f"{amount:,f}"
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
+    return f"{text or '0'} {currency}"
+
+
+def number_text(value: int | float | Decimal) -> str:
+    """Thousands apart; whole numbers without decimals, others with at most two."""
+    exact = Decimal(str(value))
+    if exact == exact.to_integral_value():
+        text = f"{int(exact):,d}"
+    else:
+        text = f"{exact:,.2f}".rstrip("0").rstrip(".")
+    return text.replace("-", MINUS)
+
+
+def bytes_text(count: int) -> str:
+    """Binary units, as memory and disks are granted: 268435456 → "256 MiB"."""
+    size, unit = Decimal(count), 0
+    while abs(size) >= 1024 and unit < len(_BYTE_UNITS) - 1:
+        size, unit = size / 1024, unit + 1
+    digits = f"{size:.1f}".removesuffix(".0") if abs(size) < 100 else f"{size:.0f}"
+    return f"{digits} {_BYTE_UNITS[unit]}"
+
+
+def duration_text(span: timedelta | int | float | Decimal) -> str:
+    """Two units at most: "0.2 ms", "4.1 s", "4 min 12 s", "2 h 5 min", "3 d 4 h". Plain numbers are seconds."""
+    seconds = span.total_seconds() if isinstance(span, timedelta) else float(span)
+    if seconds < 0:
+        return MINUS + duration_text(-seconds)
+    if seconds == 0:
+        return "0 s"
+    if seconds < 0.001:
+        return f"{seconds * 1_000_000:.3g} µs"
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.3g} ms" if seconds < 0.1 else f"{seconds * 1000:.0f} ms"
+    if seconds < 10:
+        return f"{seconds:.1f}".removesuffix(".0") + " s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    for size, unit, rest_size, rest_unit in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            rest = whole % size // rest_size
+            return f"{whole // size} {unit}" + (f" {rest} {rest_unit}" if rest else "")
+    raise AssertionError("unreachable: whole is at least 60")
+
+
+def relative_text(moment: datetime, *, now: datetime) -> str:
+    """"20 s ago", "in 4 min". static/remit/js/times.js keeps it current with the same steps."""
+    seconds = round((moment - now).total_seconds())
+    size = abs(seconds)
+    if size < 5:
+        return "now"
+    for length, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
+        if size >= length:
+            return f"in {size // length} {unit}" if seconds > 0 else f"{size // length} {unit} ago"
+    raise AssertionError("unreachable: size is at least 5")
+
+
+def absolute_text(moment: datetime, zone: ZoneInfo) -> str:
+    """"Monday 23 November 2026, 09:41:07 Europe/Berlin"."""
+    local = moment.astimezone(zone)
+    return f"{local:%A} {local.day} {local:%B %Y, %H:%M:%S} {zone.key}"
+
+
+def _decimals(currency: str) -> int:
+    try:
+        return len(str(get_currency(currency).sub_unit)) - 1
+    except CurrencyDoesNotExist:
+        return 2

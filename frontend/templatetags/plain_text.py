@@ -1,0 +1,71 @@
+"""Text that strangers wrote, made safe to look at: what is invisible or reorders its neighbours is shown by its number.
+
+Agents, tools and customers write arguments and logs. A person who approves them must see every character that is there.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from django.utils.html import escape, format_html
+from django.utils.safestring import SafeString, mark_safe
+
+# CSI (colours, cursor), OSC and other strings (titles, links) up to their terminator, and the two-character sequences.
+_ANSI = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
+    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c|$)"
+    r"|\x1b[ -/]*[0-~]"
+)
+_HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+# Letters and marks by category that are drawn as nothing: Hangul fillers, the grapheme joiner, Khmer inherent vowels, Braille blank.
+_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+_VISIBLE_CONTROLS = frozenset("\n\t")
+_MOST_COMBINING_MARKS = 4
+
+
+def mark_hidden(text: str) -> SafeString:
+    """Escaped text in which hidden characters appear as ⟨U+202E⟩. Tabs and line ends stay."""
+    parts: list[str] = []
+    plain: list[str] = []
+    for index, character in enumerate(text):
+        if not _is_hidden(text, index, character):
+            plain.append(character)
+            continue
+        parts.append(escape("".join(plain)))
+        plain.clear()
+        name = unicodedata.name(character, "control character" if ord(character) < 0xA0 else "no name")
+        parts.append(format_html('<span class="mark" title="{}">⟨U+{:04X}⟩</span>', name, ord(character)))
+    parts.append(escape("".join(plain)))
+    return mark_safe("".join(parts))  # noqa: S308 every part was escaped above
+
+
+def without_ansi(text: str) -> str:
+    """The text as a terminal would leave it: without escape sequences, with one kind of line end."""
+    return _ANSI.sub("", text).replace("\r\n", "\n")
+
+
+def _is_hidden(text: str, index: int, character: str) -> bool:
+    if character <= "~":  # the common case first
+        return character < " " and character not in _VISIBLE_CONTROLS
+    if character in _BLANK:
+        return True
+    if "\ufe00" <= character <= "\ufe0f" or "\U000e0100" <= character <= "\U000e01ef":
+        return not _is_emoji_presentation(text, index, character)
+    category = unicodedata.category(character)
+    if category == "Zs":
+        return character not in "\u00a0\u202f\u3000"
+    if category == "Mn":
+        return _continues_a_pile(text, index)
+    return category in _HIDDEN_CATEGORIES
+
+
+def _is_emoji_presentation(text: str, index: int, character: str) -> bool:
+    """Variation selectors carry hidden data unless it is the usual one straight after a symbol."""
+    return character in "\ufe0e\ufe0f" and index > 0 and unicodedata.category(text[index - 1]) == "So"
+
+
+def _continues_a_pile(text: str, index: int) -> bool:
+    """More marks on one letter than any writing needs: they climb over neighbouring lines."""
+    start = index - _MOST_COMBINING_MARKS
+    return start >= 0 and all(unicodedata.category(other) == "Mn" for other in text[start:index])

@@ -1,0 +1,229 @@
+"""The template library every page has without loading it: icons, badges, amounts, times, ids and arguments.
+
+Each tag escapes what it is given. What strangers wrote (arguments, logs, names of tools) goes through `visible_text`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from django import template
+from django.template import RequestContext
+from django.template.context import Context
+from django.templatetags.static import static
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from frontend.templatetags import amounts, drawings
+from frontend.templatetags.arguments import ArgumentTable, argument_table
+from frontend.templatetags.plain_text import mark_hidden, without_ansi
+
+register = template.Library()
+
+TONES = frozenset({"allow", "deny", "ask", "wait", "neutral"})
+_TONE_ICONS = {"allow": "allow", "deny": "deny", "ask": "ask", "wait": "wait", "neutral": "neutral"}
+_LEVEL_TONES = {"success": "allow", "error": "deny", "warning": "ask"}
+_TOAST_ICONS = {"allow": "allow", "deny": "warning", "ask": "warning", "wait": "wait"}
+_SPOKEN_TONES = {"allow": "Yes:", "deny": "No:", "ask": "Needs a person:", "wait": "Waiting:", "off": "Open:", "neutral": "Open:"}
+_SHORT_ID_HEAD, _SHORT_ID_TAIL = 4, 6
+
+
+@register.simple_tag
+def icon(name: str, label: str = "", css: str = "") -> SafeString:
+    """`{% icon "stop" %}`: a symbol of static/remit/icons.svg. Without a label it is decoration and hidden from readers."""
+    spoken = format_html('role="img" aria-label="{}"', label) if label else format_html('aria-hidden="true"')
+    return format_html(
+        '<svg class="icon{}" width="16" height="16" {}><use href="{}#i-{}"/></svg>',
+        f" {css}" if css else "",
+        spoken,
+        static("remit/icons.svg"),
+        name,
+    )
+
+
+@register.simple_tag
+def status(state: Any, text: str = "", bare: bool = False, tone: str = "", glyph: str = "") -> SafeString:  # noqa: FBT001, FBT002
+    """`{% status mission.state text="Running, 1 waiting" %}`: badge of an enum member with `.tone`, `.icon` and `.label`.
+
+    A plain text becomes a neutral badge; `tone` and `glyph` override what the member says.
+    """
+    shown_tone = tone or str(getattr(state, "tone", "neutral"))
+    if shown_tone not in TONES:
+        shown_tone = "neutral"
+    shown_glyph = glyph or str(getattr(state, "icon", "")) or _TONE_ICONS[shown_tone]
+    label = text or getattr(state, "label", None) or str(state).replace("_", " ").capitalize()
+    return format_html(
+        '<span class="status {}{}">{}{}</span>', shown_tone, " bare" if bare else "", icon(shown_glyph), mark_hidden(str(label))
+    )
+
+
+@register.simple_tag
+def gauge(
+    spent: Any, held: Any = 0, limit: Any = None, forecast: Any = None, currency: str = "USD", height: int = 8
+) -> SafeString:
+    """`{% gauge spent held limit forecast=… currency=… height=12 %}`: a budget as a bar; takes Decimals or Money."""
+    return drawings.gauge_svg(
+        spent=_decimal(spent),
+        held=_decimal(held),
+        limit=None if limit is None else _decimal(limit),
+        forecast=None if forecast is None else _decimal(forecast),
+        currency=_currency(spent, currency),
+        height=int(height),
+    )
+
+
+@register.simple_tag
+def sparkline(values: Iterable[Any], label: str) -> SafeString:
+    """`{% sparkline burn label="Spend a day, 30 days" %}`; the label carries what the line says."""
+    return drawings.sparkline_svg([_decimal(value) for value in values], label=label)
+
+
+@register.simple_tag
+def money(amount: Any, currency: str = "") -> SafeString:
+    """`{% money line.amount "EUR" %}` or `{% money budget.limit %}` (Money): to the cent, every digit in the title."""
+    if amount is None:
+        return format_html('<span class="muted">–</span>')
+    code, exact = currency or _currency(amount, "USD"), _decimal(amount)
+    return format_html(
+        '<data class="money" value="{}" title="{}">{}</data>',
+        f"{exact:f}",
+        amounts.exact_money_text(exact, code),
+        amounts.money_text(exact, code),
+    )
+
+
+@register.filter
+def number(value: Any) -> str:
+    """1204 → "1,204"."""
+    return "–" if value is None or value == "" else amounts.number_text(value)
+
+
+@register.filter(name="bytes")
+def bytes_(value: Any) -> str:
+    """268435456 → "256 MiB"."""
+    return "–" if value is None or value == "" else amounts.bytes_text(int(value))
+
+
+@register.filter
+def duration(value: timedelta | int | float | Decimal | None) -> str:
+    """A timedelta or seconds → "4 min 12 s"."""
+    return "–" if value is None or isinstance(value, str) else amounts.duration_text(value)
+
+
+@register.simple_tag(takes_context=True)
+def when(context: Context, moment: datetime | None, empty: str = "–", clock: bool = False) -> SafeString:  # noqa: FBT001, FBT002
+    """`{% when action.created_at %}`: "4 min ago", the viewer's date and time in the title. `clock=True` shows 09:41:02."""
+    if moment is None:
+        return format_html('<span class="muted">{}</span>', empty)
+    if timezone.is_naive(moment):
+        raise ValueError("`when` takes aware moments only: a time without a zone is a guess")
+    zone = viewer_zone(context)
+    absolute = amounts.absolute_text(moment, zone)
+    iso = moment.astimezone(ZoneInfo("UTC")).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if clock:
+        return format_html('<time datetime="{}" title="{}">{:%H:%M:%S}</time>', iso, absolute, moment.astimezone(zone))
+    relative = amounts.relative_text(moment, now=timezone.now())
+    return format_html('<time datetime="{}" title="{}" data-relative>{}</time>', iso, absolute, relative)
+
+
+@register.simple_tag
+def copy(text: object, label: str = "Copy") -> SafeString:
+    """`{% copy digest "Copy the digest" %}`: a button that puts `text` on the clipboard; absent without script."""
+    return format_html(
+        '<button class="copy needs-script" type="button" data-copy="{}" aria-label="{}" title="{}">{}{}</button>',
+        text,
+        label,
+        label,
+        icon("copy", css="todo"),
+        icon("allow", css="done"),
+    )
+
+
+@register.simple_tag
+def short_id(identifier: object, label: str = "Copy the id") -> SafeString:
+    """`{% short_id action.id %}`: head and tail of an id or digest, the whole in the title and on the copy button."""
+    full = str(identifier)
+    prefix, colon, rest = full.rpartition(":")
+    plain = rest.replace("-", "")
+    shown = plain if len(plain) <= _SHORT_ID_HEAD + _SHORT_ID_TAIL + 1 else f"{plain[:_SHORT_ID_HEAD]}…{plain[-_SHORT_ID_TAIL:]}"
+    return format_html(
+        '<span class="short-id"><span title="{}">{}</span>{}</span>', full, mark_hidden(prefix + colon + shown), copy(full, label)
+    )
+
+
+@register.filter
+def visible_text(value: object) -> SafeString:
+    """Escaped, without terminal sequences, hidden characters shown as ⟨U+202E⟩. For logs and words of strangers."""
+    return mark_hidden(without_ansi("" if value is None else str(value)))
+
+
+@register.inclusion_tag("components/json_table.html")
+def json_table(
+    arguments: object, highlight: Iterable[str] = (), allows: Mapping[str, str] | None = None, label: str = "Arguments"
+) -> dict[str, ArgumentTable | str]:
+    """`{% json_table action.arguments highlight=over allows=limits %}`: one row a leaf; nothing stripped, nothing hidden.
+
+    `highlight` names paths ("amount", "lines[0].amount"), `allows` says per path what the mission allows.
+    """
+    table = argument_table(arguments, highlight=frozenset(highlight or ()), allows=allows or {})
+    return {"table": table, "label": label}
+
+
+@register.inclusion_tag("components/sort_header.html", takes_context=True)
+def sort_header(context: Context, key: str, label: str, numeric: bool = False) -> dict[str, object]:  # noqa: FBT001, FBT002
+    """`{% sort_header "spent" "Spent" numeric=True %}`: a <th> that sorts by `?sort=spent`, then `?sort=-spent`."""
+    parameters = _parameters(context)
+    chosen = parameters.get("sort", "")
+    direction = {"": "", key: "ascending", f"-{key}": "descending"}.get(chosen, "")
+    following = parameters.copy()
+    following["sort"] = f"-{key}" if chosen == key else key
+    following.pop("cursor", None)
+    return {"label": label, "numeric": numeric, "direction": direction, "query": following.urlencode()}
+
+
+@register.filter
+def tone_of_level(level: str) -> str:
+    """A Django message level (or one of our tones) as a tone."""
+    return _LEVEL_TONES.get(level, level if level in TONES else "neutral")
+
+
+@register.filter
+def icon_of_tone(tone: str) -> str:
+    return _TOAST_ICONS.get(tone, "info")
+
+
+@register.filter
+def spoken_tone(tone: str) -> str:
+    """What the icon of a sentence says to people who do not see it."""
+    return _SPOKEN_TONES.get(tone, "")
+
+
+def viewer_zone(context: Context) -> ZoneInfo:
+    """The signed-in person's time zone, else the one Django has active."""
+    request = context.get("request") if isinstance(context, RequestContext) or "request" in context else None
+    name = getattr(getattr(request, "principal", None), "time_zone", "")
+    try:
+        return ZoneInfo(name) if name else ZoneInfo(timezone.get_current_timezone_name())
+    except (ZoneInfoNotFoundError, ValueError):
+        return ZoneInfo("UTC")
+
+
+def _parameters(context: Context) -> Any:
+    return context["request"].GET
+
+
+def _decimal(value: Any) -> Decimal:
+    """Decimals, Money (its amount) and whole numbers; floats never hold money."""
+    exact = getattr(value, "amount", value)
+    if isinstance(exact, float):
+        raise TypeError("amounts are Decimals: a float has already lost digits")
+    return exact if isinstance(exact, Decimal) else Decimal(str(exact or 0))
+
+
+def _currency(value: Any, otherwise: str) -> str:
+    return str(getattr(value, "currency", otherwise))
