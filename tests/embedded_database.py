@@ -1,7 +1,7 @@
-"""Early pytest plugin (`-p`): one throw-away PostgreSQL and Valkey, in the environment before Django reads its settings.
+"""Early pytest plugin (`-p`): one throw-away PostgreSQL and Valkey, made before Django reads its settings.
 
-It acts at import because pytest-django reads the settings before any conftest. Both servers die with this process, however
-it ends.
+It acts at import because pytest-django reads the settings before any conftest. Both servers die with this
+process, however it ends.
 """
 
 from __future__ import annotations

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
 from typing import Literal
 
 from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from controlplane.common.sockets import socket_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -69,19 +72,24 @@ class Configuration(BaseSettings):
     @property
     def gateway_socket(self) -> Path:
         """Unix socket on which the web process also serves, for sandboxes that have no network."""
-        return self.state_dir / "run" / "gateway.sock"
+        return socket_folder(self.state_dir) / "gateway.sock"
 
     @property
     def node_socket(self) -> Path:
         """Unix socket of the local node, the process that owns local sandboxes."""
-        return self.state_dir / "run" / "node.sock"
+        return socket_folder(self.state_dir) / "node.sock"
 
 
 @functools.cache
 def configuration() -> Configuration:
-    """Read and validate the environment once per process."""
+    """Read and validate the environment once per process.
+
+    What is not set there is taken from `<state folder>/environment`, which `manage.py up` writes: so a command in
+    another terminal finds the embedded servers and the key.
+    """
+    state = Path(os.environ.get("STATE_DIR") or ROOT / ".remit")
     try:
-        return Configuration()
+        return Configuration(_env_file=state / "environment")  # type: ignore[call-arg]  # an option, not a field
     except ValidationError as error:
         lines = [f"{'.'.join(str(part) for part in item['loc']).upper()}: {item['msg']}" for item in error.errors()]
         raise ConfigurationError("Configuration is not usable.\n  " + "\n  ".join(lines)) from error

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import pwd
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True)
 class Program:
-    """What to execute. `death_signal` reaches it when we die, however; `unprivileged` hides from it that we are root."""
+    """What to execute. `death_signal` reaches it when we die; `unprivileged` hides from it that we are root."""
 
     argv: Sequence[str]
     log: Path
@@ -97,10 +98,11 @@ def tail(log: Path, *, max_bytes: int = 4096) -> str:
 
 
 def shorten(log: Path) -> None:
-    """Keep a log from filling the disk: beyond 16 MB its content moves to `<name>.1`, one generation back."""
+    """Keep a log from filling the disk: beyond 16 MB its content moves to `<name>.1`. Its writer appends and goes on."""
     with contextlib.suppress(OSError):
         if log.stat().st_size > LOG_LIMIT_BYTES:
-            log.replace(log.with_suffix(log.suffix + ".1"))
+            shutil.copyfile(log, log.with_suffix(log.suffix + ".1"))
+            os.truncate(log, 0)
 
 
 def check_platform() -> None:
@@ -129,7 +131,7 @@ def check_user_namespace() -> None:
         return
     raise StartError(
         f"PostgreSQL does not run as root, and this kernel refuses user namespaces ({os.strerror(abs(code))}).",
-        "Run Remit as an ordinary user, raise `sysctl user.max_user_namespaces`, or set DATABASE_URL to your own server.",
+        "Run Remit as an ordinary user, raise `sysctl user.max_user_namespaces`, or set DATABASE_URL.",
     )
 
 

@@ -1,0 +1,221 @@
+"""`manage.py up`: starts the embedded servers and Remit's processes in order, heals them, and stops them in order.
+
+It never loads Django: what it starts is what the settings point to. Killing this process kills every other one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from controlplane.embedded.child import Child
+from controlplane.embedded.commands import ROOT, ManageCommand, answers_health
+from controlplane.embedded.failures import StartError, ended_early
+from controlplane.embedded.listening import listen_tcp, listen_unix
+from controlplane.embedded.postgres import Postgres
+from controlplane.embedded.processes import check_platform, shorten
+from controlplane.embedded.state import StateFolder
+from controlplane.embedded.valkey import Valkey
+
+STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+SERVER_START_SECONDS = 120.0  # recovery of a large log after a crash takes its time
+PREPARE_SECONDS = 600.0
+WEB_START_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Options:
+    host: str
+    port: int
+    state: Path
+    demo: bool
+
+
+class StopRequestedError(Exception):
+    """Somebody pressed Ctrl-C, closed the terminal or sent SIGTERM."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run until told to stop. 0 after an orderly stop, 1 with a sentence and a remedy when the start failed."""
+    options = _parse(arguments)
+    try:
+        check_platform()
+        Supervisor(options).run()
+    except StartError as error:
+        print(f"Remit did not start. {error}", file=sys.stderr)  # noqa: T201 - the terminal is this program's screen
+        return 1
+    return 0
+
+
+class Supervisor:
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._state = StateFolder(options.state)
+        self._environment: dict[str, str] = {}
+        self._servers: list[Child] = []
+        self._processes: list[Child] = []
+        self._started_at = time.monotonic()
+
+    def run(self) -> None:
+        # Blocked, and taken one by one in `_pause`: no signal can interrupt a start or a stop half way.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {*STOP_SIGNALS, signal.SIGCHLD})
+        self._state.open()
+        try:
+            self._start()
+            self._supervise()
+        except StopRequestedError:
+            _say("Stopping.")
+        finally:
+            self._stop()
+            self._state.close()
+
+    def _start(self) -> None:
+        public_url = os.environ.get("PUBLIC_URL") or f"http://localhost:{self._options.port}"
+        tcp = listen_tcp(self._options.host, self._options.port)
+        gateway = self._state.sockets / "gateway.sock"
+        unix = listen_unix(gateway)
+        self._start_servers(public_url)
+
+        go_read, go_write = os.pipe()
+        listeners = [tcp.fileno(), unix.fileno()]
+        inherit = ["web", "--inherit", *map(str, listeners)]
+        web = self._command("web", [*inherit, "--go", str(go_read)], descriptors=[*listeners, go_read])
+        web.ready = lambda _pid: answers_health(gateway, urlsplit(public_url).netloc)
+        web_child = self._launch(web)
+        os.close(go_read)
+        people = self._prepare()
+        os.close(go_write)
+        web_child.wait_ready(seconds=WEB_START_SECONDS, pause=_pause)
+        web.arguments, web.descriptors = inherit, listeners
+
+        self._launch(self._command("localnode", ["localnode"]))
+        self._launch(self._command("worker", ["worker"], stop_seconds=12.0))
+        self._greet(public_url, people)
+
+    def _start_servers(self, public_url: str) -> None:
+        """Start what the environment does not name. What we made ourselves is written down for other terminals."""
+        made = {"PUBLIC_URL": public_url}
+        if not os.environ.get("REDIS_URL"):
+            valkey = Valkey(self._state)
+            self._servers.append(Child(valkey))
+            made["REDIS_URL"] = valkey.url
+        if not os.environ.get("DATABASE_URL"):
+            postgres = Postgres(self._state)
+            if postgres.initialise():
+                _say(f"Made a new database in {self._state.root}.")
+            self._servers.append(Child(postgres))
+            made["DATABASE_URL"] = postgres.url
+        for server in self._servers:
+            server.start()
+        if not os.environ.get("SECRET_KEY"):
+            made["SECRET_KEY"] = self._state.secret_key()
+        self._state.write_environment(made)
+        self._environment = {**made, "STATE_DIR": str(self._state.root)}
+        for server in self._servers:
+            server.wait_ready(seconds=SERVER_START_SECONDS, pause=_pause)
+
+    def _prepare(self) -> list[dict[str, str]]:
+        """Migrate and load the demo while the web process is still importing. Returns the people to greet."""
+        read, write = os.pipe()
+        arguments = ["prepare", "--report", str(write), *([] if self._options.demo else ["--no-demo"])]
+        child = Child(self._command("prepare", arguments, descriptors=[write]))
+        child.start()
+        os.close(write)
+        deadline = time.monotonic() + PREPARE_SECONDS
+        try:
+            while child.process is not None and (code := child.process.poll()) is None:
+                if time.monotonic() > deadline:
+                    raise StartError(
+                        "The migrations took longer than ten minutes.", f"See {self._state.log('prepare')}."
+                    )
+                _pause(0.05)
+        except BaseException:
+            child.stop()
+            raise
+        if code:
+            raise ended_early("The preparation (manage.py prepare)", code, self._state.log("prepare"), child.output())
+        with os.fdopen(read) as report:
+            result: dict[str, Any] = json.load(report)
+        for sentence in result["done"]:
+            _say(sentence)
+        return list(result["people"])
+
+    def _supervise(self) -> None:
+        next_look = time.monotonic()
+        while True:
+            _pause(0.2)
+            for child in (*self._servers, *self._processes):
+                if news := child.heal():
+                    _say(news)
+            if time.monotonic() > next_look:
+                next_look = time.monotonic() + 60
+                for log in self._state.logs.glob("*.log"):
+                    shorten(log)
+
+    def _stop(self) -> None:
+        """Who asks before who answers: web and worker, then the node, then the broker and the database."""
+        web_and_worker = [child for child in self._processes if child.service.name != "localnode"]
+        for child in web_and_worker:
+            child.ask_to_stop()
+        for child in (*web_and_worker, *self._processes, *self._servers):
+            child.stop()
+
+    def _command(
+        self, name: str, arguments: Sequence[str], *, descriptors: Sequence[int] = (), stop_seconds: float = 6.0
+    ) -> ManageCommand:
+        return ManageCommand(
+            name=name,
+            arguments=arguments,
+            log=self._state.log(name),
+            environment=self._environment,
+            descriptors=descriptors,
+            stop_seconds=stop_seconds,
+        )
+
+    def _launch(self, service: ManageCommand) -> Child:
+        child = Child(service)
+        self._processes.append(child)
+        child.start()
+        return child
+
+    def _greet(self, public_url: str, people: Sequence[dict[str, str]]) -> None:
+        _say(f"Remit is ready at {public_url} after {time.monotonic() - self._started_at:.1f} s.")
+        if people:
+            _say("Sign in with one of these links; each works once, for twelve hours:")
+            for person in people:
+                _say(f"  {person['name']:<10} {person['link']}")
+        _say(f"Another link: `manage.py signin --user E-MAIL`. Logs: {self._state.logs}. Stop: Ctrl-C.")
+
+
+def _pause(seconds: float) -> None:
+    """Sleep, waking when a child ends. StopRequestedError when a signal asks for the end."""
+    received = signal.sigtimedwait({*STOP_SIGNALS, signal.SIGCHLD}, seconds)
+    if received is not None and received.si_signo in STOP_SIGNALS:
+        raise StopRequestedError
+
+
+def _say(sentence: str) -> None:
+    # A closed terminal must not keep us from stopping in order.
+    with contextlib.suppress(OSError):
+        print(sentence, flush=True)  # noqa: T201 - the terminal is this program's screen
+
+
+def _parse(arguments: Sequence[str]) -> Options:
+    parser = argparse.ArgumentParser(prog="manage.py up", description="Start everything Remit needs on this machine.")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--state", type=Path, help="folder for everything it remembers (default: $STATE_DIR or .remit)")
+    parser.add_argument("--no-demo", action="store_true", help="do not load the demo into an empty installation")
+    given = parser.parse_args(arguments)
+    state = given.state or Path(os.environ.get("STATE_DIR") or ROOT / ".remit")
+    return Options(host=given.host, port=given.port, state=state, demo=not given.no_demo)
