@@ -109,10 +109,6 @@ def argument_facts(*, tool: str, arguments: Mapping[str, Any], grants: Sequence[
     return facts
 
 
-def counts_calls(*, tool: str, grants: Sequence[Grant]) -> bool:
-    return any(grant.tool == tool and grant.max_calls is not None for grant in grants)
-
-
 def widens(*, old: Sequence[Grant], new: Sequence[Grant]) -> bool:
     """Whether `new` might allow something `old` did not: each new grant must be covered by one old grant of no lesser effect."""
     return not all(any(_covers(before, after) for before in old) for after in new)

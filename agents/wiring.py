@@ -2,24 +2,48 @@
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Callable
+
+from controlplane.common.ids import parse_id
+from controlplane.tenancy.types import Permission, Principal
+
 
 def register() -> None:
+    from agents.kinds.sign_off import SignOff, Widen
+    from agents.kinds.tool_call import ToolCall
     from agents.models import Agent, Mission
-    from controlplane.common.ids import parse_id
+    from agents.services.runs import PURPOSE, RunSandboxes
+    from controlplane.clusters.services import register_owner
     from controlplane.live.services import register_topic
-    from controlplane.tenancy.types import Permission, Principal
+    from governance.registry import register_kind
 
-    def may_see_mission(principal: Principal, identifier: str) -> bool:
+    for kind in (ToolCall(), SignOff(), Widen()):
+        register_kind(kind)
+    register_owner(PURPOSE, RunSandboxes())
+    register_topic(
+        "mission",
+        _visible(
+            lambda principal, key: Mission.objects.restrict(principal, Permission.MISSION_VIEW).filter(pk=key).exists()
+        ),
+    )
+    register_topic(
+        "agent",
+        _visible(
+            lambda principal, key: Agent.objects.restrict(principal, Permission.AGENT_VIEW).filter(pk=key).exists()
+        ),
+    )
+    register_topic(
+        "organisation",
+        _visible(
+            lambda principal, key: key == principal.organisation_id and principal.has_anywhere(Permission.MISSION_VIEW)
+        ),
+    )
+
+
+def _visible(check: Callable[[Principal, uuid.UUID], bool]) -> Callable[[Principal, str], bool]:
+    def allowed(principal: Principal, identifier: str) -> bool:
         key = parse_id(identifier)
-        return key is not None and Mission.objects.restrict(principal, Permission.MISSION_VIEW).filter(pk=key).exists()
+        return key is not None and check(principal, key)
 
-    def may_see_agent(principal: Principal, identifier: str) -> bool:
-        key = parse_id(identifier)
-        return key is not None and Agent.objects.restrict(principal, Permission.AGENT_VIEW).filter(pk=key).exists()
-
-    def may_see_organisation(principal: Principal, identifier: str) -> bool:
-        return identifier == str(principal.organisation_id) and principal.has_anywhere(Permission.MISSION_VIEW)
-
-    register_topic("mission", may_see_mission)
-    register_topic("agent", may_see_agent)
-    register_topic("organisation", may_see_organisation)
+    return allowed

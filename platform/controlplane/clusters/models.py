@@ -32,7 +32,7 @@ class Cluster(models.Model):
 
 
 class Sandbox(models.Model):
-    """One sandbox. `spec` has no secrets; those are made anew by the owner when the sandbox is applied."""
+    """One sandbox. What exactly it starts, secrets included, is made anew by its owner when it is applied."""
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     organisation = models.ForeignKey("tenancy.Organisation", on_delete=models.PROTECT, related_name="+")
@@ -42,7 +42,8 @@ class Sandbox(models.Model):
     owner_id = models.UUIDField()
     mission_id = models.UUIDField(null=True)
     name = models.CharField(max_length=120)
-    spec = models.JSONField()
+    program = models.CharField(max_length=160)
+    wall_clock_seconds = models.IntegerField()
     desired = models.CharField(
         max_length=16, choices=[("running", "Running"), ("deleted", "Deleted")], default="running"
     )

@@ -1,0 +1,146 @@
+"""Action kinds by which people start and widen missions: judged by the same gate, answered by the same approvers."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from agents.choices import ENDED_MISSION_STATES, MissionState, VersionState
+from agents.models import Mission, MissionVersion
+from agents.services import missions
+from controlplane.common.errors import FieldError, invalid, not_found
+from controlplane.common.ids import parse_id
+from controlplane.tenancy.types import Permission, Principal
+from governance import selectors as governance
+from governance.choices import ActionState, Verdict
+from governance.types import Finding, Prepared, Proposal
+
+_MICRO = 1_000_000
+_DAY = 24 * 3600
+
+
+class SignOff:
+    """`mission.sign_off`: start a draft. Above the organisation's threshold a second person decides."""
+
+    code = "mission.sign_off"
+    label = "Start a mission"
+    cedar_action = "mission.sign_off"
+
+    def prepare(self, *, proposer: Principal, proposal: Proposal) -> Prepared:
+        mission, version = _named(proposer, proposal)
+        guards = []
+        if mission.state not in (MissionState.DRAFT, MissionState.AWAITING_SIGN_OFF):
+            guards.append(Finding(Verdict.DENY, "mission.not_draft", "This mission was started or ended meanwhile."))
+        return _prepared(proposer, proposal, mission, version, f"Start “{mission.title}”", guards)
+
+    def on_decided(self, *, action_id: uuid.UUID, state: ActionState, actor: Principal) -> None:
+        action = governance.decided_action(action_id)
+        mission_id = uuid.UUID(action.arguments["mission_id"])
+        if state is ActionState.PERMITTED:
+            second = actor.user_id if actor.user_id != action.proposer_id else None
+            missions.activate(actor=actor, mission_id=mission_id, signed_off_by=second)
+        elif state is ActionState.WAITING:
+            missions.await_sign_off(actor=actor, mission_id=mission_id, reason=action.message)
+        else:
+            missions.refuse_sign_off(actor=actor, mission_id=mission_id, reason=action.message)
+
+
+class Widen:
+    """`mission.widen`: put another version in force. One that widens the remit needs a second person."""
+
+    code = "mission.widen"
+    label = "Change a mission"
+    cedar_action = "mission.widen"
+
+    def prepare(self, *, proposer: Principal, proposal: Proposal) -> Prepared:
+        mission, version = _named(proposer, proposal)
+        guards = []
+        if mission.state in ENDED_MISSION_STATES:
+            guards.append(Finding(Verdict.DENY, "mission.ended", "This mission is over."))
+        if version.number <= mission.version:
+            guards.append(Finding(Verdict.DENY, "mission.version_superseded", "A later version is already in force."))
+        return _prepared(
+            proposer, proposal, mission, version, f"Change “{mission.title}” to version {version.number}", guards
+        )
+
+    def on_decided(self, *, action_id: uuid.UUID, state: ActionState, actor: Principal) -> None:
+        action = governance.decided_action(action_id)
+        mission = Mission.objects.get(pk=uuid.UUID(action.arguments["mission_id"]))
+        version = mission.versions.get(number=action.arguments["version"])
+        if state is ActionState.PERMITTED:
+            if version.widens and actor.user_id is not None:
+                MissionVersion.objects.filter(pk=version.pk).update(
+                    signed_off_by_id=actor.user_id, signed_off_at=action.decided_at
+                )
+            missions.put_in_force(actor=actor, mission=mission, version=version)
+            return
+        waiting = state is ActionState.WAITING
+        mission.versions.filter(pk=version.pk).update(
+            state=VersionState.AWAITING_SIGN_OFF if waiting else VersionState.REFUSED
+        )
+
+
+def _named(proposer: Principal, proposal: Proposal) -> tuple[Mission, MissionVersion]:
+    mission_id, number = parse_id(proposal.arguments.get("mission_id")), proposal.arguments.get("version")
+    if mission_id is None or not isinstance(number, int) or set(proposal.arguments) != {"mission_id", "version"}:
+        raise invalid(
+            "action.arguments", "It names a mission and a version.", FieldError("/arguments", "mission_id, version")
+        )
+    rows = Mission.objects.restrict(proposer, Permission.MISSION_OPERATE).select_related("organisation")
+    mission = rows.filter(pk=mission_id).first()
+    version = mission and mission.versions.filter(number=number).first()
+    if mission is None or version is None:
+        raise not_found("mission")
+    return mission, version
+
+
+def _prepared(
+    proposer: Principal,
+    proposal: Proposal,
+    mission: Mission,
+    version: MissionVersion,
+    title: str,
+    guards: list[Finding],
+) -> Prepared:
+    context: Mapping[str, Any] = {
+        "money_micros": int(version.budget_money * _MICRO),
+        "sign_off_above_micros": int(mission.organisation.sign_off_above * _MICRO),
+        "widens": version.widens,
+    }
+    return Prepared(
+        team_id=mission.team_id,
+        title=title,
+        envelope={
+            "kind": proposal.kind,
+            "proposer": str(proposer.id),
+            "mission": str(mission.pk),
+            "version": version.number,
+            "grants": version.grants,
+            "budget": str(version.budget_money.normalize()),
+            "currency": version.currency,
+            "deadline": version.deadline.isoformat(),
+            "arguments": dict(proposal.arguments),
+        },
+        principal_entity={
+            "uid": {"type": "Person", "id": str(proposer.id)},
+            "attrs": {"roles": sorted(role.value for role in proposer.roles)},
+            "parents": [],
+        },
+        resource_entity={
+            "uid": {"type": "Mission", "id": str(mission.pk)},
+            "attrs": {"importance": version.importance, "state": mission.state},
+            "parents": [],
+        },
+        context=context,
+        guards=guards,
+        guards_saw=f"mission {mission.state}, version {version.number}",
+        mission_id=mission.pk,
+        mission_version=version.number,
+        agent_id=mission.agent_id,
+        subject_type="mission",
+        subject_id=mission.pk,
+        excluded_user_ids=[user for user in {proposer.user_id, mission.owner_id} if user is not None],
+        escalation_ttl_seconds=_DAY,
+        currency=version.currency,
+    )

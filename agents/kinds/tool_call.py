@@ -1,0 +1,313 @@
+"""The action kind `tool.call`: one tool of one registered server, with exact arguments, inside one mission."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import jsonschema_rs
+from django.db import connection
+
+from agents.choices import ENDED_MISSION_STATES, MissionState, RunState, ToolState
+from agents.grants import Grant, argument_facts, compile_grants, parse_grants
+from budgets import prices
+from controlplane.common.canonical import canonical_bytes
+from controlplane.common.clock import now
+from controlplane.common.errors import FieldError, RemitError, invalid
+from controlplane.tenancy.types import Permission, Principal
+from governance.choices import ActionState, Verdict
+from governance.types import BudgetRequest, Finding, Prepared, Proposal
+
+RATE_WINDOW = timedelta(seconds=10)
+RATE_LIMIT = 200  # proposals of one run in the window
+_LONG_TOOL = 160
+
+# One statement for everything the gate must know of a call: it is the hot path of the whole product.
+_SNAPSHOT = """
+SELECT m.id, m.team_id, m.state, m.state_reason, m.owner_id, m.account_id, m.version, m.agent_id, m.title,
+       v.id, v.grants, v.importance, v.deadline, v.currency,
+       a.name, a.runtime, a.state, t.slug,
+       r.state,
+       tool.qualified_name, tool.definition_sha256, tool.definition, tool.state, tool.read_only, tool.reversible,
+       tool.effects, server.slug, server.state,
+       (SELECT count(*) FROM governance_action g WHERE g.run_id = r.id AND g.id > %(since)s),
+       CASE WHEN jsonb_path_exists(v.grants, '$[*] ? (@.tool == $tool && @.max_calls != null)', jsonb_build_object('tool', %(tool)s::text)) THEN (SELECT count(*) FROM governance_action g
+            WHERE g.run_id = r.id AND g.tool = %(tool)s AND g.state IN ('permitted', 'executing', 'succeeded', 'failed', 'unknown'))
+       ELSE 0 END
+FROM agents_mission m
+JOIN agents_missionversion v ON v.mission_id = m.id AND v.number = m.version
+JOIN agents_agent a ON a.id = m.agent_id
+JOIN tenancy_team t ON t.id = m.team_id
+LEFT JOIN agents_run r ON r.mission_id = m.id AND r.id = %(run)s
+LEFT JOIN (agents_mcptool tool JOIN agents_mcpserver server ON server.id = tool.server_id)
+       ON tool.qualified_name = %(tool)s AND server.organisation_id = m.organisation_id
+WHERE m.id = %(mission)s AND m.organisation_id = %(organisation)s
+"""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The row of `_SNAPSHOT`, in its order."""
+
+    mission_id: uuid.UUID
+    team_id: uuid.UUID
+    mission_state: str
+    state_reason: str
+    owner_id: uuid.UUID
+    account_id: uuid.UUID | None
+    mission_version: int
+    agent_id: uuid.UUID
+    title: str
+    version_id: uuid.UUID
+    grants: str
+    importance: str
+    deadline: datetime
+    currency: str
+    agent_name: str
+    runtime: str
+    agent_state: str
+    team: str
+    run_state: str | None
+    tool: str | None
+    definition_sha256: str | None
+    definition: str | None
+    tool_state: str | None
+    read_only: bool | None
+    reversible: bool | None
+    effects: Sequence[str] | None
+    server: str | None
+    server_state: str | None
+    recent: int
+    calls: int
+
+
+class ToolCall:
+    code = "tool.call"
+    label = "Call a tool"
+    cedar_action = "tool.call"
+
+    def prepare(self, *, proposer: Principal, proposal: Proposal) -> Prepared:
+        if not proposer.has(Permission.ACTION_PROPOSE, team_id=proposer.team_id) or proposer.agent_id is None:
+            raise RemitError("action.not_an_agent", "Only agents call tools, with a run's token.", 403)
+        if not proposal.tool or len(proposal.tool) > _LONG_TOOL:
+            raise invalid("action.tool", "Name the tool.", FieldError("/tool", "1 to 160 characters"))
+        mission_id = proposer.mission_id or _only_mission(proposer)
+        snapshot = _read(proposer, mission_id, proposal.tool)
+        grants = _grants(snapshot.version_id, snapshot.grants)
+        mine = [grant for grant in grants if grant.tool == proposal.tool]
+        envelope = {
+            "kind": self.code,
+            "agent": str(snapshot.agent_id),
+            "mission": f"{snapshot.mission_id}@{snapshot.mission_version}",
+            "tool": f"{proposal.tool}@{snapshot.definition_sha256 or 'unknown'}",
+            "arguments": dict(proposal.arguments),
+        }
+        return Prepared(
+            team_id=snapshot.team_id,
+            title=proposal.tool,
+            envelope=envelope,
+            principal_entity={
+                "uid": {"type": "Agent", "id": str(snapshot.agent_id)},
+                "attrs": {"team": snapshot.team, "runtime": snapshot.runtime},
+                "parents": [],
+            },
+            resource_entity={
+                "uid": {"type": "Tool", "id": proposal.tool},
+                "attrs": {
+                    "server": snapshot.server or "",
+                    "read_only": bool(snapshot.read_only),
+                    "reversible": bool(snapshot.reversible),
+                    "approved": snapshot.tool_state == ToolState.ACTIVE,
+                },
+                "parents": [],
+            },
+            context={
+                "args": argument_facts(tool=proposal.tool, arguments=proposal.arguments, grants=mine),
+                "calls": snapshot.calls,
+                "importance": snapshot.importance,
+                "mission_active": snapshot.mission_state == MissionState.ACTIVE,
+            },
+            grants=compile_grants(version_id=snapshot.version_id, grants=grants),
+            guards=_guards(snapshot, proposal),
+            guards_saw=f"mission {snapshot.mission_state}, run {snapshot.run_state or 'none'}, {snapshot.recent} calls in 10 s",
+            denial=_denial(proposal, snapshot, mine),
+            budget=_budget(proposer, snapshot, proposal),
+            agent_id=snapshot.agent_id,
+            mission_id=snapshot.mission_id,
+            mission_version=snapshot.mission_version,
+            run_id=proposer.run_id,
+            subject_type="tool",
+            excluded_user_ids=[snapshot.owner_id],
+            effects=list(snapshot.effects or ()),
+            currency=snapshot.currency,
+        )
+
+    def on_decided(self, *, action_id: uuid.UUID, state: ActionState, actor: Principal) -> None:
+        """Nothing to do here: the agent's own next call, or its poll, carries the action out."""
+
+
+def _read(proposer: Principal, mission_id: uuid.UUID, tool: str) -> Snapshot:
+    since = _uuid7_floor(now() - RATE_WINDOW)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _SNAPSHOT,
+            {
+                "since": since,
+                "run": proposer.run_id,
+                "tool": tool,
+                "mission": mission_id,
+                "organisation": proposer.organisation_id,
+            },
+        )
+        row = cursor.fetchone()
+    if row is None:
+        raise RemitError("mission.not_found", "This token's mission does not exist any more.", 404)
+    return Snapshot(*row)
+
+
+def _guards(snapshot: Snapshot, proposal: Proposal) -> list[Finding]:
+    found: list[Finding] = []
+
+    def deny(code: str, message: str, *remedies: str) -> None:
+        found.append(Finding(Verdict.DENY, code, message, remedies))
+
+    if snapshot.mission_state in ENDED_MISSION_STATES:
+        deny(
+            "mission.ended",
+            f"This mission is over: {snapshot.state_reason or snapshot.mission_state}.",
+            "End the program.",
+        )
+    elif snapshot.mission_state != MissionState.ACTIVE:
+        why = snapshot.state_reason or f"it is {snapshot.mission_state}"
+        deny("mission.not_active", f"Nothing is allowed now: {why}.", "Wait until a person resumes the mission.")
+    if snapshot.deadline <= now():
+        deny("mission.deadline", "The mission's deadline has passed.", "Ask the mission's owner for more time.")
+    if snapshot.agent_state != "active":
+        deny("agent.retired", "This agent is retired.")
+    if snapshot.run_state is not None and snapshot.run_state not in (
+        RunState.PENDING,
+        RunState.STARTING,
+        RunState.RUNNING,
+    ):
+        deny("run.ended", "This run has ended.", "End the program.")
+    if snapshot.recent >= RATE_LIMIT:
+        deny(
+            "rate.exceeded",
+            f"More than {RATE_LIMIT} actions in ten seconds.",
+            "Slow down and try again in ten seconds.",
+        )
+    if snapshot.definition is not None and (
+        problem := _schema_problem(snapshot.definition_sha256 or "", snapshot.definition, proposal)
+    ):
+        deny("arguments.schema", problem, "Look at the tool's input schema and correct the arguments.")
+    return found
+
+
+def _denial(proposal: Proposal, snapshot: Snapshot, mine: Sequence[Grant]) -> Finding:
+    """What to say when no grant permits the call: what is wrong and what to do, without leaking the policy text."""
+    if not mine or snapshot.tool is None:
+        return Finding(
+            Verdict.DENY,
+            "grant.missing",
+            f"Not sent. This mission may not use {proposal.tool[:80]}.",
+            ("Use one of the tools that tools/list shows.", "Ask the mission's owner to add it to the remit."),
+        )
+    if all(grant.max_calls is not None and snapshot.calls >= grant.max_calls for grant in mine):
+        most = max(grant.max_calls or 0 for grant in mine)
+        return Finding(
+            Verdict.DENY, "grant.calls_used_up", f"Not sent. {proposal.tool} may be called {most} times; they are used up.",
+            ("Go on with other work.", "Ask the mission's owner for more calls."),
+        )  # fmt: skip
+    names = sorted({name for grant in mine for name in grant.constraints})
+    facts = [argument_facts(tool=proposal.tool, arguments=proposal.arguments, grants=[grant]) for grant in mine]
+    if any(_over_limit(grant, proposal.arguments) for grant in mine) and all(facts):
+        code, limits = "grant.argument_above_limit", "; or ".join(grant.in_words() for grant in mine)
+    else:
+        code, limits = "grant.argument_outside", "; or ".join(grant.in_words() for grant in mine)
+    return Finding(
+        Verdict.DENY,
+        code,
+        f"Not sent. {proposal.tool} is allowed only within limits on {', '.join(names) or 'its arguments'}.",
+        (f"Allowed: {limits}."[:300], "Ask the mission's owner if the remit is too narrow."),
+    )
+
+
+def _over_limit(grant: Grant, arguments: Mapping[str, Any]) -> bool:
+    for name, rules in grant.constraints.items():
+        try:
+            if "max" in rules and Decimal(str(arguments.get(name))) > Decimal(str(rules["max"])):
+                return True
+        except ArithmeticError:
+            continue
+    return False
+
+
+def _budget(proposer: Principal, snapshot: Snapshot, proposal: Proposal) -> BudgetRequest | None:
+    if snapshot.account_id is None:
+        return None
+    signature = hashlib.sha256(proposal.tool.encode() + b"\0" + canonical_bytes(proposal.arguments)).digest()
+    return BudgetRequest(
+        account_id=snapshot.account_id,
+        money=prices.tool_call_price(organisation_id=proposer.organisation_id, tool=proposal.tool),
+        currency=snapshot.currency,
+        steps=1,
+        signature=signature,
+    )
+
+
+def _grants(version_id: uuid.UUID, raw: str | list[Any]) -> list[Grant]:
+    return list(_parsed(version_id, raw if isinstance(raw, str) else json.dumps(raw)))
+
+
+@functools.lru_cache(maxsize=512)
+def _parsed(version_id: uuid.UUID, raw: str) -> tuple[Grant, ...]:  # noqa: ARG001 - the id is the cache's key to a fixed text
+    return tuple(parse_grants(json.loads(raw)))
+
+
+def _schema_problem(sha256: str, definition: str | dict[str, Any], proposal: Proposal) -> str:
+    try:
+        validator = _validator(sha256, definition if isinstance(definition, str) else json.dumps(definition))
+    except ValueError:
+        return "The tool's own schema can't be used; a person must look at it."
+    error = next(iter(validator.iter_errors(dict(proposal.arguments))), None)
+    if error is None:
+        return ""
+    where = "/".join(str(part) for part in error.instance_path)
+    return f"Arguments don't fit the tool's schema at /{where}: {error.message}"[:400]
+
+
+@functools.lru_cache(maxsize=512)
+def _validator(sha256: str, definition: str) -> Any:  # noqa: ARG001 - the hash is the key, the text is long
+    schema = json.loads(definition).get("inputSchema") or {"type": "object"}
+    return jsonschema_rs.validator_for(schema, retriever=_no_remote_references)
+
+
+def _no_remote_references(uri: str) -> Any:
+    raise ValueError(f"remote reference {uri}")
+
+
+def _only_mission(proposer: Principal) -> uuid.UUID:
+    from agents.models import Mission
+
+    live = Mission.objects.filter(
+        agent_id=proposer.agent_id, organisation_id=proposer.organisation_id, state=MissionState.ACTIVE
+    ).values_list("pk", flat=True)[:2]
+    if len(live) != 1:
+        raise invalid(
+            "mission.ambiguous",
+            "This credential does not say which mission it acts for.",
+            remedies=("Use the run's token: it is shown on the mission's page.",),
+        )
+    return live[0]
+
+
+def _uuid7_floor(moment: datetime) -> uuid.UUID:
+    """The smallest UUIDv7 of that millisecond: recent rows are found through the primary order, without a date column."""
+    return uuid.UUID(int=(int(moment.timestamp() * 1000) << 80) | (7 << 76) | (2 << 62))

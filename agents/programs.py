@@ -1,0 +1,45 @@
+"""What a managed agent's version runs: a shipped program by name, or a command of one's own, with what it must see mounted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from django.conf import settings
+
+from agents.models import AgentVersion, Mission, Run
+from agents.samples.terms import PROGRAMS
+from agents.servers.environments import environment
+from controlplane.clusters.services import Launch
+from controlplane.clusters.types import Mount
+
+GATEWAY = "http://127.0.0.1:8020"
+_SAMPLES = "/remit/samples"
+
+
+def launch(*, version: AgentVersion, mission: Mission, run: Run, secrets: Mapping[str, str]) -> Launch:
+    """The process of one run. Builds the program's environment when this machine does not have it yet."""
+    env = {
+        "REMIT_URL": GATEWAY,
+        "REMIT_MCP_URL": f"{GATEWAY}/mcp",
+        "REMIT_MISSION": str(mission.pk),
+        "REMIT_RUN": str(run.pk),
+        "HOME": "/workspace",
+        "PYTHONUNBUFFERED": "1",
+        **{key: str(value) for key, value in mission.settings.get("variables", {}).items()},
+    }
+    if not version.program:
+        return Launch(command=version.command, env=env, mounts=[], secrets=secrets)
+    python = environment("agent")
+    mounts = [Mount(str(folder), str(folder)) for folder in python.read_only]
+    return Launch(
+        command=[*python.command(), _SAMPLES, version.program],
+        env=env,
+        mounts=[*mounts, Mount(str(PROGRAMS), _SAMPLES)],
+        secrets=secrets,
+    )
+
+
+def workspace_of(mission: Mission) -> Path:
+    """Files of one mission that its servers work on (a book, a repository). Never visible to the agent itself."""
+    return settings.CONFIG.state_dir / "missions" / str(mission.pk)

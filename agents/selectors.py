@@ -1,0 +1,184 @@
+"""Reads of agents, missions, runs and servers. Every one starts from a permission queryset."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db.models import Count, OuterRef, Prefetch, Q, QuerySet, Subquery
+
+from agents.choices import ENDED_MISSION_STATES, CheckState, MissionState
+from agents.grants import parse_grants
+from agents.models import Agent, ChecklistItem, McpServer, McpTool, Mission, MissionVersion, Run
+from budgets import selectors as budgets
+from budgets.types import Balance
+from controlplane.common.errors import not_found
+from controlplane.tenancy.types import Permission, Principal
+from governance.models import Action
+
+
+@dataclass(frozen=True)
+class MissionRow:
+    """One line of a mission list."""
+
+    mission: Mission
+    balance: Balance | None
+    last_action: Action | None
+    waiting: int
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What people narrow mission lists by; empty means everything."""
+
+    states: Sequence[str] = ()
+    agent_id: uuid.UUID | None = None
+    team_id: uuid.UUID | None = None
+    owner_id: uuid.UUID | None = None
+    text: str = ""
+
+
+def missions(principal: Principal | None, filters: Filters = Filters()) -> QuerySet[Mission]:
+    """Newest first, with agent, owner and team; a list of them costs one query."""
+    rows = Mission.objects.restrict(principal, Permission.MISSION_VIEW).select_related("agent", "owner", "team")
+    if filters.states:
+        rows = rows.filter(state__in=filters.states)
+    if filters.agent_id:
+        rows = rows.filter(agent_id=filters.agent_id)
+    if filters.team_id:
+        rows = rows.filter(team_id=filters.team_id)
+    if filters.owner_id:
+        rows = rows.filter(owner_id=filters.owner_id)
+    if filters.text:
+        rows = rows.filter(Q(title__icontains=filters.text) | Q(agent__name__icontains=filters.text))
+    return rows.order_by("-id")
+
+
+def mission_rows(principal: Principal, page: Sequence[Mission]) -> list[MissionRow]:
+    """What a list shows beside each mission: budget, last action, open questions. Three queries whatever the length."""
+    ids = [mission.pk for mission in page]
+    balances = budgets.mission_spend(mission_ids=ids)
+    newest = Action.objects.filter(mission_id=OuterRef("mission_id")).order_by("-id").values("pk")[:1]
+    last = {
+        action.mission_id: action
+        for action in Action.objects.restrict(principal, Permission.ACTION_VIEW).filter(
+            mission_id__in=ids, pk=Subquery(newest)
+        )
+    }
+    waiting = dict(
+        Action.objects.filter(mission_id__in=ids, state="waiting")
+        .values_list("mission_id")
+        .annotate(number=Count("pk"))
+    )
+    return [
+        MissionRow(mission, balances.get(mission.pk), last.get(mission.pk), waiting.get(mission.pk, 0))
+        for mission in page
+    ]
+
+
+def mission(principal: Principal | None, mission_id: uuid.UUID) -> Mission:
+    """One mission with everything its page shows of itself. Raises 404."""
+    rows = Mission.objects.restrict(principal, Permission.MISSION_VIEW).select_related(
+        "agent", "owner", "team", "organisation"
+    )
+    found = (
+        rows.prefetch_related(
+            Prefetch(
+                "versions", MissionVersion.objects.select_related("created_by", "signed_off_by").order_by("-number")
+            ),
+            Prefetch("checklist", ChecklistItem.objects.order_by("position")),
+            Prefetch("runs", Run.objects.select_related("sandbox", "agent_version").order_by("-attempt")),
+        )
+        .filter(pk=mission_id)
+        .first()
+    )
+    if found is None:
+        raise not_found("mission")
+    return found
+
+
+def version_in_force(mission: Mission) -> MissionVersion:
+    """From the prefetched versions of `mission`."""
+    return next(version for version in mission.versions.all() if version.number == mission.version)
+
+
+def agents(principal: Principal | None, *, text: str = "", state: str = "") -> QuerySet[Agent]:
+    rows = Agent.objects.restrict(principal, Permission.AGENT_VIEW).select_related("owner", "team")
+    rows = rows.annotate(
+        live_missions=Count("missions", filter=Q(missions__state__in=[MissionState.ACTIVE, MissionState.PAUSED])),
+        ended_missions=Count("missions", filter=Q(missions__state__in=ENDED_MISSION_STATES)),
+        accepted_missions=Count("missions", filter=Q(missions__outcome="accepted")),
+    )
+    if text:
+        rows = rows.filter(Q(name__icontains=text) | Q(description__icontains=text))
+    if state:
+        rows = rows.filter(state=state)
+    return rows.order_by("name")
+
+
+def agent(principal: Principal | None, agent_id: uuid.UUID) -> Agent:
+    found = agents(principal).prefetch_related("versions").filter(pk=agent_id).first()
+    if found is None:
+        raise not_found("agent")
+    return found
+
+
+def runs(principal: Principal | None, mission_id: uuid.UUID | None = None) -> QuerySet[Run]:
+    rows = Run.objects.restrict(principal, Permission.MISSION_VIEW).select_related(
+        "sandbox", "agent_version", "mission"
+    )
+    return (rows.filter(mission_id=mission_id) if mission_id else rows).order_by("-id")
+
+
+def servers(principal: Principal | None) -> QuerySet[McpServer]:
+    rows = McpServer.objects.restrict(principal, Permission.SERVER_VIEW)
+    return rows.prefetch_related(Prefetch("tools", McpTool.objects.order_by("name"))).order_by("name")
+
+
+def remit_of_run(*, principal: Principal) -> dict[str, Any]:
+    """What an agent may know of its own mission: `remit__mission`. Raises 404 for principals without one."""
+    if principal.mission_id is None:
+        raise not_found("mission")
+    own = mission(principal, principal.mission_id)
+    version = version_in_force(own)
+    balance = budgets.mission_spend(mission_ids=[own.pk]).get(own.pk)
+    return {
+        "id": str(own.pk),
+        "title": own.title,
+        "goal": version.goal,
+        "state": own.state,
+        "state_reason": own.state_reason,
+        "outcome": own.outcome,
+        "version": version.number,
+        "importance": version.importance,
+        "deadline": version.deadline.isoformat(),
+        "criteria": [
+            {"position": item.position, "text": item.text, "state": item.state, "done": item.state != CheckState.OPEN}
+            for item in own.checklist.all()
+        ],
+        "grants": [
+            {"tool": grant.tool, "effect": grant.effect, "in_words": grant.in_words()}
+            for grant in parse_grants(version.grants)
+        ],
+        "budget": _budget_left(balance),
+    }
+
+
+def _budget_left(balance: Balance | None) -> dict[str, Any] | None:
+    if balance is None:
+        return None
+    money = balance.left.money
+    return {
+        "currency": balance.currency,
+        "money_left": None if money is None else str(money),
+        "tokens_left": balance.left.tokens,
+        "steps_left": balance.left.steps,
+    }
+
+
+def since_heartbeat(agent: Agent, moment: datetime) -> float | None:
+    """Seconds since the agent was last heard of; None when never."""
+    return None if agent.last_seen_at is None else (moment - agent.last_seen_at).total_seconds()

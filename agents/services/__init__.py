@@ -1,0 +1,38 @@
+"""Every write of the pillar, by use case."""
+
+from agents.services.agents import add_version, note_heartbeat, register_agent, retire_agent
+from agents.services.missions import (
+    Remit,
+    accept_outcome,
+    change_mission,
+    draft_mission,
+    expire_missions,
+    pause_mission,
+    reject_outcome,
+    resume_mission,
+    stop_mission,
+    submit_mission,
+)
+from agents.services.progress import claim_outcome, report_progress
+from agents.services.runs import issue_run_token, restart_run
+
+__all__ = [
+    "Remit",
+    "accept_outcome",
+    "add_version",
+    "change_mission",
+    "claim_outcome",
+    "draft_mission",
+    "expire_missions",
+    "issue_run_token",
+    "note_heartbeat",
+    "pause_mission",
+    "register_agent",
+    "reject_outcome",
+    "report_progress",
+    "restart_run",
+    "resume_mission",
+    "retire_agent",
+    "stop_mission",
+    "submit_mission",
+]

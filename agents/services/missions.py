@@ -1,0 +1,448 @@
+"""The life of a mission: drafted, signed off, active, paused, ended. Every step is a conditional update with its audit entry."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from django.db import transaction
+
+from agents.choices import (
+    ENDED_MISSION_STATES,
+    AgentState,
+    CheckState,
+    Importance,
+    MissionState,
+    Outcome,
+    VersionState,
+)
+from agents.grants import Grant, parse_grants, widens
+from agents.models import Agent, ChecklistItem, Mission, MissionVersion
+from agents.services import runs
+from budgets import services as budgets
+from budgets.types import Level, Limits, WindowKind
+from controlplane.audit.events import Event
+from controlplane.audit.services import Subject, record
+from controlplane.common.clock import now
+from controlplane.common.errors import FieldError, conflict, invalid, not_found
+from controlplane.live.services import announce
+from controlplane.tenancy.types import Permission, Principal, system_principal
+from governance import services as governance
+from governance.types import Judgement, Proposal
+
+
+@dataclass(frozen=True)
+class Remit:
+    """The wording of a mission: what a version stores. `budget_money` is in the organisation's currency."""
+
+    goal: str
+    criteria: Sequence[str]
+    grants: Sequence[Grant]
+    budget_money: Decimal
+    deadline: datetime
+    budget_tokens: int | None = None
+    budget_steps: int | None = None
+    importance: Importance = Importance.NORMAL
+    residency: str = ""
+
+
+def draft_mission(
+    *,
+    actor: Principal,
+    agent_id: uuid.UUID,
+    title: str,
+    remit: Remit,
+    template: str = "",
+    settings: dict[str, Any] | None = None,
+) -> Mission:
+    """A mission nobody has started. Raises 422 `mission.invalid` naming every bad field."""
+    _validate(title, remit)
+    agent = Agent.objects.restrict(actor, Permission.MISSION_WRITE).filter(pk=agent_id, state=AgentState.ACTIVE).first()
+    if agent is None or actor.user_id is None:
+        raise not_found("agent")
+    with transaction.atomic():
+        mission = Mission.objects.create(
+            organisation_id=actor.organisation_id,
+            team_id=agent.team_id,
+            agent=agent,
+            owner_id=actor.user_id,
+            template=template,
+            title=title.strip()[:160],
+            settings=settings or {},
+            created_by_id=actor.user_id,
+            deadline=remit.deadline,
+        )
+        version = _add_version(mission, 1, remit, actor.user_id, VersionState.DRAFT)
+        ChecklistItem.objects.bulk_create(
+            ChecklistItem(mission=mission, position=position, text=text[:300])
+            for position, text in enumerate(remit.criteria)
+        )
+        record(event=Event.MISSION_DRAFTED, actor=actor, subject=subject_of(mission), payload=_facts(version))
+        announce(f"organisation:{actor.organisation_id}", "missions")
+    return mission
+
+
+def submit_mission(*, actor: Principal, mission_id: uuid.UUID) -> Judgement:
+    """Ask the gate to start it: small budgets start at once, larger ones wait for a second person's sign-off."""
+    mission = _operable(actor, mission_id)
+    if mission.state != MissionState.DRAFT:
+        raise conflict(
+            "mission.not_draft", f"This mission is {mission.get_state_display().lower()}.", "Open it to see why."
+        )
+    judgement = governance.propose(
+        proposer=actor,
+        proposal=Proposal(
+            kind="mission.sign_off",
+            arguments={"mission_id": str(mission.pk), "version": mission.version},
+            idempotency_key=f"sign-off:{mission.pk}:{mission.version}:{now().isoformat()}",
+            audience="remit",
+        ),
+    )
+    return judgement
+
+
+def change_mission(
+    *, actor: Principal, mission_id: uuid.UUID, remit: Remit, note: str, expected_version: int
+) -> Judgement | None:
+    """A new version of a running mission. Tighter ones are in force at once; one that widens waits for a second person.
+
+    Returns the gate's answer, or None for a draft, which is simply reworded. Raises 412 `mission.changed_meanwhile`.
+    """
+    _validate("kept", remit)
+    with transaction.atomic():
+        mission = (
+            Mission.objects.restrict(actor, Permission.MISSION_WRITE).select_for_update().filter(pk=mission_id).first()
+        )
+        if mission is None or actor.user_id is None:
+            raise not_found("mission")
+        if mission.state in ENDED_MISSION_STATES:
+            raise conflict("mission.ended", "This mission is over.", "Start a new one from it.")
+        latest = mission.versions.latest("number")
+        if latest.number != expected_version:
+            error = conflict(
+                "mission.changed_meanwhile", f"It is at version {latest.number} now.", "Reload and look again."
+            )
+            error.status = 412
+            raise error
+        current = mission.versions.get(number=mission.version)
+        wider = _widens(current, remit)
+        version = _add_version(
+            mission, latest.number + 1, remit, actor.user_id, VersionState.DRAFT, widens_=wider, note=note
+        )
+        if mission.state in (MissionState.DRAFT, MissionState.AWAITING_SIGN_OFF):
+            put_in_force(actor=actor, mission=mission, version=version)
+            _rewrite_checklist(mission, remit.criteria)
+            return None
+    return governance.propose(
+        proposer=actor,
+        proposal=Proposal(
+            kind="mission.widen",
+            arguments={"mission_id": str(mission.pk), "version": version.number},
+            idempotency_key=f"widen:{mission.pk}:{version.number}",
+            audience="remit",
+        ),
+    )
+
+
+def put_in_force(*, actor: Principal, mission: Mission, version: MissionVersion) -> None:
+    """Make a version the one that counts. Inside the caller's transaction; the budget's limit follows."""
+    mission.versions.filter(state=VersionState.ACTIVE).update(state=VersionState.SUPERSEDED)
+    mission.versions.filter(pk=version.pk).update(state=VersionState.ACTIVE)
+    Mission.objects.filter(pk=mission.pk).update(version=version.number, deadline=version.deadline)
+    if mission.account_id is not None:
+        budgets.apply_limit(
+            actor=actor, account_id=mission.account_id, window=WindowKind.TOTAL, limits=_limits(version)
+        )
+    record(event=Event.MISSION_CHANGED, actor=actor, subject=subject_of(mission), payload=_facts(version))
+    announce(f"mission:{mission.pk}", "remit")
+
+
+def await_sign_off(*, actor: Principal, mission_id: uuid.UUID, reason: str) -> None:
+    """The gate asks a second person. Inside the decision's transaction."""
+    if _move(mission_id, [MissionState.DRAFT], MissionState.AWAITING_SIGN_OFF, reason):
+        mission = Mission.objects.get(pk=mission_id)
+        mission.versions.filter(number=mission.version).update(state=VersionState.AWAITING_SIGN_OFF)
+        record(event=Event.MISSION_SUBMITTED, actor=actor, subject=subject_of(mission), payload={"reason": reason})
+
+
+def activate(*, actor: Principal, mission_id: uuid.UUID, signed_off_by: uuid.UUID | None) -> None:
+    """Start it: budget account, first run. Inside the transaction that permitted it."""
+    moved = _move(mission_id, [MissionState.DRAFT, MissionState.AWAITING_SIGN_OFF], MissionState.ACTIVE, "")
+    if not moved:
+        raise conflict(
+            "mission.not_startable", "This mission was started or stopped meanwhile.", "Open it to see its state."
+        )
+    mission = Mission.objects.select_related("agent").get(pk=mission_id)
+    version = mission.versions.get(number=mission.version)
+    mission.versions.filter(pk=version.pk).update(
+        state=VersionState.ACTIVE, signed_off_by_id=signed_off_by, signed_off_at=now() if signed_off_by else None
+    )
+    mission.account_id = budgets.open_account(
+        actor=actor,
+        organisation_id=mission.organisation_id,
+        team_id=mission.team_id,
+        parent_id=mission.agent.account_id,
+        level=Level.MISSION,
+        name=mission.title,
+        subject_type="mission",
+        subject_id=mission.pk,
+        limits=_limits(version),
+        window=WindowKind.TOTAL,
+    )
+    mission.started_at = now()
+    mission.save(update_fields=["account_id", "started_at"])
+    if signed_off_by:
+        record(
+            event=Event.MISSION_SIGNED_OFF,
+            actor=actor,
+            subject=subject_of(mission),
+            payload={"version": version.number},
+        )
+    record(event=Event.MISSION_STARTED, actor=actor, subject=subject_of(mission), payload=_facts(version))
+    runs.start_run(actor=actor, mission=mission)
+
+
+def refuse_sign_off(*, actor: Principal, mission_id: uuid.UUID, reason: str) -> None:
+    """Back to a draft, so that it can be reworded. Inside the transaction that refused it."""
+    if _move(
+        mission_id,
+        [MissionState.DRAFT, MissionState.AWAITING_SIGN_OFF],
+        MissionState.DRAFT,
+        f"Not signed off: {reason}",
+    ):
+        mission = Mission.objects.get(pk=mission_id)
+        mission.versions.filter(number=mission.version).update(state=VersionState.DRAFT)
+        record(
+            event=Event.MISSION_SIGN_OFF_REFUSED, actor=actor, subject=subject_of(mission), payload={"reason": reason}
+        )
+
+
+def pause_mission(*, actor: Principal, mission_id: uuid.UUID, reason: str = "") -> Mission:
+    """Nothing more is allowed until it is resumed; its program keeps running and is told why its calls are refused."""
+    return _operate(
+        actor,
+        mission_id,
+        [MissionState.ACTIVE],
+        MissionState.PAUSED,
+        reason or f"Paused by {actor.name}",
+        Event.MISSION_PAUSED,
+    )
+
+
+def resume_mission(*, actor: Principal, mission_id: uuid.UUID) -> Mission:
+    return _operate(actor, mission_id, [MissionState.PAUSED], MissionState.ACTIVE, "", Event.MISSION_RESUMED)
+
+
+def stop_mission(*, actor: Principal, mission_id: uuid.UUID, reason: str = "") -> Mission:
+    """End it now: permits and tokens die, questions are withdrawn, holds released, the sandbox is deleted, the budget frozen."""
+    live = [MissionState.DRAFT, MissionState.AWAITING_SIGN_OFF, MissionState.ACTIVE, MissionState.PAUSED]
+    reason = reason.strip() or f"Stopped by {actor.name}"
+    with transaction.atomic():
+        mission = _operate(actor, mission_id, live, MissionState.STOPPED, reason, Event.MISSION_STOPPED)
+        _shut_down(actor=actor, mission=mission, reason=reason)
+    return mission
+
+
+def expire_missions() -> int:
+    """Missions past their deadline end as expired. For the sweep; two workers end each once."""
+    expired = 0
+    overdue = Mission.objects.filter(state__in=[MissionState.ACTIVE, MissionState.PAUSED], deadline__lte=now())
+    for mission in overdue[:100]:
+        with transaction.atomic():
+            reason = "Its deadline has passed"
+            if not _move(mission.pk, [MissionState.ACTIVE, MissionState.PAUSED], MissionState.EXPIRED, reason):
+                continue
+            actor = system_principal(organisation_id=mission.organisation_id)
+            Mission.objects.filter(pk=mission.pk).update(ended_at=now())
+            record(event=Event.MISSION_EXPIRED, actor=actor, subject=subject_of(mission))
+            _shut_down(actor=actor, mission=mission, reason=reason)
+            expired += 1
+    return expired
+
+
+def accept_outcome(*, actor: Principal, mission_id: uuid.UUID) -> Mission:
+    """The claim holds: the mission succeeded, and its cost counts as the cost of an accepted goal."""
+    return _judge_outcome(actor, mission_id, Outcome.ACCEPTED, MissionState.SUCCEEDED, CheckState.ACCEPTED, "")
+
+
+def reject_outcome(*, actor: Principal, mission_id: uuid.UUID, reason: str) -> Mission:
+    """The claim does not hold: the mission failed, for the reason given."""
+    if not reason.strip():
+        raise invalid(
+            "mission.reason_missing",
+            "Say why you reject it; the agent's owner reads it.",
+            FieldError("/reason", "a reason"),
+        )
+    return _judge_outcome(
+        actor, mission_id, Outcome.REJECTED, MissionState.FAILED, CheckState.REJECTED, reason.strip()[:300]
+    )
+
+
+def subject_of(mission: Mission) -> Subject:
+    return Subject("mission", mission.pk, mission.title, mission.team_id, mission.pk)
+
+
+# -- below: one level down ----------------------------------------------------------------------------------------------
+
+
+def _operable(actor: Principal, mission_id: uuid.UUID) -> Mission:
+    mission = Mission.objects.restrict(actor, Permission.MISSION_OPERATE).filter(pk=mission_id).first()
+    if mission is None:
+        raise not_found("mission")
+    return mission
+
+
+def _move(mission_id: uuid.UUID, from_states: Sequence[MissionState], to: MissionState, reason: str) -> bool:
+    """The only place where a mission's state changes: losing a race is False, never an overwrite."""
+    moved = Mission.objects.filter(pk=mission_id, state__in=from_states).update(state=to, state_reason=reason[:300])
+    if moved:
+        announce(f"mission:{mission_id}", "state")
+        organisation = Mission.objects.values_list("organisation_id", flat=True).get(pk=mission_id)
+        announce(f"organisation:{organisation}", "missions")
+    return bool(moved)
+
+
+def _operate(
+    actor: Principal,
+    mission_id: uuid.UUID,
+    from_states: Sequence[MissionState],
+    to: MissionState,
+    reason: str,
+    event: Event,
+) -> Mission:
+    mission = _operable(actor, mission_id)
+    with transaction.atomic():
+        if not _move(mission_id, from_states, to, reason):
+            mission.refresh_from_db()
+            state = mission.get_state_display().lower()
+            raise conflict(
+                "mission.state",
+                f"That can't be done now: this mission is {state}.",
+                "Reload the page.",
+                state=mission.state,
+            )
+        if to in ENDED_MISSION_STATES:
+            Mission.objects.filter(pk=mission_id).update(ended_at=now())
+        record(event=event, actor=actor, subject=subject_of(mission), payload={"reason": reason})
+    mission.refresh_from_db()
+    return mission
+
+
+def _judge_outcome(
+    actor: Principal, mission_id: uuid.UUID, outcome: Outcome, state: MissionState, check: CheckState, reason: str
+) -> Mission:
+    mission = _operable(actor, mission_id)
+    with transaction.atomic():
+        won = Mission.objects.filter(pk=mission.pk, outcome=Outcome.CLAIMED).update(outcome=outcome)
+        if not won or not _move(mission.pk, [MissionState.ACTIVE, MissionState.PAUSED], state, reason):
+            raise conflict("mission.no_claim", "There is no open claim to judge.", "Reload the page.")
+        Mission.objects.filter(pk=mission.pk).update(ended_at=now())
+        mission.checklist.filter(state=CheckState.CLAIMED).update(state=check)
+        event = Event.MISSION_ACCEPTED if outcome is Outcome.ACCEPTED else Event.MISSION_REJECTED
+        record(
+            event=event,
+            actor=actor,
+            subject=subject_of(mission),
+            payload={"reason": reason, "claim": mission.claim or {}},
+        )
+        _shut_down(actor=actor, mission=mission, reason="The mission is over")
+    mission.refresh_from_db()
+    return mission
+
+
+def _shut_down(*, actor: Principal, mission: Mission, reason: str) -> None:
+    governance.void_open(mission_id=mission.pk, actor=actor, reason=reason)
+    runs.stop_runs(actor=actor, mission=mission, reason=reason)
+    if mission.account_id is not None:
+        budgets.close_account(actor=actor, account_id=mission.account_id, reason=reason)
+
+
+def _add_version(
+    mission: Mission,
+    number: int,
+    remit: Remit,
+    user_id: uuid.UUID,
+    state: VersionState,
+    *,
+    widens_: bool = False,
+    note: str = "",
+) -> MissionVersion:
+    currency = mission.organisation.currency
+    return MissionVersion.objects.create(
+        mission=mission,
+        number=number,
+        state=state,
+        goal=remit.goal.strip(),
+        criteria=[text[:300] for text in remit.criteria],
+        grants=[grant.as_dict() for grant in remit.grants],
+        budget_money=remit.budget_money,
+        budget_tokens=remit.budget_tokens,
+        budget_steps=remit.budget_steps,
+        currency=currency,
+        deadline=remit.deadline,
+        importance=remit.importance,
+        residency=remit.residency,
+        widens=widens_,
+        change_note=note[:300],
+        created_by_id=user_id,
+    )
+
+
+def _rewrite_checklist(mission: Mission, criteria: Sequence[str]) -> None:
+    mission.checklist.all().delete()
+    ChecklistItem.objects.bulk_create(
+        ChecklistItem(mission=mission, position=position, text=text[:300]) for position, text in enumerate(criteria)
+    )
+
+
+def _validate(title: str, remit: Remit) -> None:
+    errors: list[FieldError] = []
+    if not 1 <= len(title.strip()) <= 160:
+        errors.append(FieldError("/title", "1 to 160 characters"))
+    if not 1 <= len(remit.goal.strip()) <= 4000:
+        errors.append(FieldError("/goal", "1 to 4,000 characters"))
+    if not 1 <= len(remit.criteria) <= 30 or any(not text.strip() for text in remit.criteria):
+        errors.append(FieldError("/criteria", "1 to 30 lines, none of them empty"))
+    if not Decimal("0") < remit.budget_money <= Decimal("1000000"):
+        errors.append(FieldError("/budget", "more than 0 and at most 1,000,000"))
+    if remit.deadline <= now():
+        errors.append(FieldError("/deadline", "a moment that is still to come"))
+    if errors:
+        raise invalid("mission.invalid", "Some of it can't be used as it is.", *errors)
+
+
+def _widens(current: MissionVersion, remit: Remit) -> bool:
+    """More of anything: tools, arguments, money, steps, tokens, time, importance."""
+
+    def more(new: int | None, old: int | None) -> bool:
+        return old is not None and (new is None or new > old)
+
+    order = list(Importance)
+    return (
+        widens(old=parse_grants(current.grants), new=remit.grants)
+        or remit.budget_money > current.budget_money
+        or more(remit.budget_steps, current.budget_steps)
+        or more(remit.budget_tokens, current.budget_tokens)
+        or remit.deadline > current.deadline
+        or order.index(remit.importance) > order.index(Importance(current.importance))
+        or remit.goal.strip() != current.goal
+    )
+
+
+def _limits(version: MissionVersion) -> Limits:
+    return Limits(money=version.budget_money, tokens=version.budget_tokens, steps=version.budget_steps)
+
+
+def _facts(version: MissionVersion) -> dict[str, Any]:
+    return {
+        "version": version.number,
+        "goal": version.goal,
+        "budget": {"amount": str(version.budget_money), "currency": version.currency},
+        "deadline": version.deadline.isoformat(),
+        "grants": version.grants,
+        "widens": version.widens,
+    }

@@ -1,0 +1,269 @@
+"""Runs: attempts at a mission. A managed one is a sandbox, an external one a token that some client elsewhere uses."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+from decimal import Decimal
+
+from django.db import transaction
+from django.db.models import Max
+
+from agents import programs
+from agents.choices import ENDED_RUN_STATES, MissionState, Outcome, Runtime, RunState
+from agents.models import AgentVersion, Mission, Run
+from budgets import prices
+from budgets import services as budgets
+from budgets.types import Amounts
+from controlplane.audit.events import Event
+from controlplane.audit.services import Subject, record
+from controlplane.clusters import services as clusters
+from controlplane.clusters.models import Sandbox
+from controlplane.clusters.types import ExitReason, Resources, SandboxPhase
+from controlplane.common.clock import now
+from controlplane.common.errors import RemitError, conflict, not_found
+from controlplane.common.ids import new_id
+from controlplane.live.services import announce
+from controlplane.tenancy import tokens
+from controlplane.tenancy.models import TokenKind
+from controlplane.tenancy.types import Permission, Principal, system_principal
+from governance import services as governance
+
+PURPOSE = "run"
+MAX_ATTEMPTS = 3
+_LIVE = [RunState.PENDING, RunState.STARTING, RunState.RUNNING]
+# A token outlives neither its run nor its mission's deadline; this is the longest in between.
+_LONGEST_TOKEN = timedelta(days=30)
+
+
+def start_run(*, actor: Principal, mission: Mission) -> Run:
+    """The next attempt. Inside the caller's transaction; 409 `run.live` while another one is under way."""
+    if Run.objects.filter(mission=mission, state__in=_LIVE).exists():
+        raise conflict("run.live", "An attempt is already under way.", "Stop it first.")
+    agent = mission.agent
+    attempt = (Run.objects.filter(mission=mission).aggregate(last=Max("attempt"))["last"] or 0) + 1
+    version = AgentVersion.objects.get(agent=agent, number=agent.current_version)
+    run = Run.objects.create(mission=mission, attempt=attempt, agent_version=version)
+    if agent.runtime == Runtime.MANAGED:
+        _hold_sandbox_seconds(run, mission, version)
+        run.sandbox = clusters.request_sandbox(
+            organisation_id=mission.organisation_id,
+            team_id=mission.team_id,
+            purpose=PURPOSE,
+            owner_id=run.pk,
+            name=f"{agent.slug[:40]}-{run.pk.hex[-6:]}",
+            program=version.program or " ".join(version.command),
+            resources=Resources(**version.resources) if version.resources else Resources(),
+            wall_clock_seconds=version.wall_clock_seconds,
+            mission_id=mission.pk,
+        )
+        run.state = RunState.STARTING
+        run.save(update_fields=["sandbox", "state"])
+    record(
+        event=Event.RUN_STARTED,
+        actor=actor,
+        subject=_subject(mission),
+        payload={"attempt": attempt, "run_id": str(run.pk), "agent_version": version.number, "runtime": agent.runtime},
+    )
+    announce(f"mission:{mission.pk}", "run")
+    return run
+
+
+def restart_run(*, actor: Principal, mission_id: uuid.UUID) -> Run:
+    """A person asks for another attempt of an active mission."""
+    with transaction.atomic():
+        rows = (
+            Mission.objects.restrict(actor, Permission.MISSION_OPERATE)
+            .select_related("agent")
+            .select_for_update(of=("self",))
+        )
+        mission = rows.filter(pk=mission_id).first()
+        if mission is None:
+            raise not_found("mission")
+        if mission.state != MissionState.ACTIVE:
+            raise conflict("mission.not_active", "Only a running mission takes another attempt.", "Resume it first.")
+        return start_run(actor=actor, mission=mission)
+
+
+def issue_run_token(*, actor: Principal, mission_id: uuid.UUID) -> str:
+    """The external run's credential, shown once; an earlier one dies. For *Bring your own agent*."""
+    with transaction.atomic():
+        rows = Mission.objects.restrict(actor, Permission.MISSION_OPERATE).select_related("agent")
+        mission = rows.filter(pk=mission_id, state=MissionState.ACTIVE, agent__runtime=Runtime.EXTERNAL).first()
+        run = mission and Run.objects.filter(mission=mission, state__in=_LIVE).first()
+        if mission is None or run is None:
+            raise conflict(
+                "run.no_external", "There is no external run to give a token to.", "Start the mission first."
+            )
+        tokens.revoke(run_id=run.pk)
+        text = _issue(run, mission)
+        record(
+            event=Event.TOKEN_ISSUED,
+            actor=actor,
+            subject=Subject("run", run.pk, f"run {run.attempt}", mission.team_id, mission.pk),
+        )
+        announce(f"mission:{mission.pk}", "run")
+    return text
+
+
+def stop_runs(*, actor: Principal, mission: Mission, reason: str) -> int:
+    """End every live attempt: its token dies now, its sandbox is deleted by the reconciler. Inside the caller's transaction."""
+    stopped = 0
+    for run in Run.objects.filter(mission=mission, state__in=_LIVE).select_related("mission"):
+        if run.sandbox_id is not None:
+            clusters.delete_sandbox(sandbox_id=run.sandbox_id)
+        stopped += end_run(actor=actor, run=run, state=RunState.STOPPED, reason=reason)
+    return stopped
+
+
+def end_run(*, actor: Principal, run: Run, state: RunState, reason: str) -> bool:
+    """Conditional end: tokens revoked, open permits and questions void, seconds settled, audited. False: it had ended before."""
+    ended = Run.objects.filter(pk=run.pk, state__in=_LIVE).update(
+        state=state, desired="stopped", reason=reason[:300], ended_at=now()
+    )
+    if not ended:
+        return False
+    tokens.revoke(run_id=run.pk)
+    governance.void_open(run_id=run.pk, actor=actor, reason=reason)
+    _settle_sandbox_seconds(run)
+    record(
+        event=Event.RUN_ENDED,
+        actor=actor,
+        subject=_subject(run.mission),
+        payload={"attempt": run.attempt, "run_id": str(run.pk), "state": state.value, "reason": reason},
+    )
+    announce(f"mission:{run.mission_id}", "run")
+    return True
+
+
+class RunSandboxes:
+    """Answers for sandboxes of runs (clusters.services.SandboxOwner)."""
+
+    def launch(self, *, sandbox: Sandbox) -> clusters.Launch:
+        rows = Run.objects.select_related("mission", "mission__agent", "agent_version")
+        run = rows.get(pk=sandbox.owner_id)
+        return programs.launch(
+            version=run.agent_version, mission=run.mission, run=run, secrets={"REMIT_TOKEN": _issue(run, run.mission)}
+        )
+
+    def on_change(self, *, sandbox: Sandbox) -> None:
+        run = Run.objects.select_related("mission", "mission__agent").filter(pk=sandbox.owner_id).first()
+        if run is None:
+            return
+        if sandbox.observed_phase == SandboxPhase.RUNNING:
+            if Run.objects.filter(pk=run.pk, state=RunState.STARTING).update(
+                state=RunState.RUNNING, started_at=sandbox.started_at
+            ):
+                announce(f"mission:{run.mission_id}", "run")
+            return
+        if sandbox.observed_phase == SandboxPhase.PENDING or run.state in ENDED_RUN_STATES:
+            return
+        _ended_by_itself(run, sandbox)
+
+
+def _ended_by_itself(run: Run, sandbox: Sandbox) -> None:
+    actor = system_principal(organisation_id=run.mission.organisation_id)
+    state, reason = _verdict_on_exit(sandbox)
+    if not end_run(actor=actor, run=run, state=state, reason=reason):
+        return
+    mission = run.mission
+    mission.refresh_from_db()
+    if mission.state != MissionState.ACTIVE or mission.outcome == Outcome.CLAIMED:
+        return
+    if state is RunState.SUCCEEDED:
+        Mission.objects.filter(pk=mission.pk).update(state_reason="Its program ended without claiming an outcome")
+    elif run.attempt < MAX_ATTEMPTS and sandbox.exit_reason != ExitReason.WALL_CLOCK:
+        try:
+            with transaction.atomic():
+                start_run(actor=actor, mission=mission)
+        except RemitError as error:
+            _pause(actor, mission, f"Attempt {run.attempt + 1} could not start: {error.message}")
+    else:
+        _pause(actor, mission, f"Attempt {run.attempt} ended: {reason}")
+    announce(f"mission:{mission.pk}", "state")
+
+
+def _pause(actor: Principal, mission: Mission, reason: str) -> None:
+    if Mission.objects.filter(pk=mission.pk, state=MissionState.ACTIVE).update(
+        state=MissionState.PAUSED, state_reason=reason[:300]
+    ):
+        record(event=Event.MISSION_PAUSED, actor=actor, subject=_subject(mission), payload={"reason": reason})
+
+
+def _verdict_on_exit(sandbox: Sandbox) -> tuple[RunState, str]:
+    match sandbox.exit_reason:
+        case ExitReason.COMPLETED:
+            return RunState.SUCCEEDED, "Its program ended"
+        case ExitReason.OUT_OF_MEMORY:
+            mebibytes = sandbox.desired_resources.get("memory_bytes", 0) // 1024**2
+            return RunState.FAILED, f"It ran out of memory (limit {mebibytes} MiB)"
+        case ExitReason.WALL_CLOCK:
+            return RunState.FAILED, f"It ran longer than {sandbox.wall_clock_seconds} seconds"
+        case ExitReason.NODE_LOST:
+            return RunState.LOST, "The node that ran it was lost"
+        case ExitReason.STOPPED:
+            return RunState.STOPPED, "It was stopped"
+        case ExitReason.START_FAILED:
+            return RunState.FAILED, f"It could not start: {sandbox.message}"
+        case _:
+            return RunState.FAILED, f"Its program ended with code {sandbox.exit_code}"
+
+
+def _issue(run: Run, mission: Mission) -> str:
+    version = mission.versions.get(number=mission.version)
+    _, text = tokens.issue(
+        kind=TokenKind.RUN,
+        organisation_id=mission.organisation_id,
+        team_id=mission.team_id,
+        name=mission.agent.name,
+        agent_id=mission.agent_id,
+        mission_id=mission.pk,
+        run_id=run.pk,
+        expires_at=min(version.deadline, now() + _LONGEST_TOKEN),
+    )
+    return text
+
+
+def _hold_sandbox_seconds(run: Run, mission: Mission, version: AgentVersion) -> None:
+    """Hold the dearest case (the whole wall clock); the rest comes back when the run ends."""
+    resources = Resources(**version.resources) if version.resources else Resources()
+    money = prices.sandbox_price(
+        organisation_id=mission.organisation_id, resources=resources, seconds=Decimal(version.wall_clock_seconds)
+    )
+    if money == 0 or mission.account_id is None:
+        return
+    hold_id = new_id()
+    refused = budgets.reserve(
+        hold_id=hold_id,
+        account_id=mission.account_id,
+        organisation_id=mission.organisation_id,
+        amounts=Amounts(money=money),
+        ttl_seconds=version.wall_clock_seconds + 600,
+        mission_id=mission.pk,
+        description=f"Sandbox of attempt {run.attempt}",
+    )
+    if refused is not None:
+        raise conflict("run.budget", refused.message, *refused.remedies)
+    budgets.dispatch(hold_id=hold_id)
+    run.hold_id = hold_id
+    run.save(update_fields=["hold_id"])
+
+
+def _settle_sandbox_seconds(run: Run) -> None:
+    if run.hold_id is None:
+        return
+    sandbox = Sandbox.objects.filter(pk=run.sandbox_id).first()
+    if sandbox is None or sandbox.started_at is None:
+        budgets.void(hold_id=run.hold_id)
+        return
+    seconds = Decimal(str(((sandbox.exited_at or now()) - sandbox.started_at).total_seconds()))
+    money = prices.sandbox_price(
+        organisation_id=sandbox.organisation_id,
+        resources=Resources(**sandbox.desired_resources),
+        seconds=max(seconds, Decimal(1)),
+    )
+    budgets.settle(hold_id=run.hold_id, amounts=Amounts(money=money))
+
+
+def _subject(mission: Mission) -> Subject:
+    return Subject("mission", mission.pk, mission.title, mission.team_id, mission.pk)

@@ -1,0 +1,10 @@
+"""The pillar's sweep: deadlines."""
+
+from celery import shared_task
+
+from agents.services import expire_missions
+
+
+@shared_task
+def sweep() -> None:
+    expire_missions()
