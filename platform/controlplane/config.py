@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from controlplane.common.sockets import socket_folder
+from controlplane.common.sockets import gateway_socket, socket_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -49,6 +49,11 @@ class Configuration(BaseSettings):
     log_level: str = Field(default="INFO", validation_alias=AliasChoices("REMIT_LOG_LEVEL"))
     metrics_token: str = Field(default="", validation_alias=AliasChoices("REMIT_METRICS_TOKEN"))
     debug: bool = Field(default=False, validation_alias=AliasChoices("REMIT_DEBUG"))
+    mcp_allow_loopback: bool = Field(
+        default=False,
+        validation_alias=AliasChoices("REMIT_MCP_ALLOW_LOOPBACK"),
+        description="MCP servers registered by address may be on this machine and speak plain http",
+    )
 
     @field_validator("secret_key")
     @classmethod
@@ -72,7 +77,7 @@ class Configuration(BaseSettings):
     @property
     def gateway_socket(self) -> Path:
         """Unix socket on which the web process also serves, for sandboxes that have no network."""
-        return socket_folder(self.state_dir) / "gateway.sock"
+        return gateway_socket(self.state_dir)
 
     @property
     def node_socket(self) -> Path:

@@ -21,6 +21,11 @@ def socket_folder(state: Path) -> Path:
     return Path(tempfile.gettempdir()) / f"remit-{os.geteuid()}-{hashlib.sha256(path).hexdigest()[:12]}"
 
 
+def gateway_socket(state: Path) -> Path:
+    """The web process's socket for sandboxes. Alone in its folder, because sandboxes see all of that folder."""
+    return socket_folder(state) / "gate" / "web.sock"
+
+
 def make_private(folder: Path) -> None:
     """Create the folder for this user alone. PermissionError when it is a link or somebody else's."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from controlplane.common.sockets import gateway_socket, make_private
 from controlplane.embedded.child import Child
 from controlplane.embedded.commands import ROOT, ManageCommand, answers_health
 from controlplane.embedded.failures import StartError, ended_early
@@ -82,7 +83,8 @@ class Supervisor:
     def _start(self) -> None:
         public_url = os.environ.get("PUBLIC_URL") or f"http://localhost:{self._options.port}"
         tcp = listen_tcp(self._options.host, self._options.port)
-        gateway = self._state.sockets / "gateway.sock"
+        gateway = gateway_socket(self._state.root)
+        make_private(gateway.parent)
         unix = listen_unix(gateway)
         self._start_servers(public_url)
 
