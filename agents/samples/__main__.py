@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import sys
 from pathlib import Path
+from types import ModuleType
 
 PROGRAMS = {
     "receivables": "receivables.agent",
@@ -20,14 +21,21 @@ def main() -> int:
     if len(sys.argv) < 2 or sys.argv[1] not in PROGRAMS:
         sys.stderr.write(f"Usage: python {folder} {'|'.join(PROGRAMS)} [arguments]\n")
         return 2
-    spec = importlib.util.spec_from_file_location(
-        "samples", folder / "__init__.py", submodule_search_locations=[str(folder)]
-    )
-    if spec is None:
-        return 2
-    sys.modules["samples"] = importlib.util.module_from_spec(spec)
-    program = importlib.import_module(f"samples.{PROGRAMS[sys.argv[1]]}")
+    _make_importable(folder)
+    program = importlib.import_module(f"agents.samples.{PROGRAMS[sys.argv[1]]}")
     return int(program.main(sys.argv[2:]))
+
+
+def _make_importable(folder: Path) -> None:
+    """Let `agents.samples` be found in `folder`, without the rest of `agents` and without searching its parents."""
+    agents = ModuleType("agents")
+    agents.__path__ = []
+    sys.modules["agents"] = agents
+    init, name = folder / "__init__.py", "agents.samples"
+    spec = importlib.util.spec_from_file_location(name, init, submodule_search_locations=[str(folder)])
+    if spec is None:
+        raise ImportError(f"The samples are not at {folder}")
+    sys.modules[name] = importlib.util.module_from_spec(spec)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""A sample agent's way to its tools: a stock MCP client that outlives restarts of the control plane and reads its verdicts.
+"""A sample agent's way to its tools: a stock MCP client that outlives restarts of the control plane.
 
-What to do about a verdict is the agent's business, not decided here.
+It reads verdicts; what to do about one is the agent's business, not decided here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 from mcp import Client, MCPError
@@ -30,6 +30,7 @@ from mcp.types import (
     PARSE_ERROR,
     REQUEST_TIMEOUT,
     CallToolResult,
+    RequestParamsMeta,
     Tool,
 )
 from pydantic import ValidationError
@@ -137,10 +138,12 @@ class Gateway:
         return names
 
     async def call(self, tool: str, arguments: Mapping[str, Any] | None = None, *, action: str = "") -> Answer:
-        """Call a tool; with `action`, redeem what was decided about that earlier call. Raises TokenRefused, Unreachable."""
-        meta = {IDEMPOTENCY_META: str(uuid.uuid4())}
-        if action:
-            meta[ACTION_META] = action
+        """Call a tool; with `action`, redeem what was decided about that earlier call.
+
+        Raises TokenRefused, Unreachable.
+        """
+        named = {IDEMPOTENCY_META: str(uuid.uuid4()), **({ACTION_META: action} if action else {})}
+        meta = cast(RequestParamsMeta, named)
         answer: Answer = await self._ask(_Call(tool=tool, arguments=dict(arguments or {}), meta=meta))
         return answer
 
@@ -203,7 +206,7 @@ class _Call:
 
     tool: str
     arguments: dict[str, Any] = field(default_factory=dict)
-    meta: dict[str, Any] = field(default_factory=dict)
+    meta: RequestParamsMeta = field(default_factory=RequestParamsMeta)
     answer: asyncio.Future[Any] = field(init=False)
 
 
@@ -253,7 +256,7 @@ def _answer(result: CallToolResult) -> Answer:
 
 
 def _data(structured: Any, texts: list[str]) -> Any:
-    """Structured content where there is some; else the first text that is JSON or, from older servers, a Python literal."""
+    """Structured content where there is some; else the first text that is JSON or, as of old, a Python literal."""
     if isinstance(structured, dict):
         return structured["result"] if set(structured) == {"result"} else structured
     for text in texts:

@@ -1,4 +1,4 @@
-"""What every sample agent does with its remit: reads its mission, heeds verdicts, waits for people, ticks its checklist."""
+"""What every sample agent does with its remit: read the mission, heed verdicts, wait for people, tick the checklist."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from typing import Any
 
-from .gateway import Answer, Gateway, Settings, TokenRefused, Unreachable, Verdict, log
-from .terms import Criterion
+from agents.samples.gateway import Answer, Gateway, Settings, TokenRefused, Unreachable, Verdict, log
+from agents.samples.terms import Criterion
 
 POLL_SECONDS = 20
 PATIENCE = timedelta(hours=1)

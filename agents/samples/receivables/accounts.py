@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
-from .money import cents, euros
+from agents.samples.receivables.money import cents, euros
 
 BUSY_SECONDS = 5.0
 SEARCH_LIMIT = 20

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..gateway import Answer, Gateway, Verdict, log
-from ..worker import Worker, run
-from .letters import reminder
-from .mission import CRITERIA, LONG_OVERDUE_DAYS
-from .money import cents, euros
+from agents.samples.gateway import Answer, Gateway, Verdict, log
+from agents.samples.receivables.letters import reminder
+from agents.samples.receivables.mission import CRITERIA, LONG_OVERDUE_DAYS
+from agents.samples.receivables.money import cents, euros
+from agents.samples.worker import Worker, run
 
 MOST_REPEATS = 8
 AGREED = "SELECT * FROM tickets WHERE state = 'credit agreed' ORDER BY id"
@@ -95,7 +95,7 @@ class Clerk:
         return overdue
 
     async def _agreed_credits(self) -> None:
-        """Apply what logistics agreed. What is above the limit is asked for like the rest; the gate knows the difference."""
+        """Apply what logistics agreed. The clerk asks for what is above the limit like for the rest."""
         worker = self._worker
         credited = {str(row["invoice"]) for row in _rows(await worker.use("sqlite__read_query", {"query": CREDITED}))}
         for ticket in _rows(await worker.use("sqlite__read_query", {"query": AGREED})):

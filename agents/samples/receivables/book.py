@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
-from . import names
-from .money import euros
+from agents.samples.receivables import names
+from agents.samples.receivables.money import euros
 
 INVOICES = 240
 LONG_OVERDUE = 30

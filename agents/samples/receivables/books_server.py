@@ -16,8 +16,8 @@ from mcp.server.mcpserver.tools import Tool
 from mcp.types import ToolAnnotations
 from pydantic import Field
 
-from .accounts import Accounts, Credit, Customer, Match, OverdueInvoice, Refused, Reminder
-from .money import AMOUNT
+from agents.samples.receivables.accounts import Accounts, Credit, Customer, Match, OverdueInvoice, Refused, Reminder
+from agents.samples.receivables.money import AMOUNT
 
 P = ParamSpec("P")
 R = TypeVar("R")

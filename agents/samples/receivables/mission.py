@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from ..terms import PROGRAMS, Budget, Criterion, Effect, Grant, Limits, Program, Terms
-from .book import Book
+from collections.abc import Mapping
+
+from agents.samples.receivables.book import Book
+from agents.samples.terms import PROGRAMS, Budget, Constraint, Criterion, Effect, Grant, Limits, Program, Terms
 
 CREDIT_LIMIT = "100.00"
 CREDIT_CEILING = "500.00"
@@ -22,7 +24,7 @@ CRITERIA = (
     Criterion("report", "Whatever was refused is reported, not worked around"),
 )
 
-_CREDIT = {"invoice": {"like": "INV-*"}, "reason": {"max_length": 200}}
+_CREDIT: Mapping[str, Constraint] = {"invoice": {"like": "INV-*"}, "reason": {"max_length": 200}}
 
 GRANTS = (
     Grant("books__overdue", sentence="List overdue invoices"),
