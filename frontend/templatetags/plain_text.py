@@ -35,7 +35,7 @@ def mark_hidden(text: str) -> SafeString:
         parts.append(escape("".join(plain)))
         plain.clear()
         name = unicodedata.name(character, "control character" if ord(character) < 0xA0 else "no name")
-        parts.append(format_html('<span class="mark" title="{}">⟨U+{:04X}⟩</span>', name, ord(character)))
+        parts.append(format_html('<span class="mark" title="{}">⟨U+{}⟩</span>', name, f"{ord(character):04X}"))
     parts.append(escape("".join(plain)))
     return mark_safe("".join(parts))  # noqa: S308 every part was escaped above
 

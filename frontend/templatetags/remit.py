@@ -12,13 +12,15 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from django import template
+from django.db import models
 from django.template import RequestContext
 from django.template.context import Context
 from django.templatetags.static import static
 from django.utils import timezone
 from django.utils.html import format_html
-from django.utils.safestring import SafeString
+from django.utils.safestring import SafeString, mark_safe
 
+from controlplane.common.choices import StatusChoices
 from frontend.templatetags import amounts, drawings
 from frontend.templatetags.arguments import ArgumentTable, argument_table
 from frontend.templatetags.plain_text import mark_hidden, without_ansi
@@ -36,7 +38,7 @@ _SHORT_ID_HEAD, _SHORT_ID_TAIL = 4, 6
 @register.simple_tag
 def icon(name: str, label: str = "", css: str = "") -> SafeString:
     """`{% icon "stop" %}`: a symbol of static/remit/icons.svg. Without a label it is decoration and hidden from readers."""
-    spoken = format_html('role="img" aria-label="{}"', label) if label else format_html('aria-hidden="true"')
+    spoken = format_html('role="img" aria-label="{}"', label) if label else mark_safe('aria-hidden="true"')
     return format_html(
         '<svg class="icon{}" width="16" height="16" {}><use href="{}#i-{}"/></svg>',
         f" {css}" if css else "",
@@ -60,6 +62,12 @@ def status(state: Any, text: str = "", bare: bool = False, tone: str = "", glyph
     return format_html(
         '<span class="status {}{}">{}{}</span>', shown_tone, " bare" if bare else "", icon(shown_glyph), mark_hidden(str(label))
     )
+
+
+@register.simple_tag
+def status_of(row: models.Model, field: str, text: str = "", bare: bool = False) -> SafeString:  # noqa: FBT001, FBT002
+    """`{% status_of mission "state" %}`: the badge of a model field, whose value is plain text once it comes from the database."""
+    return status(_member(row._meta.get_field(field).choices, getattr(row, field)), text=text, bare=bare)
 
 
 @register.simple_tag
@@ -126,7 +134,7 @@ def when(context: Context, moment: datetime | None, empty: str = "–", clock: b
     absolute = amounts.absolute_text(moment, zone)
     iso = moment.astimezone(ZoneInfo("UTC")).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     if clock:
-        return format_html('<time datetime="{}" title="{}">{:%H:%M:%S}</time>', iso, absolute, moment.astimezone(zone))
+        return format_html('<time datetime="{}" title="{}">{}</time>', iso, absolute, f"{moment.astimezone(zone):%H:%M:%S}")
     relative = amounts.relative_text(moment, now=timezone.now())
     return format_html('<time datetime="{}" title="{}" data-relative>{}</time>', iso, absolute, relative)
 
@@ -211,6 +219,21 @@ def viewer_zone(context: Context) -> ZoneInfo:
         return ZoneInfo(name) if name else ZoneInfo(timezone.get_current_timezone_name())
     except (ZoneInfoNotFoundError, ValueError):
         return ZoneInfo("UTC")
+
+
+def _member(choices: Any, value: str) -> StatusChoices | str:
+    """The enum member behind a field's choices: its class is the one that lists the same values and labels."""
+    pairs = list(choices or ())
+    for enumeration in _subclasses(StatusChoices):
+        if enumeration.choices == pairs:
+            return enumeration(value)
+    return value
+
+
+def _subclasses(parent: type[StatusChoices]) -> Iterable[type[StatusChoices]]:
+    for child in parent.__subclasses__():
+        yield child
+        yield from _subclasses(child)
 
 
 def _parameters(context: Context) -> Any:
