@@ -1,0 +1,276 @@
+"""The cast every test shares: Northwind with its people, and Charlie of another organisation, who must see nothing."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+from django.db.backends.base.operations import BaseDatabaseOperations
+
+from agents.choices import MissionState, RunState, Runtime, VersionState
+from agents.models import Agent, AgentVersion, Mission, MissionVersion, Run
+from controlplane.common.clock import now
+from controlplane.tenancy import services, tokens
+from controlplane.tenancy.models import Membership, Organisation, Team, TokenKind, User
+from controlplane.tenancy.types import Permission, Principal, Role
+
+PASSWORD = "correct-horse-battery-staple"
+_NUMBERS = itertools.count(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _tests_may_empty_append_only_tables() -> Iterator[None]:
+    """Tests with threads end with a TRUNCATE of every table, which the audit trail refuses to anyone but a superuser
+    who first switches triggers off. The product never runs as one."""
+    original = BaseDatabaseOperations.execute_sql_flush
+
+    def without_triggers(self: BaseDatabaseOperations, sql_list: list[str]) -> None:
+        if sql_list:
+            original(self, ["SET LOCAL session_replication_role = 'replica'", *sql_list])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BaseDatabaseOperations, "execute_sql_flush", without_triggers)
+        yield
+
+
+@pytest.fixture
+def northwind(db: None) -> Organisation:
+    return Organisation.objects.create(name="Northwind", slug="northwind")
+
+
+@pytest.fixture
+def team(northwind: Organisation) -> Team:
+    """Where Alice and Bob work."""
+    return Team.objects.create(organisation=northwind, name="Receivables", slug="receivables")
+
+
+@pytest.fixture
+def other_team(northwind: Organisation) -> Team:
+    """A team of Northwind that neither Alice nor Bob is in."""
+    return Team.objects.create(organisation=northwind, name="Logistics", slug="logistics")
+
+
+@pytest.fixture
+def make_person(db: None) -> Callable[..., User]:
+    """`make_person("Alice", organisation, Role.BUILDER, team=team)`: a person who can sign in with PASSWORD."""
+
+    def make(name: str, organisation: Organisation, *roles: Role, team: Team | None = None) -> User:
+        user = User.objects.create(email=f"{name.lower()}@{organisation.slug}.example", name=name)
+        user.set_password(PASSWORD)
+        user.save(update_fields=["password"])
+        for role in roles:
+            Membership.objects.create(organisation=organisation, team=team, user=user, role=role.value)
+        return user
+
+    return make
+
+
+@pytest.fixture
+def nadia(make_person: Callable[..., User], northwind: Organisation) -> User:
+    """Administers Northwind."""
+    return make_person("Nadia", northwind, Role.ADMIN)
+
+
+@pytest.fixture
+def alice(make_person: Callable[..., User], northwind: Organisation, team: Team) -> User:
+    """Owns the agent and the mission; a builder in the team."""
+    return make_person("Alice", northwind, Role.BUILDER, team=team)
+
+
+@pytest.fixture
+def bob(make_person: Callable[..., User], northwind: Organisation, team: Team) -> User:
+    """On the team, approver."""
+    return make_person("Bob", northwind, Role.APPROVER, team=team)
+
+
+@pytest.fixture
+def dana(make_person: Callable[..., User], northwind: Organisation) -> User:
+    """Approver for the whole organisation."""
+    return make_person("Dana", northwind, Role.APPROVER)
+
+
+@pytest.fixture
+def finn(make_person: Callable[..., User], northwind: Organisation) -> User:
+    """Finance, for the whole organisation."""
+    return make_person("Finn", northwind, Role.FINANCE)
+
+
+@pytest.fixture
+def elsewhere(db: None) -> Organisation:
+    """Charlie's organisation."""
+    return Organisation.objects.create(name="Elsewhere", slug="elsewhere")
+
+
+@pytest.fixture
+def charlie(make_person: Callable[..., User], elsewhere: Organisation) -> User:
+    """Every role, in another organisation: sees nothing of Northwind."""
+    return make_person("Charlie", elsewhere, *Role)
+
+
+@pytest.fixture
+def acting() -> Callable[[User], Principal]:
+    """The principal of a person, as the product makes it."""
+
+    def of(user: User) -> Principal:
+        principal = services.principal_of_user(user=user)
+        assert principal is not None
+        return principal
+
+    return of
+
+
+@pytest.fixture
+def as_nadia(acting: Callable[[User], Principal], nadia: User) -> Principal:
+    return acting(nadia)
+
+
+@pytest.fixture
+def as_alice(acting: Callable[[User], Principal], alice: User) -> Principal:
+    return acting(alice)
+
+
+@pytest.fixture
+def as_bob(acting: Callable[[User], Principal], bob: User) -> Principal:
+    return acting(bob)
+
+
+@pytest.fixture
+def as_dana(acting: Callable[[User], Principal], dana: User) -> Principal:
+    return acting(dana)
+
+
+@pytest.fixture
+def as_finn(acting: Callable[[User], Principal], finn: User) -> Principal:
+    return acting(finn)
+
+
+@pytest.fixture
+def as_charlie(acting: Callable[[User], Principal], charlie: User) -> Principal:
+    return acting(charlie)
+
+
+@pytest.fixture
+def make_agent(team: Team, alice: User) -> Callable[..., Agent]:
+    """An external agent of Alice's in the team, with its first version."""
+
+    def make(name: str = "Clerk", **fields: object) -> Agent:
+        values: dict[str, object] = {
+            "organisation_id": team.organisation_id,
+            "team": team,
+            "owner": alice,
+            "name": name,
+            "slug": f"{name.lower()}-{next(_NUMBERS)}",
+            "runtime": Runtime.EXTERNAL,
+        }
+        agent = Agent.objects.create(**{**values, **fields})
+        AgentVersion.objects.create(agent=agent, number=1, label="1.0", created_by=agent.owner)
+        return agent
+
+    return make
+
+
+@pytest.fixture
+def agent(make_agent: Callable[..., Agent]) -> Agent:
+    return make_agent()
+
+
+@pytest.fixture
+def make_mission(agent: Agent) -> Callable[..., Mission]:
+    """An active mission with its version in force: rows only, no budget account and no policies."""
+
+    def make(
+        title: str = "Chase overdue invoices", *, grants: list[dict[str, object]] | None = None, **fields: object
+    ) -> Mission:
+        deadline = now() + timedelta(days=1)
+        values: dict[str, object] = {
+            "organisation_id": agent.organisation_id,
+            "team_id": agent.team_id,
+            "agent": agent,
+            "owner": agent.owner,
+            "title": title,
+            "state": MissionState.ACTIVE,
+            "created_by": agent.owner,
+            "started_at": now(),
+            "deadline": deadline,
+        }
+        mission = Mission.objects.create(**{**values, **fields})
+        MissionVersion.objects.create(
+            mission=mission,
+            number=1,
+            state=VersionState.ACTIVE,
+            goal="Every overdue invoice has a reminder.",
+            criteria=["Every overdue invoice has a reminder"],
+            grants=grants or [],
+            budget_money=Decimal(5),
+            deadline=deadline,
+            created_by=mission.created_by,
+        )
+        return mission
+
+    return make
+
+
+@pytest.fixture
+def mission(make_mission: Callable[..., Mission]) -> Mission:
+    return make_mission()
+
+
+@pytest.fixture
+def run(mission: Mission) -> Run:
+    version = AgentVersion.objects.get(agent=mission.agent, number=1)
+    return Run.objects.create(
+        mission=mission, attempt=1, agent_version=version, state=RunState.RUNNING, started_at=now()
+    )
+
+
+@pytest.fixture
+def issue_token(northwind: Organisation) -> Callable[..., str]:
+    """The plain text of a fresh token of Northwind, valid for an hour."""
+
+    def issue(kind: TokenKind, *, scopes: set[Permission] | None = None, **bound: object) -> str:
+        fields: dict[str, object] = {
+            "organisation_id": northwind.pk,
+            "name": f"{kind.label} token",
+            "expires_at": now() + timedelta(hours=1),
+        }
+        return tokens.issue(kind=kind, scopes=scopes, **{**fields, **bound})[1]  # type: ignore[arg-type]
+
+    return issue
+
+
+@pytest.fixture
+def agent_token(issue_token: Callable[..., str], agent: Agent) -> str:
+    return issue_token(TokenKind.AGENT, name=agent.name, team_id=agent.team_id, agent_id=agent.pk)
+
+
+@pytest.fixture
+def run_token(issue_token: Callable[..., str], run: Run) -> str:
+    mission: Mission = run.mission
+    return issue_token(
+        TokenKind.RUN,
+        name=mission.agent.name,
+        team_id=mission.team_id,
+        agent_id=mission.agent_id,
+        mission_id=mission.pk,
+        run_id=run.pk,
+    )
+
+
+@pytest.fixture
+def as_agent(agent_token: str) -> Principal:
+    return services.principal_of_token(agent_token)
+
+
+@pytest.fixture
+def as_run(run_token: str) -> Principal:
+    return services.principal_of_token(run_token)
+
+
+@pytest.fixture
+def nobody() -> uuid.UUID:
+    """A well-formed id of nothing."""
+    return uuid.UUID("0190a000-0000-7000-8000-000000000000")
