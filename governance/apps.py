@@ -8,3 +8,4 @@ class GovernanceConfig(AppConfig):
         from governance import wiring
 
         wiring.register()
+        wiring.keep_baseline(self)

@@ -24,6 +24,7 @@ class PolicyBundle(models.Model):
     policies = models.TextField()
     schema = models.JSONField()
     golden_cases = models.JSONField(default=list)
+    loaded_by_id = models.UUIDField(null=True)  # a second person promotes it
     state = models.CharField(max_length=10, choices=BundleState.choices, default=BundleState.DRAFT)
     created_at = models.DateTimeField(auto_now_add=True)
     activated_at = models.DateTimeField(null=True)
@@ -81,6 +82,8 @@ class Action(models.Model):
     idempotency_key = models.CharField(max_length=120, null=True)
     request_sha256 = models.CharField(max_length=71, blank=True)
     hold_id = models.UUIDField(null=True)
+    account_id = models.UUIDField(null=True)  # the account held against, and what its loop guard compares
+    signature = models.BinaryField(default=bytes)
     price = models.DecimalField(max_digits=28, decimal_places=12, default=0)
     cost = models.DecimalField(max_digits=28, decimal_places=12, null=True)  # settled; empty until then
     currency = models.CharField(max_length=3, default="USD")

@@ -99,6 +99,7 @@ class Prepared:
     excluded_user_ids: Sequence[uuid.UUID] = ()  # may not approve: requester, owner
     escalation_ttl_seconds: int = 3600
     effects: Sequence[str] = ()  # labels this action would leave behind, for sequence rules ("secret.read", "egress")
+    denial: Finding | None = None  # what to say when no policy permits it: which grant fell short, and by how much
     currency: str = "USD"
 
 

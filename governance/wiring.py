@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from django.apps import AppConfig
+from django.db import connections
+from django.db.models.signals import post_migrate
+
 
 def register() -> None:
     """Live topics of governance."""
@@ -19,3 +23,27 @@ def register() -> None:
 
     register_topic("action", may_see_action)
     register_topic("approvals", may_see_approvals)
+
+
+def keep_baseline(config: AppConfig) -> None:
+    """After each migration the shipped baseline is the active one: a database without rules refuses everything."""
+    post_migrate.connect(_ensure_baseline, sender=config, dispatch_uid="governance.baseline")
+
+
+def _ensure_baseline(using: str = "default", **_: object) -> None:
+    from governance.bundles import ensure_baseline
+    from governance.models import PolicyBundle
+
+    with connections[using].cursor() as cursor:
+        columns = (
+            {
+                column.name
+                for column in connections[using].introspection.get_table_description(
+                    cursor, PolicyBundle._meta.db_table
+                )
+            }
+            if PolicyBundle._meta.db_table in connections[using].introspection.table_names(cursor)
+            else set()
+        )
+    if "loaded_by_id" in columns:  # migrated backwards, the table may be older than its model
+        ensure_baseline()

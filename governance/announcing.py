@@ -1,0 +1,18 @@
+"""Which pages hear of a change: one hint per topic and transaction."""
+
+from __future__ import annotations
+
+from controlplane.live.services import announce
+from governance.models import Action
+
+
+def action_changed(action: Action) -> None:
+    announce(f"action:{action.pk}", "state")
+    if action.mission_id is not None:
+        announce(f"mission:{action.mission_id}", "actions")
+    announce(f"organisation:{action.organisation_id}", "actions")
+
+
+def inbox_changed(action: Action) -> None:
+    """An escalation of the action was opened, voted on or closed."""
+    announce(f"approvals:{action.organisation_id}", "inbox")

@@ -1,0 +1,223 @@
+"""The pipeline: guards, policy, sequence, judge slot, budget. Each stage adds a rung; no stage lowers what an earlier one said."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+from opentelemetry import trace
+
+from controlplane.common.observability import tracer
+from governance import policy, sequence
+from governance.bundles import LoadedBundle
+from governance.choices import Verdict
+from governance.registry import ledger
+from governance.types import ActionKind, Finding, Prepared, Stage
+
+log = structlog.get_logger(__name__)
+
+STAGES: Final = ("intake", "guards", "policy", "sequence", "judge", "budget")
+_SILENT: Final = Finding(Verdict.ALLOW, "", "")
+_SKIPPED: Final = "Not asked: already refused."
+
+
+@dataclass
+class Ladder:
+    """The rungs so far and what they come to. `finding` is the first of the most severe; `escalating` all that asks a person."""
+
+    approved: frozenset[str] = frozenset()
+    bundle_sha256: str = ""
+    stages: list[Stage] = field(default_factory=list)
+    finding: Finding = _SILENT
+    escalating: list[str] = field(default_factory=list)
+    started_ns: int = field(default_factory=time.perf_counter_ns)
+
+    @property
+    def verdict(self) -> Verdict:
+        return self.finding.verdict
+
+    @property
+    def denied(self) -> bool:
+        return self.finding.verdict is Verdict.DENY
+
+    @property
+    def microseconds(self) -> int:
+        return (time.perf_counter_ns() - self.started_ns) // 1000
+
+    def rung(
+        self,
+        name: str,
+        *,
+        since_ns: int,
+        saw: str,
+        findings: Sequence[Finding] = (),
+        said: str = "",
+        policies: Sequence[str] = (),
+    ) -> None:
+        """Add what a stage found. Escalations that were approved are passed in by nobody: stages leave them out themselves."""
+        worst = _SILENT
+        for finding in findings:
+            if finding.verdict.severity > worst.verdict.severity:
+                worst = finding
+            if finding.verdict is Verdict.ESCALATE:
+                self.ask_about(finding.policy or finding.reason_code)
+        if worst.verdict.severity > self.finding.verdict.severity:
+            self.finding = worst
+        self.stages.append(
+            Stage(
+                name=name,
+                verdict=worst.verdict,
+                saw=saw,
+                said=" ".join(finding.message for finding in findings if finding.message) or said,
+                microseconds=(time.perf_counter_ns() - since_ns) // 1000,
+                policies=tuple(policies),
+                reason_code=worst.reason_code,
+            )
+        )
+
+    def not_asked(self, name: str, said: str) -> None:
+        self.stages.append(Stage(name=name, verdict=None, saw="", said=said, microseconds=0))
+
+    def ask_about(self, identifier: str) -> None:
+        if identifier not in self.escalating:
+            self.escalating.append(identifier)
+
+
+def examine(ladder: Ladder, *, kind: ActionKind, prepared: Prepared, bundle: LoadedBundle | None) -> None:
+    """Guards and policy: everything that needs no transaction."""
+    ladder.bundle_sha256 = bundle.sha256 if bundle else ""
+    _guards(ladder, prepared)
+    _policy(ladder, kind, prepared, bundle)
+
+
+def sequence_and_judge(ladder: Ladder, *, prepared: Prepared, action_id: uuid.UUID) -> None:
+    """Inside the transaction: what the run did before is read under the run's lock."""
+    if ladder.denied:
+        ladder.not_asked("sequence", _SKIPPED)
+        ladder.not_asked("judge", _SKIPPED)
+        return
+    since = time.perf_counter_ns()
+    if prepared.run_id is None or not sequence.concerns(prepared.effects):
+        ladder.rung("sequence", since_ns=since, saw="No effect that any rule follows.", said="Nothing to object to.")
+    else:
+        history = sequence.read_history(run_id=prepared.run_id, besides=action_id)
+        ladder.rung(
+            "sequence",
+            since_ns=since,
+            saw=f"Effects {', '.join(prepared.effects)}; before in this run: {', '.join(sorted(history.effects)) or 'none'}.",
+            findings=sequence.check(effects=prepared.effects, history=history, approved=ladder.approved),
+            said="Nothing to object to.",
+        )
+    ladder.not_asked("judge", "Off: no judge is connected." if not ladder.denied else _SKIPPED)
+
+
+def reserve(ladder: Ladder, *, prepared: Prepared, organisation_id: uuid.UUID, ttl_seconds: int) -> uuid.UUID | None:
+    """Inside the transaction, last: hold the budget. Returns the hold's id; None when nothing is held."""
+    if ladder.denied:
+        ladder.not_asked("budget", _SKIPPED)
+        return None
+    since = time.perf_counter_ns()
+    request = prepared.budget
+    if request is None:
+        ladder.rung("budget", since_ns=since, saw="Costs nothing.", said="Nothing to hold.")
+        return None
+    hold_id = uuid.uuid4()
+    refused = ledger().reserve(
+        hold_id=hold_id, request=request, organisation_id=organisation_id, ttl_seconds=ttl_seconds
+    )
+    saw = f"{request.money} {request.currency}, {request.tokens} tokens, {request.steps} steps."
+    if refused is None:
+        ladder.rung("budget", since_ns=since, saw=saw, said="Held.")
+        return hold_id
+    finding = Finding(Verdict.DENY, refused.reason_code, refused.message, refused.remedies)
+    ladder.rung("budget", since_ns=since, saw=saw, findings=[finding])
+    return None
+
+
+def keep_hold(ladder: Ladder, *, hold_id: uuid.UUID | None) -> None:
+    """The budget rung of an action that is judged again: its hold is still there."""
+    if ladder.denied:
+        ladder.not_asked("budget", _SKIPPED)
+        return
+    since = time.perf_counter_ns()
+    saw = "Costs nothing." if hold_id is None else "The hold made when it was proposed."
+    ladder.rung("budget", since_ns=since, saw=saw, said="Nothing to hold." if hold_id is None else "Still held.")
+
+
+def emit_spans(ladder: Ladder) -> None:
+    """One span per rung, made afterwards from the times already taken: without tracing this is a single test."""
+    if not trace.get_current_span().is_recording():
+        return
+    at = time.time_ns() - (time.perf_counter_ns() - ladder.started_ns)
+    for stage in ladder.stages:
+        span = tracer.start_span(
+            f"gate.{stage.name}",
+            start_time=at,
+            attributes={
+                "remit.verdict": stage.verdict.value if stage.verdict else "not_asked",
+                "remit.reason_code": stage.reason_code,
+                "remit.policies": list(stage.policies),
+            },
+        )
+        at += stage.microseconds * 1000
+        span.end(end_time=at)
+
+
+def _guards(ladder: Ladder, prepared: Prepared) -> None:
+    since = time.perf_counter_ns()
+    findings = [
+        finding
+        for finding in prepared.guards
+        if finding.verdict is Verdict.DENY
+        or (finding.verdict is Verdict.ESCALATE and (finding.policy or finding.reason_code) not in ladder.approved)
+    ]
+    ladder.rung("guards", since_ns=since, saw=prepared.guards_saw, findings=findings, said="Nothing stands in the way.")
+
+
+def _policy(ladder: Ladder, kind: ActionKind, prepared: Prepared, bundle: LoadedBundle | None) -> None:
+    if ladder.denied:
+        ladder.not_asked("policy", _SKIPPED)
+        return
+    since = time.perf_counter_ns()
+    answer = _policy_answer(kind, prepared, bundle, ladder.approved)
+    for identifier in answer.escalating if answer.finding.verdict is Verdict.ESCALATE else ():
+        ladder.ask_about(identifier)
+    ladder.rung(
+        "policy",
+        since_ns=since,
+        saw=f"Bundle {bundle.name} {bundle.sha256[7:19]}" if bundle else "No bundle.",
+        findings=[answer.finding],
+        policies=answer.fired,
+    )
+
+
+def _policy_answer(
+    kind: ActionKind, prepared: Prepared, bundle: LoadedBundle | None, approved: Collection[str]
+) -> policy.PolicyAnswer:
+    if bundle is None:
+        return policy.PolicyAnswer(
+            Finding(
+                Verdict.DENY,
+                "policy.missing",
+                "No policy bundle is loaded, so nothing is allowed.",
+                ("Load one with `manage.py bundle load`.",),
+            )
+        )
+    try:
+        compiled = bundle.compiled(prepared.grants)
+    except policy.PoliciesInvalid as error:
+        log.warning("policy.invalid", bundle=bundle.sha256, error=str(error))
+        return policy.PolicyAnswer(
+            Finding(
+                Verdict.DENY,
+                "policy.invalid",
+                "The policies or this mission's grants can't be used, so nothing is allowed.",
+                ("Tell an administrator of the organisation.",),
+            )
+        )
+    facts = policy.Facts(kind.cedar_action, prepared.principal_entity, prepared.resource_entity, prepared.context)
+    return policy.ask(compiled, facts, approved=approved, denial=prepared.denial)

@@ -1,0 +1,208 @@
+"""What came of an action: recorded by whoever ran it, or settled by a person when nobody knows."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+
+from django.db import transaction
+
+from controlplane.audit.events import Event
+from controlplane.audit.services import record
+from controlplane.common.clock import now
+from controlplane.common.errors import FieldError, RemitError, conflict, invalid, not_found
+from controlplane.tenancy.types import Permission, Principal, PrincipalKind
+from governance.announcing import action_changed
+from governance.choices import ActionState
+from governance.models import Action
+from governance.registry import ledger
+from governance.rows import subject_of
+from governance.transitions import move, settle_hold
+
+STATES: Final = {
+    "success": ActionState.SUCCEEDED,
+    "failure": ActionState.FAILED,
+    "unknown": ActionState.UNKNOWN,
+}
+_EVENTS: Final = {
+    ActionState.SUCCEEDED: Event.ACTION_SUCCEEDED,
+    ActionState.FAILED: Event.ACTION_FAILED,
+    ActionState.UNKNOWN: Event.ACTION_UNKNOWN,
+}
+_LONGEST: Final = 2000
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an executor says. Untrusted text: shown as text, never read as instructions."""
+
+    outcome: str
+    result_sha256: str
+    summary: str
+    error: str
+    effects: tuple[str, ...]
+
+    @property
+    def state(self) -> ActionState:
+        return STATES[self.outcome]
+
+
+def record_outcome(
+    *,
+    holder: Principal,
+    action_id: uuid.UUID,
+    outcome: str,
+    result_sha256: str = "",
+    summary: str = "",
+    error: str = "",
+    effects: Sequence[str] = (),
+    money: Decimal | None = None,
+) -> Action:
+    """End an executing action: success and failure settle its hold (at `money`, else the held price), unknown keeps it.
+
+    Reported twice alike is one report. Raises 404, 403, 409 `outcome.*`, 422 `outcome.malformed`.
+    """
+    report = _report(outcome, result_sha256, summary, error, effects, money)
+    action = Action.objects.restrict(holder, Permission.ACTION_VIEW).filter(pk=action_id).first()
+    if action is None:
+        raise not_found("action")
+    if holder.kind is not PrincipalKind.SYSTEM and action.proposer_id != holder.id:
+        raise RemitError("outcome.other_holder", "Only who ran this action can say what came of it.", 403)
+    with transaction.atomic():
+        ended = _end(action, report, source=ActionState.EXECUTING, money=money)
+        if ended:
+            _note_for_loop_guard(action, report)
+            record(
+                event=_EVENTS[report.state],
+                actor=holder,
+                subject=subject_of(action),
+                payload={
+                    "digest": action.digest,
+                    "result_sha256": report.result_sha256,
+                    "reason": report.error,
+                    "cost": str(action.cost) if action.cost is not None else "",
+                    "currency": action.currency,
+                },
+            )
+            action_changed(action)
+    if not ended:
+        return _reported_before(action, report)
+    return action
+
+
+def reconcile(*, actor: Principal, action_id: uuid.UUID, outcome: str, reason: str) -> Action:
+    """A person found out what came of an unknown action. Raises 404, 422, 409 `action.not_unknown`."""
+    if outcome not in ("success", "failure"):
+        raise invalid("outcome.malformed", "Say what came of it.", FieldError("/outcome", "success or failure"))
+    if not reason.strip():
+        raise invalid("reason.missing", "Say how you know.", FieldError("/reason", "a sentence"))
+    action = Action.objects.restrict(actor, Permission.MISSION_OPERATE).filter(pk=action_id).first()
+    if action is None or not actor.is_person:
+        raise not_found("action")
+    before = action.outcome or {}
+    report = Report(outcome, before.get("result_sha256", ""), before.get("summary", ""), reason.strip()[:_LONGEST], ())
+    with transaction.atomic():
+        if not _end(action, report, source=ActionState.UNKNOWN, money=None):
+            raise conflict("action.not_unknown", "What came of this action is known already.", "Reload the page.")
+        record(
+            event=Event.ACTION_RECONCILED,
+            actor=actor,
+            subject=subject_of(action),
+            payload={"outcome": outcome, "reason": report.error, "digest": action.digest},
+        )
+        action_changed(action)
+    return action
+
+
+def lose_track(action: Action, *, actor: Principal, reason: str) -> bool:
+    """Inside a transaction: nobody said what came of it in time. The hold stays until a person reconciles it."""
+    report = Report("unknown", "", "", reason, ())
+    if not _end(action, report, source=ActionState.EXECUTING, money=None):
+        return False
+    record(
+        event=Event.ACTION_UNKNOWN,
+        actor=actor,
+        subject=subject_of(action),
+        payload={"reason": reason, "digest": action.digest},
+    )
+    action_changed(action)
+    return True
+
+
+def _end(action: Action, report: Report, *, source: ActionState, money: Decimal | None) -> bool:
+    """Move first, settle after: whoever loses the move settles nothing."""
+    moved = move(
+        action,
+        sources=[source],
+        to=report.state,
+        ended_at=now(),
+        effects=sorted({*action.effects, *report.effects}),
+        outcome={
+            "outcome": report.outcome,
+            "result_sha256": report.result_sha256,
+            "summary": report.summary,
+            "effects": list(report.effects),
+            "error": report.error,
+        },
+    )
+    if moved and report.state is not ActionState.UNKNOWN:
+        action.cost = settle_hold(action, money=money)
+        Action.objects.filter(pk=action.pk).update(cost=action.cost)
+    return moved
+
+
+def _note_for_loop_guard(action: Action, report: Report) -> None:
+    if action.account_id is None or not action.signature:
+        return
+    result = report.result_sha256 or f"{report.outcome}:{report.error}"
+    ledger().note_result(
+        account_id=action.account_id,
+        signature=bytes(action.signature),
+        result=hashlib.sha256(result.encode()).digest(),
+    )
+
+
+def _reported_before(action: Action, report: Report) -> Action:
+    action.refresh_from_db()
+    known = action.outcome or {}
+    if action.state == report.state and known.get("result_sha256") == report.result_sha256:
+        return action
+    if action.executing_at is None:
+        raise conflict(
+            "outcome.never_started",
+            "This action was never started, so nothing can have come of it.",
+            "Redeem its permit first.",
+            state=action.state,
+        )
+    raise conflict(
+        "outcome.already_recorded",
+        f"What came of this action is recorded: {ActionState(action.state).label.lower()}.",
+        "A person can settle an unknown outcome on the action's page.",
+        state=action.state,
+    )
+
+
+def _report(
+    outcome: str, result_sha256: str, summary: str, error: str, effects: Sequence[str], money: Decimal | None
+) -> Report:
+    errors: list[FieldError] = []
+    if outcome not in STATES:
+        errors.append(FieldError("/outcome", f"one of: {', '.join(STATES)}"))
+    if len(result_sha256) > 71:
+        errors.append(FieldError("/result_sha256", "sha256:<hex>"))
+    if len(effects) > 50 or any(not isinstance(effect, str) or not 0 < len(effect) <= 60 for effect in effects):
+        errors.append(FieldError("/effects", "at most 50 labels of at most 60 characters"))
+    if money is not None and (not money.is_finite() or money < 0):
+        errors.append(FieldError("/usage/money", "an amount of zero or more"))
+    if errors:
+        raise invalid("outcome.malformed", "This report can't be used.", *errors)
+    return Report(outcome, result_sha256, _text(summary), _text(error), tuple(effects))
+
+
+def _text(value: str) -> str:
+    """Text that PostgreSQL and every reader can take."""
+    return value[:_LONGEST].replace("\x00", "�").encode("utf-8", "replace").decode()

@@ -1,0 +1,243 @@
+"""The policy stage: Cedar on typed facts. Whatever goes wrong in here is a refusal; nothing in here writes."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import cedarpy
+import structlog
+
+from governance.choices import Verdict
+from governance.types import Finding, Grants
+
+log = structlog.get_logger(__name__)
+
+ARGUMENTS_ACTION: Final = "tool.call"  # the one action whose `context.args` takes its attributes from the grants
+NO_GRANTS: Final = Grants(key="", policies="")
+_ENTITIES_KEPT = 256
+_COMPILED_KEPT = 256
+_POLICY_REMEDY = ("Ask the owner of the policies; the action's page shows which rule answered.",)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One question to Cedar, as JSON-ready values. `principal` and `resource` are entities: {"uid", "attrs", "parents"}."""
+
+    action: str
+    principal: Mapping[str, Any]
+    resource: Mapping[str, Any]
+    context: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class PolicyAnswer:
+    """`fired` names every policy that decided; `escalating` those among them that an approval would lift."""
+
+    finding: Finding
+    fired: tuple[str, ...] = ()
+    escalating: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a policy's annotations say about it."""
+
+    id: str
+    permits: bool
+    escalates: bool
+    code: str
+    message: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A bundle and one set of grants, parsed once. Handles are immutable and shared between threads."""
+
+    policies: cedarpy.PolicySet
+    schema: cedarpy.Schema
+    rules: Mapping[str, Rule]  # by the parser's own policy ids
+    entities: dict[str, cedarpy.Entities] = field(default_factory=dict)
+
+
+class PoliciesInvalid(ValueError):
+    """Policies that Cedar can't parse or that don't fit their schema."""
+
+
+def ask(compiled: Compiled, facts: Facts, *, approved: Collection[str], denial: Finding | None) -> PolicyAnswer:
+    """Allow, escalate or deny. `denial` is said when no policy permits; `approved` lifts exactly those escalating policies."""
+    try:
+        result = _evaluate(compiled, facts, approved)
+    except Exception as error:
+        log.warning("policy.failed", action=facts.action, error=str(error))
+        return _broken("policy.evaluation_failed", "The policies could not be evaluated, so nothing is allowed.")
+    if result.diagnostics.errors:
+        log.warning("policy.errors", action=facts.action, errors=result.diagnostics.errors)
+        unfit = result.decision is cedarpy.Decision.NoDecision
+        return _broken(
+            "policy.facts_do_not_fit" if unfit else "policy.evaluation_failed",
+            "What is known of this action does not fit the policies' schema, so it is refused."
+            if unfit
+            else "A policy failed while it was evaluated, so nothing is allowed.",
+        )
+    rules = _rules_that_fired(compiled, result)
+    if rules is None or result.decision is cedarpy.Decision.NoDecision:
+        return _broken("policy.no_decision", "The policies gave no decision, so nothing is allowed.")
+    fired = tuple(rule.id for rule in rules)
+    if result.decision is cedarpy.Decision.Allow:
+        return PolicyAnswer(Finding(Verdict.ALLOW, "", "Permitted."), fired)
+    hard = [rule for rule in rules if not rule.escalates]
+    if hard:
+        return PolicyAnswer(_refusal(hard[0]), fired)
+    if not rules:
+        return PolicyAnswer(denial or _nothing_permits(facts))
+    return _escalation(compiled, facts, rules, approved, denial)
+
+
+def compiled_for(*, sha256: str, policies: str, schema: Mapping[str, Any], grants: Grants | None) -> Compiled:
+    """Parse, check against the schema, remember. Raises PoliciesInvalid."""
+    wanted = grants or NO_GRANTS
+    types = tuple(sorted(wanted.argument_types.items()))
+    # The texts are part of the key, so that a key someone reuses can never bring back another mission's permissions.
+    return _compile(sha256, wanted.key, wanted.policies, types, _Texts(policies, schema))
+
+
+def rules_of(policies: str) -> dict[str, Rule]:
+    """Annotations by the parser's policy id. Raises PoliciesInvalid."""
+    try:
+        parsed = json.loads(cedarpy.policies_to_json_str(policies))
+    except ValueError as error:
+        raise PoliciesInvalid(str(error)) from error
+    return {name: _rule(name, body) for name, body in parsed["staticPolicies"].items()}
+
+
+def schema_with_arguments(schema: Mapping[str, Any], types: Mapping[str, str]) -> cedarpy.Schema:
+    """The bundle's schema with the grants' argument attributes in `context.args`, all optional. Raises PoliciesInvalid."""
+    copied = json.loads(json.dumps(schema))
+    try:
+        context = copied[""]["actions"][ARGUMENTS_ACTION]["appliesTo"]["context"]
+        context["attributes"]["args"]["attributes"].update(
+            {name: {"type": kind, "required": False} for name, kind in types.items()}
+        )
+        return cedarpy.Schema.from_json_str(json.dumps(copied))
+    except (KeyError, TypeError, ValueError) as error:
+        raise PoliciesInvalid(f"schema: {error}") from error
+
+
+class _Texts:
+    """A bundle's texts on the way into the cache. Named by its hash already, so it compares equal to anything."""
+
+    def __init__(self, policies: str, schema: Mapping[str, Any]) -> None:
+        self.policies = policies
+        self.schema = schema
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Texts)
+
+    def __hash__(self) -> int:
+        return 0
+
+
+@functools.lru_cache(maxsize=_COMPILED_KEPT)
+def _compile(_sha256: str, _key: str, grants: str, types: tuple[tuple[str, str], ...], texts: _Texts) -> Compiled:
+    policies = f"{texts.policies}\n{grants}"
+    schema = schema_with_arguments(texts.schema, dict(types))
+    rules = rules_of(policies)
+    validation = cedarpy.validate_policies(policies, schema)
+    if not validation.validation_passed:
+        raise PoliciesInvalid("; ".join(str(error) for error in validation.errors))
+    return Compiled(policies=cedarpy.PolicySet.from_str(policies), schema=schema, rules=rules)
+
+
+def _evaluate(compiled: Compiled, facts: Facts, approved: Collection[str]) -> cedarpy.AuthzResult:
+    request = {
+        "principal": facts.principal["uid"],
+        "action": {"type": "Action", "id": facts.action},
+        "resource": facts.resource["uid"],
+        "context": {**facts.context, "approved": list(approved)},
+    }
+    return cedarpy.is_authorized(request, compiled.policies, _entities(compiled, facts), compiled.schema)
+
+
+def _entities(compiled: Compiled, facts: Facts) -> cedarpy.Entities:
+    """Built with the schema: without it, forbids on groups of actions silently would not fire."""
+    text = json.dumps((facts.principal, facts.resource))
+    entities = compiled.entities.get(text)
+    if entities is None:
+        if len(compiled.entities) >= _ENTITIES_KEPT:
+            compiled.entities.clear()
+        entities = compiled.entities[text] = cedarpy.Entities.from_json_str(text, compiled.schema)
+    return entities
+
+
+def _rules_that_fired(compiled: Compiled, result: cedarpy.AuthzResult) -> list[Rule] | None:
+    """None when Cedar names a policy otherwise than we read it: then we don't know what fired."""
+    annotated = result.diagnostics.id_annotations_by_reason
+    fired: list[Rule] = []
+    for name in result.diagnostics.reasons:
+        rule = compiled.rules.get(name)
+        if rule is None or annotated.get(name) != rule.id:
+            return None
+        fired.append(rule)
+    return sorted(fired, key=lambda rule: rule.id) if len(fired) > 1 else fired
+
+
+def _escalation(
+    compiled: Compiled, facts: Facts, rules: list[Rule], approved: Collection[str], denial: Finding | None
+) -> PolicyAnswer:
+    """People are asked only what they can grant: with all of it approved, the action must be permitted."""
+    escalating = tuple(rule.id for rule in rules)
+    lifted = _evaluate(compiled, facts, {*approved, *escalating})
+    if lifted.diagnostics.errors or lifted.decision is not cedarpy.Decision.Allow:
+        remaining = [rule for rule in _rules_that_fired(compiled, lifted) or [] if not rule.permits]
+        return PolicyAnswer(_refusal(remaining[0]) if remaining else denial or _nothing_permits(facts), escalating)
+    first = rules[0]
+    return PolicyAnswer(
+        Finding(
+            Verdict.ESCALATE,
+            first.code or "policy.approval_needed",
+            first.message or "A person has to agree to this.",
+            policy=first.id,
+        ),
+        escalating,
+        escalating,
+    )
+
+
+def _refusal(rule: Rule) -> Finding:
+    message = rule.message or "A rule of this organisation forbids this."
+    return Finding(
+        Verdict.DENY, rule.code or "policy.forbidden", message, (rule.remedy,) if rule.remedy else _POLICY_REMEDY
+    )
+
+
+def _nothing_permits(facts: Facts) -> Finding:
+    if facts.action == ARGUMENTS_ACTION:
+        tool = str(facts.resource["uid"]["id"])
+        return Finding(
+            Verdict.DENY,
+            "grant.missing",
+            f"This mission has no grant that covers this call of {tool}.",
+            ("Use a granted tool within its limits.", "Ask the mission's owner to widen the mission."),
+        )
+    return Finding(Verdict.DENY, "policy.not_permitted", "No policy permits this.", _POLICY_REMEDY)
+
+
+def _broken(code: str, message: str) -> PolicyAnswer:
+    return PolicyAnswer(Finding(Verdict.DENY, code, message, ("Tell an administrator of the organisation.",)))
+
+
+def _rule(name: str, body: Mapping[str, Any]) -> Rule:
+    annotations = body.get("annotations") or {}
+    return Rule(
+        id=annotations.get("id") or name,
+        permits=body["effect"] == "permit",
+        escalates=body["effect"] == "forbid" and annotations.get("effect") == "escalate",
+        code=annotations.get("code") or "",
+        message=annotations.get("message") or "",
+        remedy=annotations.get("remedy") or "",
+    )

@@ -1,0 +1,330 @@
+"""`propose`: one proposal in, one judgement out, everything of it in one transaction."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from datetime import datetime, timedelta
+from typing import Final
+
+from django.db import OperationalError, transaction
+from psycopg import errors as pg
+
+from controlplane.audit.events import Event
+from controlplane.audit.services import build
+from controlplane.common.clock import now
+from controlplane.common.errors import FieldError, RemitError, conflict, invalid
+from controlplane.common.ids import new_id
+from controlplane.common.observability import trace_id
+from controlplane.tenancy.types import Principal
+from governance import gate, permits, rows
+from governance.announcing import action_changed, inbox_changed
+from governance.bundles import active_bundle, forget
+from governance.choices import EscalationState, Verdict
+from governance.gate import Ladder
+from governance.intake import check_proposal, digest_of_envelope, envelope_of
+from governance.models import Action, Escalation
+from governance.registry import kind_of
+from governance.transitions import live_permits, perform_at_once
+from governance.types import ActionKind, EscalationRef, Judgement, PermitToken, Prepared, Proposal
+
+EVENT_OF: Final = {
+    Verdict.ALLOW: Event.ACTION_ALLOWED,
+    Verdict.ESCALATE: Event.ACTION_ESCALATED,
+    Verdict.DENY: Event.ACTION_DENIED,
+}
+ESCALATION_REMEDIES: Final = ("Go on with other work and ask for the state of this action later.",)
+_ATTEMPTS: Final = 3
+# The hold outlives its permit a little, so that a permit redeemed in its last second still finds it.
+_HOLD_SLACK_SECONDS: Final = 30
+
+
+class _Repeated(Exception):
+    pass
+
+
+class BundleChanged(Exception):
+    """The rules changed while the action was being judged: judge it again."""
+
+
+def propose(*, proposer: Principal, proposal: Proposal) -> Judgement:
+    """Judge an action. A refusal is an answer, not an error.
+
+    Raises RemitError for what is no proposal at all (422, 413, 403), a used idempotency key with another body (422
+    `idempotency.other_body`) or one still being judged (409 `idempotency.in_flight`).
+    """
+    since = time.perf_counter_ns()
+    request_sha256 = check_proposal(proposer=proposer, proposal=proposal)
+    kind = kind_of(proposal.kind)
+    try:
+        prepared = kind.prepare(proposer=proposer, proposal=proposal)
+        for _ in range(_ATTEMPTS):
+            try:
+                return _judge(proposer, proposal, kind, prepared, request_sha256, since)
+            except BundleChanged:
+                forget(proposer.organisation_id)
+    except _Repeated as repeated:
+        stored = _stored(proposer, proposal, request_sha256)
+        if stored is None:
+            raise _in_flight() from repeated
+        return stored
+    except RemitError:
+        # What could be proposed then may not be proposable now; the answer given then still stands.
+        stored = _stored(proposer, proposal, request_sha256)
+        if stored is None:
+            raise
+        return stored
+    raise RemitError("policy.changing", "The policies are being changed just now.", 503, retry_after_seconds=1)
+
+
+def _judge(
+    proposer: Principal, proposal: Proposal, kind: ActionKind, prepared: Prepared, request_sha256: str, since: int
+) -> Judgement:
+    ladder = Ladder(started_ns=since)
+    envelope = envelope_of(proposer=proposer, proposal=proposal, prepared=prepared)
+    digest = digest_of_envelope(envelope)
+    ladder.rung("intake", since_ns=since, saw=f"{proposal.kind} by {proposer.name}.", said=f"Digest {digest[7:19]}.")
+    bundle = active_bundle(proposer.organisation_id)
+    gate.examine(ladder, kind=kind, prepared=prepared, bundle=bundle)
+    action = _action(proposer, proposal, prepared, envelope, digest, request_sha256)
+    try:
+        with transaction.atomic():
+            judgement = _commit(ladder, action, proposer, prepared, proposal.audience)
+    except OperationalError as error:
+        if proposal.idempotency_key is not None and isinstance(error.__cause__, pg.LockNotAvailable):
+            raise _in_flight() from error
+        raise
+    gate.emit_spans(ladder)
+    return judgement
+
+
+def _commit(ladder: Ladder, action: Action, proposer: Principal, prepared: Prepared, audience: str) -> Judgement:
+    gate.sequence_and_judge(ladder, prepared=prepared, action_id=action.pk)
+    waits = ladder.verdict is Verdict.ESCALATE
+    ttl = prepared.escalation_ttl_seconds if waits else permits.TTL_SECONDS
+    action.hold_id = gate.reserve(
+        ladder,
+        prepared=prepared,
+        organisation_id=proposer.organisation_id,
+        ttl_seconds=ttl + _HOLD_SLACK_SECONDS,
+    )
+    moment = now()
+    _judged(action, ladder, moment)
+    decision = rows.decision_row(
+        ladder,
+        action_id=action.pk,
+        organisation_id=action.organisation_id,
+        digest=action.digest,
+        decision_id=new_id(),
+        at=moment,
+    )
+    token, permit = _permit(action, decision, audience, moment) if ladder.verdict is Verdict.ALLOW else (None, None)
+    escalation, reference = (
+        open_escalation(action, ladder, prepared, decision) if waits_for_people(ladder) else (None, None)
+    )
+    written = rows.commit(
+        action=rows.action_row(action),
+        decision=decision,
+        permit=permit,
+        escalation=escalation,
+        entry=decided_entry(action, proposer, decision),
+    )
+    if written == "repeated":
+        raise _Repeated
+    if written == "bundle_changed":
+        raise BundleChanged
+    if ladder.verdict is Verdict.ALLOW:
+        perform_at_once(action, actor=proposer)
+    elif ladder.verdict is Verdict.DENY:
+        kind_of(action.kind).on_decided(action_id=action.pk, state=rows.STATE_OF[Verdict.DENY], actor=proposer)
+    action_changed(action)
+    if reference is not None:
+        inbox_changed(action)
+    return judgement_of(action, permit=token, escalation=reference)
+
+
+def waits_for_people(ladder: Ladder) -> bool:
+    return ladder.verdict is Verdict.ESCALATE
+
+
+def open_escalation(
+    action: Action, ladder: Ladder, prepared: Prepared, decision: rows.Row
+) -> tuple[rows.Row, EscalationRef]:
+    """The row of a new question to people, and how to refer to it."""
+    expires_at = decision["created_at"] + timedelta(seconds=prepared.escalation_ttl_seconds)
+    row = rows.escalation_row(
+        escalation_id=new_id(),
+        action=action,
+        decision=decision,
+        policies=list(ladder.escalating),
+        excluded_user_ids=list(prepared.excluded_user_ids),
+        expires_at=expires_at,
+    )
+    return row, EscalationRef(row["id"], expires_at)
+
+
+def decided_entry(action: Action, actor: Principal, decision: rows.Row) -> rows.Row:
+    """The audit entry of a decision: what it was about by digest, never the arguments themselves."""
+    return rows.entry_row(
+        build(
+            event=EVENT_OF[Verdict(decision["verdict"])],
+            actor=actor,
+            subject=rows.subject_of(action),
+            payload={
+                "kind": action.kind,
+                "tool": action.tool,
+                "digest": action.digest,
+                "decision": str(decision["id"]),
+                "reason_code": decision["reason_code"],
+                "bundle": decision["bundle_sha256"],
+                "approved": decision["approved_policies"],
+            },
+        )
+    )
+
+
+def judgement_of(
+    action: Action,
+    *,
+    permit: PermitToken | None = None,
+    escalation: EscalationRef | None = None,
+    replayed: bool = False,
+) -> Judgement:
+    return Judgement(
+        action_id=action.pk,
+        state=rows.ActionState(action.state),
+        verdict=Verdict(action.verdict),
+        reason_code=action.reason_code,
+        message=action.message,
+        remedies=tuple(action.remedies),
+        digest=action.digest,
+        permit=permit,
+        escalation=escalation,
+        replayed=replayed,
+    )
+
+
+def _action(
+    proposer: Principal,
+    proposal: Proposal,
+    prepared: Prepared,
+    envelope: rows.Row,
+    digest: str,
+    request_sha256: str,
+) -> Action:
+    budget = prepared.budget
+    return Action(
+        id=new_id(),
+        organisation_id=proposer.organisation_id,
+        team_id=prepared.team_id,
+        kind=proposal.kind,
+        tool=proposal.tool,
+        arguments=proposal.arguments,
+        envelope=envelope,
+        digest=digest,
+        justification=proposal.justification,
+        title=prepared.title[:200],
+        proposer_kind=proposer.kind.value,
+        proposer_id=proposer.id,
+        proposer_name=proposer.name[:120],
+        agent_id=prepared.agent_id,
+        mission_id=prepared.mission_id,
+        mission_version=prepared.mission_version,
+        run_id=prepared.run_id,
+        subject_type=prepared.subject_type,
+        subject_id=prepared.subject_id,
+        idempotency_key=proposal.idempotency_key,
+        request_sha256=request_sha256,
+        account_id=budget.account_id if budget else None,
+        signature=budget.signature if budget else b"",
+        price=budget.money if budget else 0,
+        currency=budget.currency if budget else prepared.currency,
+        effects=list(prepared.effects),
+        trace_id=trace_id(),
+    )
+
+
+def _judged(action: Action, ladder: Ladder, moment: datetime) -> None:
+    finding = ladder.finding
+    action.state = rows.STATE_OF[finding.verdict]
+    action.verdict = finding.verdict
+    action.reason_code = finding.reason_code[:80]
+    action.message = finding.message[:500]
+    action.remedies = remedies_of(ladder)
+    action.created_at = moment
+    action.decided_at = None if waits_for_people(ladder) else moment
+    action.ended_at = moment if ladder.denied else None
+
+
+def remedies_of(ladder: Ladder) -> list[str]:
+    given = ladder.finding.remedies or (ESCALATION_REMEDIES if waits_for_people(ladder) else ())
+    return [remedy[:300] for remedy in given]
+
+
+def _permit(
+    action: Action, decision: rows.Row, audience: str, moment: datetime
+) -> tuple[PermitToken | None, rows.Row | None]:
+    if not action.tool:
+        return None, None  # performed at once: nothing is left to be permitted
+    nonce = permits.new_nonce()
+    expires_at = moment + timedelta(seconds=permits.TTL_SECONDS)
+    row = rows.permit_row(
+        permit_id=new_id(),
+        decision=decision,
+        audience=audience,
+        holder_id=action.proposer_id,
+        nonce_sha256=permits.nonce_sha256(nonce),
+        expires_at=expires_at,
+    )
+    return _token(action, decision["id"], audience, nonce, expires_at), row
+
+
+def _token(action: Action, decision_id: uuid.UUID, audience: str, nonce: str, expires_at: datetime) -> PermitToken:
+    claims = permits.PermitClaims(action.pk, decision_id, action.digest, audience, nonce, expires_at)
+    return PermitToken(permits.sign(claims), expires_at)
+
+
+def _stored(proposer: Principal, proposal: Proposal, request_sha256: str) -> Judgement | None:
+    """The answer already given to this idempotency key; None when there is none."""
+    if proposal.idempotency_key is None:
+        return None
+    action = Action.objects.filter(
+        proposer_id=proposer.id,
+        organisation_id=proposer.organisation_id,
+        idempotency_key=proposal.idempotency_key,
+    ).first()
+    if action is None:
+        return None
+    if action.request_sha256 != request_sha256:
+        raise invalid(
+            "idempotency.other_body",
+            "This idempotency key was used for another request.",
+            FieldError("/idempotency_key", "a key of its own for each request"),
+        )
+    escalation = Escalation.objects.filter(action=action, state=EscalationState.OPEN).first()
+    return judgement_of(
+        action,
+        permit=_minted_again(action),
+        escalation=EscalationRef(escalation.pk, escalation.expires_at) if escalation else None,
+        replayed=True,
+    )
+
+
+def _minted_again(action: Action) -> PermitToken | None:
+    """A new token for the live permit: the first one is stored nowhere, so its answer may have been lost. It stops working."""
+    permit = live_permits().filter(action=action, expires_at__gt=now()).first()
+    if permit is None:
+        return None
+    nonce = permits.new_nonce()
+    replaced = live_permits().filter(pk=permit.pk).update(nonce_sha256=permits.nonce_sha256(nonce))
+    if not replaced:
+        return None
+    return _token(action, permit.decision_id, permit.audience, nonce, permit.expires_at)
+
+
+def _in_flight() -> RemitError:
+    return conflict(
+        "idempotency.in_flight",
+        "A request with this idempotency key is being judged.",
+        "Repeat the same request in a moment.",
+    )

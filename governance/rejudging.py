@@ -1,0 +1,182 @@
+"""Judging an action again: after an approval, and when something changed between verdict and run. Its hold stays with it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from django.contrib.auth import get_user_model
+
+from controlplane.common.clock import now
+from controlplane.common.errors import RemitError
+from controlplane.common.ids import new_id
+from controlplane.tenancy.services import principal_of_user
+from controlplane.tenancy.types import Principal, PrincipalKind, system_principal
+from governance import gate, rows
+from governance.announcing import action_changed, inbox_changed
+from governance.bundles import active_bundle
+from governance.choices import ActionState, Verdict
+from governance.gate import Ladder
+from governance.intake import digest_of_envelope, envelope_of
+from governance.models import Action
+from governance.proposing import (
+    BundleChanged,
+    decided_entry,
+    open_escalation,
+    remedies_of,
+    waits_for_people,
+)
+from governance.registry import kind_of, ledger
+from governance.transitions import APPROVED_TTL_SECONDS, move, perform_at_once, void_permits
+from governance.types import Finding, Prepared, Proposal
+
+
+@dataclass(frozen=True)
+class Again:
+    """A second look, not yet written. `prepared` is None when the kind no longer accepts the proposal at all."""
+
+    ladder: Ladder
+    prepared: Prepared | None
+    digest: str
+
+
+def look_again(action: Action, *, audience: str, approved: Collection[str]) -> Again:
+    """Facts and rules as they are now, for exactly the action that was judged. Reads only."""
+    since = time.perf_counter_ns()
+    bundle = active_bundle(action.organisation_id)
+    ladder = Ladder(approved=frozenset(approved), bundle_sha256=bundle.sha256 if bundle else "", started_ns=since)
+    proposer = proposer_of(action)
+    proposal = Proposal(
+        kind=action.kind,
+        arguments=action.arguments,
+        tool=action.tool,
+        justification=action.justification,
+        audience=audience,
+    )
+    kind = kind_of(action.kind)
+    if proposer is None:
+        return _not_acceptable(ladder, since, "proposer.gone", "Who asked for this is no longer a member.")
+    try:
+        prepared = kind.prepare(proposer=proposer, proposal=proposal)
+    except RemitError as error:
+        return _not_acceptable(ladder, since, error.code, error.message)
+    digest = digest_of_envelope(envelope_of(proposer=proposer, proposal=proposal, prepared=prepared))
+    same = digest == action.digest
+    ladder.rung(
+        "intake",
+        since_ns=since,
+        saw=f"{action.kind} by {action.proposer_name}, judged again.",
+        findings=() if same else (_changed(),),
+        said="The same action as before.",
+    )
+    if same:
+        gate.examine(ladder, kind=kind, prepared=prepared, bundle=bundle)
+    else:
+        ladder.not_asked("guards", "Not asked: already refused.")
+        ladder.not_asked("policy", "Not asked: already refused.")
+    return Again(ladder, prepared, digest)
+
+
+def write_again(action: Action, again: Again, *, source: ActionState, actor: Principal) -> rows.Row | None:
+    """Inside a transaction: the new decision and what follows from it; None when the action is no longer in `source`.
+
+    Allowed leaves it permitted without a permit (made when it is redeemed), asked opens a new escalation, refused
+    releases the hold. Raises BundleChanged.
+    """
+    ladder, prepared = again.ladder, again.prepared
+    moment = now()
+    void_permits(action_ids=[action.pk], moment=moment)
+    if prepared is not None:
+        gate.sequence_and_judge(ladder, prepared=prepared, action_id=action.pk)
+    gate.keep_hold(ladder, hold_id=action.hold_id)
+    finding = ladder.finding
+    moved = move(
+        action,
+        sources=[source],
+        to=rows.STATE_OF[finding.verdict],
+        verdict=finding.verdict,
+        reason_code=finding.reason_code[:80],
+        message=finding.message[:500],
+        remedies=remedies_of(ladder),
+        decided_at=None if waits_for_people(ladder) else moment,
+        ended_at=moment if ladder.denied else None,
+    )
+    if not moved:
+        return None
+    decision = rows.decision_row(
+        ladder,
+        action_id=action.pk,
+        organisation_id=action.organisation_id,
+        digest=action.digest,
+        decision_id=new_id(),
+        at=moment,
+    )
+    escalation = None
+    if waits_for_people(ladder) and prepared is not None:
+        escalation, _ = open_escalation(action, ladder, prepared, decision)
+    if (
+        rows.commit(decision=decision, escalation=escalation, entry=decided_entry(action, actor, decision))
+        == "bundle_changed"
+    ):
+        raise BundleChanged
+    _follow(action, ladder, prepared, actor)
+    gate.emit_spans(ladder)
+    return decision
+
+
+def proposer_of(action: Action) -> Principal | None:
+    """Who asked, as they are now: a person with their present roles (None when they left), a machine as it was bound then."""
+    kind = PrincipalKind(action.proposer_kind)
+    if kind is PrincipalKind.USER:
+        user = get_user_model().objects.filter(pk=action.proposer_id, is_active=True).first()
+        return principal_of_user(user=user, organisation_id=action.organisation_id) if user else None
+    if kind is PrincipalKind.SYSTEM:
+        return system_principal(organisation_id=action.organisation_id, name=action.proposer_name)
+    return Principal(
+        kind=kind,
+        id=action.proposer_id,
+        name=action.proposer_name,
+        organisation_id=action.organisation_id,
+        team_id=action.team_id,
+        agent_id=action.agent_id,
+        mission_id=action.mission_id,
+        run_id=action.run_id,
+    )
+
+
+def _follow(action: Action, ladder: Ladder, prepared: Prepared | None, actor: Principal) -> None:
+    if ladder.verdict is Verdict.ALLOW:
+        if action.hold_id is not None:
+            ledger().extend(hold_id=action.hold_id, ttl_seconds=APPROVED_TTL_SECONDS)
+        perform_at_once(action, actor=actor)
+    elif ladder.verdict is Verdict.DENY:
+        if action.hold_id is not None:
+            ledger().void(hold_id=action.hold_id)
+        kind_of(action.kind).on_decided(action_id=action.pk, state=ActionState.DENIED, actor=actor)
+    elif prepared is not None:
+        if action.hold_id is not None:
+            ledger().extend(hold_id=action.hold_id, ttl_seconds=prepared.escalation_ttl_seconds)
+        inbox_changed(action)
+    action_changed(action)
+
+
+def _changed() -> Finding:
+    return Finding(
+        Verdict.DENY,
+        "action.changed",
+        "The mission, the tool's definition or the target has changed since this was judged.",
+        ("Propose the action again.",),
+    )
+
+
+def _not_acceptable(ladder: Ladder, since: int, code: str, message: str) -> Again:
+    ladder.rung(
+        "intake",
+        since_ns=since,
+        saw="Judged again.",
+        findings=[Finding(Verdict.DENY, code, message, ("Propose the action again.",))],
+    )
+    for name in gate.STAGES[1:-1]:
+        ladder.not_asked(name, "Not asked: already refused.")
+    return Again(ladder, None, "")

@@ -1,0 +1,172 @@
+"""The rows of one decision as one JSON document, and the two database calls that take them. Columns are named in the models."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from django.db import connection
+
+from controlplane.audit.models import Entry
+from controlplane.audit.services import Subject
+from governance.choices import ActionState, EscalationState, Verdict
+from governance.gate import Ladder
+from governance.models import Action
+from governance.types import Stage
+
+Row = dict[str, Any]
+
+STATE_OF: Final[Mapping[Verdict, ActionState]] = {
+    Verdict.ALLOW: ActionState.PERMITTED,
+    Verdict.ESCALATE: ActionState.WAITING,
+    Verdict.DENY: ActionState.DENIED,
+}
+_ENTRY_COLUMNS: Final = tuple(field.attname for field in Entry._meta.concrete_fields)
+
+
+def commit(**rows: Row | None) -> str:
+    """Write action, decision, permit or escalation, and entry: 'done', 'repeated' or 'bundle_changed'. Needs a transaction."""
+    document = json.dumps({name: row for name, row in rows.items() if row is not None}, default=str)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT governance_commit(%s)", [document])
+        return str(cursor.fetchone()[0])
+
+
+def consume(
+    *,
+    action_id: uuid.UUID,
+    holder_id: uuid.UUID,
+    audience: str,
+    digest: str,
+    nonce_sha256: str | None,
+    bundle_sha256: str,
+    moment: datetime,
+    entry: Row,
+) -> bool:
+    """Use the live permit and start the action; False when there is none that fits. Needs a transaction."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT governance_consume(%s, %s, %s, %s, %s, %s, %s, %s)",
+            [
+                action_id,
+                holder_id,
+                audience,
+                digest,
+                nonce_sha256,
+                bundle_sha256,
+                moment,
+                json.dumps(entry, default=str),
+            ],
+        )
+        return bool(cursor.fetchone()[0] == "consumed")
+
+
+def decision_row(
+    ladder: Ladder,
+    *,
+    action_id: uuid.UUID,
+    organisation_id: uuid.UUID,
+    digest: str,
+    decision_id: uuid.UUID,
+    at: datetime,
+) -> Row:
+    finding = ladder.finding
+    return {
+        "id": decision_id,
+        "organisation_id": organisation_id,
+        "action_id": action_id,
+        "verdict": finding.verdict.value,
+        "reason_code": finding.reason_code[:80],
+        "message": finding.message[:500],
+        "digest": digest,
+        "stages": [_stage(stage) for stage in ladder.stages],
+        "approved_policies": sorted(ladder.approved),
+        "bundle_sha256": ladder.bundle_sha256,
+        "duration_microseconds": ladder.microseconds,
+        "created_at": at,
+    }
+
+
+def permit_row(
+    *,
+    permit_id: uuid.UUID,
+    decision: Row,
+    audience: str,
+    holder_id: uuid.UUID,
+    nonce_sha256: str,
+    expires_at: datetime,
+) -> Row:
+    return {
+        "id": permit_id,
+        "organisation_id": decision["organisation_id"],
+        "action_id": decision["action_id"],
+        "decision_id": decision["id"],
+        "digest": decision["digest"],
+        "audience": audience,
+        "holder_id": holder_id,
+        "nonce_sha256": nonce_sha256,
+        "created_at": decision["created_at"],
+        "expires_at": expires_at,
+    }
+
+
+def escalation_row(
+    *,
+    escalation_id: uuid.UUID,
+    action: Action,
+    decision: Row,
+    policies: list[str],
+    excluded_user_ids: list[uuid.UUID],
+    expires_at: datetime,
+) -> Row:
+    return {
+        "id": escalation_id,
+        "organisation_id": action.organisation_id,
+        "team_id": action.team_id,
+        "action_id": action.pk,
+        "decision_id": decision["id"],
+        "kind": action.kind,
+        "title": action.title,
+        "mission_id": action.mission_id,
+        "agent_id": action.agent_id,
+        "policies": policies,
+        "excluded_user_ids": excluded_user_ids,
+        "needed": 1,
+        "state": EscalationState.OPEN.value,
+        "version": 1,
+        "opened_at": decision["created_at"],
+        "expires_at": expires_at,
+        "reason": decision["message"],
+    }
+
+
+def action_row(action: Action) -> Row:
+    row = {name: getattr(action, name) for name in _ACTION_COLUMNS}
+    row["signature"] = "\\x" + bytes(action.signature).hex()
+    return row
+
+
+def entry_row(entry: Entry) -> Row:
+    return {name: getattr(entry, name) for name in _ENTRY_COLUMNS}
+
+
+def subject_of(action: Action) -> Subject:
+    return Subject("action", action.pk, action.title, team_id=action.team_id, mission_id=action.mission_id)
+
+
+_ACTION_COLUMNS: Final = tuple(field.attname for field in Action._meta.concrete_fields)
+
+
+def _stage(stage: Stage) -> Row:
+    return {
+        "name": stage.name,
+        "verdict": stage.verdict.value if stage.verdict else None,
+        "saw": stage.saw,
+        "said": stage.said,
+        "microseconds": stage.microseconds,
+        "policies": list(stage.policies),
+        "reason_code": stage.reason_code,
+    }

@@ -1,0 +1,147 @@
+"""What people and agents may read of governance. Every query starts from a permission queryset."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from django.db.models import Count, Prefetch, QuerySet
+
+from controlplane.common.clock import now
+from controlplane.common.errors import FieldError, invalid, not_found
+from controlplane.common.ids import parse_id
+from controlplane.tenancy.types import Permission, Principal
+from governance.choices import ActionState, EscalationState, Verdict
+from governance.models import Action, Decision, Escalation, Permit, PolicyBundle, Vote
+
+MAX_PAGE: Final = 200
+
+
+@dataclass(frozen=True)
+class ActionFilters:
+    """None: not filtered by it."""
+
+    mission_id: uuid.UUID | None = None
+    agent_id: uuid.UUID | None = None
+    run_id: uuid.UUID | None = None
+    state: ActionState | None = None
+    verdict: Verdict | None = None
+    kind: str | None = None
+    tool: str | None = None
+
+
+@dataclass(frozen=True)
+class ActionPage:
+    """Newest first. `next` is the cursor of the following page, None on the last."""
+
+    items: Sequence[Action]
+    next: str | None
+
+
+def actions(
+    *, principal: Principal, filters: ActionFilters | None = None, limit: int = 50, cursor: str | None = None
+) -> ActionPage:
+    """Raises 422 `cursor.invalid`."""
+    rows = Action.objects.restrict(principal, Permission.ACTION_VIEW)
+    chosen = {name: value for name, value in vars(filters or ActionFilters()).items() if value is not None}
+    rows = rows.filter(**chosen)
+    if cursor is not None:
+        before = parse_id(cursor)
+        if before is None:
+            raise invalid("cursor.invalid", "This page address is not one of ours.", FieldError("/cursor", "a cursor"))
+        rows = rows.filter(pk__lt=before)
+    size = max(1, min(limit, MAX_PAGE))
+    found = list(rows.order_by("-id")[: size + 1])
+    return ActionPage(found[:size], str(found[size - 1].pk) if len(found) > size else None)
+
+
+def action(*, principal: Principal, action_id: uuid.UUID) -> Action:
+    """One action with its decisions, permits, escalations and votes already fetched, oldest first. Raises 404."""
+    row = (
+        Action.objects.restrict(principal, Permission.ACTION_VIEW)
+        .filter(pk=action_id)
+        .prefetch_related(
+            Prefetch("decisions", Decision.objects.order_by("id")),
+            Prefetch("permits", Permit.objects.order_by("id")),
+            Prefetch(
+                "escalations",
+                Escalation.objects.order_by("id").prefetch_related(
+                    Prefetch("votes", Vote.objects.order_by("id").select_related("user"))
+                ),
+            ),
+        )
+        .first()
+    )
+    if row is None:
+        raise not_found("action")
+    return row
+
+
+def escalation(*, principal: Principal, escalation_id: uuid.UUID) -> Escalation:
+    """One escalation with its action, decision and votes. Raises 404."""
+    row = (
+        Escalation.objects.restrict(principal, Permission.ESCALATION_VIEW)
+        .filter(pk=escalation_id)
+        .select_related("action", "decision")
+        .prefetch_related(Prefetch("votes", Vote.objects.order_by("id").select_related("user")))
+        .first()
+    )
+    if row is None:
+        raise not_found("escalation")
+    return row
+
+
+def escalations(
+    *, principal: Principal, state: EscalationState | None = None, mission_id: uuid.UUID | None = None, limit: int = 50
+) -> list[Escalation]:
+    """What the principal may see, newest first, whoever has to decide it."""
+    rows = Escalation.objects.restrict(principal, Permission.ESCALATION_VIEW).select_related("action")
+    if state is not None:
+        rows = rows.filter(state=state)
+    if mission_id is not None:
+        rows = rows.filter(mission_id=mission_id)
+    return list(rows.order_by("-id")[: max(1, min(limit, MAX_PAGE))])
+
+
+def escalations_waiting_for(principal: Principal, *, limit: int = 100) -> list[Escalation]:
+    """What this person has to decide, the most urgent first, each with its action and decision."""
+    rows = _waiting_for(principal).select_related("action", "decision")
+    return list(rows.order_by("expires_at")[: max(1, min(limit, MAX_PAGE))])
+
+
+def count_waiting_for(*, principal: Principal) -> int:
+    """One query: open, in time, and this person may decide it and has not voted yet."""
+    return _waiting_for(principal).count()
+
+
+def verdict_mix(principal: Principal, since: datetime) -> Mapping[Verdict, int]:
+    """How many actions proposed since then were allowed, asked for and refused; all three are always there."""
+    counted = (
+        Action.objects.restrict(principal, Permission.ACTION_VIEW)
+        .filter(created_at__gte=since)
+        .values_list("verdict")
+        .annotate(number=Count("id"))
+    )
+    found = {verdict: number for verdict, number in counted}
+    return {verdict: found.get(verdict.value, 0) for verdict in Verdict}
+
+
+def bundles(*, principal: Principal) -> list[PolicyBundle]:
+    """The organisation's own bundles, newest first; the baseline is not among them."""
+    return list(PolicyBundle.objects.restrict(principal, Permission.POLICY_VIEW).order_by("-created_at"))
+
+
+def _waiting_for(principal: Principal) -> QuerySet[Escalation]:
+    rows = Escalation.objects.restrict(principal, Permission.ESCALATION_DECIDE)
+    user_id = principal.user_id
+    if user_id is None or not principal.is_person:
+        return rows.none()
+    return (
+        rows.filter(state=EscalationState.OPEN, expires_at__gt=now())
+        .exclude(excluded_user_ids__contains=[user_id])
+        .exclude(action__proposer_id=user_id)
+        .exclude(votes__user_id=user_id)
+    )

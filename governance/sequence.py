@@ -1,0 +1,104 @@
+"""Rules over what a run has already done: each call may be fine and their sequence not. Reads recorded effects, writes nothing."""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from django.db import connection
+
+from controlplane.common.clock import now
+from governance.choices import Verdict
+from governance.types import Finding
+
+SECRET_READ: Final = "secret.read"  # noqa: S105
+EGRESS: Final = "egress"
+DELETE: Final = "delete"
+BLAST_PREFIX: Final = "blast:"  # "blast:25": how many objects or people it touches
+
+DELETES_ALLOWED: Final = 9
+DELETE_WINDOW: Final = timedelta(minutes=5)
+BLAST_ALLOWED: Final = 100
+EGRESS_RULE: Final = "sequence/secret-then-egress"
+BLAST_RULE: Final = "sequence/blast-radius"
+
+
+@dataclass(frozen=True)
+class History:
+    """What a run has left behind so far, including what it is permitted to do but has not done yet."""
+
+    effects: frozenset[str] = frozenset()
+    recent_deletes: int = 0
+    blast: int = 0
+
+
+def concerns(effects: Collection[str]) -> bool:
+    """Whether any rule asks about these effects: most actions need no look at the past."""
+    return any(effect in (EGRESS, DELETE) or effect.startswith(BLAST_PREFIX) for effect in effects)
+
+
+def read_history(*, run_id: uuid.UUID, besides: uuid.UUID | None = None) -> History:
+    """Inside a transaction: waits for other decisions of the run, so that ten at once can't each be the first."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"sequence:{run_id}"])
+        cursor.execute(
+            "SELECT effects, created_at FROM governance_action WHERE run_id = %s AND id IS DISTINCT FROM %s"
+            " AND state IN ('permitted', 'executing', 'succeeded', 'failed', 'unknown') AND effects <> '{}'",
+            [run_id, besides],
+        )
+        rows = cursor.fetchall()
+    since = now() - DELETE_WINDOW
+    counted = Counter(effect for effects, _ in rows for effect in effects)
+    return History(
+        effects=frozenset(counted),
+        recent_deletes=sum(1 for effects, at in rows if DELETE in effects and at >= since),
+        blast=sum(blast_of(effects) for effects, _ in rows),
+    )
+
+
+def check(*, effects: Sequence[str], history: History, approved: Collection[str]) -> list[Finding]:
+    """What there is to object to in doing this after that."""
+    findings: list[Finding] = []
+    if DELETE in effects and history.recent_deletes >= DELETES_ALLOWED:
+        findings.append(
+            Finding(
+                Verdict.DENY,
+                "sequence.too_many_deletes",
+                f"This would be the tenth deletion within {DELETE_WINDOW.seconds // 60} minutes.",
+                ("Wait a few minutes.", "Ask the mission's owner whether this many deletions are meant."),
+            )
+        )
+    if EGRESS in effects and SECRET_READ in history.effects and EGRESS_RULE not in approved:
+        findings.append(
+            Finding(
+                Verdict.ESCALATE,
+                "sequence.egress_after_secret",
+                "This run has read a secret and now wants to send something out.",
+                policy=EGRESS_RULE,
+            )
+        )
+    total = history.blast + blast_of(effects)
+    if blast_of(effects) and total > BLAST_ALLOWED and BLAST_RULE not in approved:
+        findings.append(
+            Finding(
+                Verdict.ESCALATE,
+                "sequence.blast_radius",
+                f"With this, one run would touch {total} objects; beyond {BLAST_ALLOWED} a person is asked.",
+                policy=BLAST_RULE,
+            )
+        )
+    return findings
+
+
+def blast_of(effects: Collection[str]) -> int:
+    """The sum of the blast labels; one that is no whole number counts as everything."""
+    total = 0
+    for effect in effects:
+        if effect.startswith(BLAST_PREFIX):
+            size = effect.removeprefix(BLAST_PREFIX)
+            total += int(size) if size.isascii() and size.isdigit() and len(size) <= 9 else BLAST_ALLOWED + 1
+    return total

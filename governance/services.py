@@ -1,0 +1,25 @@
+"""What other apps may ask of governance, by use case. Reads are in `governance.selectors`."""
+
+from governance.bundles import ensure_baseline, load_bundle, policy_loaded, promote_bundle
+from governance.escalations import decide, withdraw
+from governance.outcomes import reconcile, record_outcome
+from governance.proposing import propose
+from governance.redeeming import redeem
+from governance.sweeping import SweepCounts, VoidCounts, sweep, void_open
+
+__all__ = [
+    "SweepCounts",
+    "VoidCounts",
+    "decide",
+    "ensure_baseline",
+    "load_bundle",
+    "policy_loaded",
+    "promote_bundle",
+    "propose",
+    "reconcile",
+    "record_outcome",
+    "redeem",
+    "sweep",
+    "void_open",
+    "withdraw",
+]
