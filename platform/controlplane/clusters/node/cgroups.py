@@ -1,4 +1,4 @@
-"""Limits and accounting by control groups, version 2 or 1, where we may write them. Knows directories, not sandboxes."""
+"""Limits and accounting by control groups, version 2 or 1, where writable. Knows directories, not sandboxes."""
 
 from __future__ import annotations
 
