@@ -1,4 +1,4 @@
-"""The shape of a sample mission's terms, as plain data. Turning them into models is the business of the templates."""
+"""The shape of a sample mission's terms, as plain data. Which servers it needs is the catalogue's business."""
 
 from __future__ import annotations
 
@@ -60,32 +60,3 @@ class Limits:
     wall_clock_seconds: int
     same_call_same_result: int
     calls_per_minute: int
-
-
-@dataclass(frozen=True)
-class Program:
-    """A process in a sandbox: `arguments` follow the interpreter of `environment`; `variables` are not secret.
-
-    `name` is a server's first half of its tools' names.
-    """
-
-    name: str
-    environment: str
-    arguments: tuple[str, ...]
-    read_only: tuple[Path, ...] = ()
-    writable: tuple[Path, ...] = ()
-    variables: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Terms:
-    """Everything a template needs to start the sample: what for, how it is judged, with what, and what runs."""
-
-    title: str
-    goal: str
-    criteria: tuple[Criterion, ...]
-    grants: tuple[Grant, ...]
-    budget: Budget
-    limits: Limits
-    agent: Program
-    servers: tuple[Program, ...]

@@ -15,6 +15,7 @@ from agents.samples.terms import Criterion
 POLL_SECONDS = 20
 PATIENCE = timedelta(hours=1)
 LONGEST_REST_SECONDS = 30.0
+MOST_EVIDENCE = 50
 
 
 class Exit(IntEnum):
@@ -27,6 +28,10 @@ class Exit(IntEnum):
 
 class Stopped(Exception):
     """The mission was ended or the budget is used up: going on would only be refused."""
+
+
+class NotReached(Exception):
+    """The agent did what it could and the goal is not reached: it claims nothing."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +91,8 @@ class Worker:
         return answer
 
     def is_ticked(self, key: str) -> bool:
-        """Whether the mission already has this criterion as claimed or accepted, from before a restart."""
-        return str(self._criterion(key).get("state", "open")) in ("claimed", "accepted")
+        """Whether the mission already has this criterion as claimed or judged, from before a restart."""
+        return bool(self._criterion(key).get("done"))
 
     def waiting_action(self, tool: str, arguments: Mapping[str, Any]) -> str:
         """Id of an action of this very call that already waits for people, else ""."""
@@ -118,12 +123,15 @@ class Worker:
         if not item:
             log(f"The mission does not ask for “{self._criteria[key]}”; nothing to tick")
             return
-        await self.use("remit__progress", {"item": item.get("id") or item["text"], "evidence": evidence}, quiet=True)
-        log(f"Claimed: {self._criteria[key]} ({evidence})")
+        arguments = {"position": item["position"], "state": "claimed", "evidence": evidence}
+        if (await self.use("remit__progress", arguments, quiet=True)).allowed:
+            log(f"Claimed: {self._criteria[key]} ({evidence})")
 
-    async def finish(self, *, outcome: str, summary: str, evidence: Sequence[str]) -> None:
-        arguments = {"outcome": outcome, "summary": summary, "evidence": list(evidence)}
-        await self.use("remit__finish", arguments, quiet=True)
+    async def finish(self, *, summary: str, evidence: Sequence[str]) -> None:
+        """Claim that the goal is reached. People accept or reject it."""
+        arguments = {"summary": summary, "evidence": [{"text": line} for line in evidence[:MOST_EVIDENCE]]}
+        if not (await self.use("remit__finish", arguments, quiet=True)).allowed:
+            raise NotReached(f"The outcome claim was not taken: {summary}")
         log(f"Finished: {summary}")
 
     def _criterion(self, key: str) -> Mapping[str, Any]:
@@ -155,7 +163,15 @@ def run(story: Callable[[Gateway], Awaitable[None]]) -> int:
     except Stopped as error:
         log(f"Stopped: {error}")
         return Exit.FAILED
+    except NotReached as error:
+        log(f"Not reached: {error}")
+        return Exit.FAILED
     return Exit.DONE
+
+
+def exhausted(answer: Answer) -> bool:
+    """Whether the budget is what refused it: every further call would be refused alike."""
+    return answer.verdict is Verdict.DENY and answer.reason_code.startswith("budget.")
 
 
 def _ended(reason_code: str) -> bool:

@@ -15,7 +15,7 @@ from agents.samples.gateway import Answer, Gateway, Verdict, log
 from agents.samples.receivables.letters import reminder
 from agents.samples.receivables.mission import CRITERIA, LONG_OVERDUE_DAYS
 from agents.samples.receivables.money import cents, euros
-from agents.samples.worker import Worker, run
+from agents.samples.worker import NotReached, Worker, exhausted, run
 
 MOST_REPEATS = 8
 AGREED = "SELECT * FROM tickets WHERE state = 'credit agreed' ORDER BY id"
@@ -80,7 +80,10 @@ class Clerk:
         await self._agreed_credits()
         await self._payment_plans()
         written = await self._reminders(overdue, reminded)
-        await worker.tick("reminders", f"{written} of {len(overdue)} overdue invoices have a reminder in the outbox")
+        if written == len(overdue):
+            await worker.tick(
+                "reminders", f"{written} of {len(overdue)} overdue invoices have a reminder in the outbox"
+            )
         await worker.tick("small_credits", _listed(self._applied) or "no credit within the limit was open")
         await self._decisions()
         await self._report(len(overdue), written)
@@ -90,8 +93,9 @@ class Clerk:
         overdue = _rows(answer)
         total = euros(sum(cents(str(item["open"])) for item in overdue))
         log(f"{len(overdue)} invoices are more than {LONG_OVERDUE_DAYS} days overdue, {total} EUR in all")
-        if answer.allowed:
-            await self._worker.tick("overdue", f"{len(overdue)} invoices, {total} EUR open")
+        if not answer.allowed:
+            raise NotReached("the overdue invoices could not be listed")
+        await self._worker.tick("overdue", f"{len(overdue)} invoices, {total} EUR open")
         return overdue
 
     async def _agreed_credits(self) -> None:
@@ -141,6 +145,9 @@ class Clerk:
             # An error says that it is paid by now, or was reminded today by a call whose answer got lost.
             if answer.allowed or (answer.verdict is Verdict.ERROR and "already written" in answer.text):
                 written += 1
+            if exhausted(answer):
+                log("The budget is used up; leaving the rest")
+                break
         return written
 
     async def _account(self, customer: str) -> Mapping[str, Any]:
@@ -190,10 +197,9 @@ class Clerk:
             f"{written} of {overdue} overdue invoices reminded, {len(self._applied)} credits within the limit applied, "
             f"{len(self._decided)} put before a person, {len(refusals)} calls refused and left at that."
         )
-        outcome = "success" if written == overdue else "failure"
-        await self._worker.finish(
-            outcome=outcome, summary=summary, evidence=[*self._applied, *self._decided, *refusals]
-        )
+        if written < overdue:
+            raise NotReached(summary)
+        await self._worker.finish(summary=summary, evidence=[*self._applied, *self._decided, *refusals])
 
 
 def _rows(answer: Answer) -> list[Mapping[str, Any]]:

@@ -1,11 +1,10 @@
-"""The Receivables clerk's terms: goal, checklist, grants, budget, and what runs. Data for a template; no rules here."""
+"""The Receivables clerk's terms: goal, checklist, grants, budget and limits. Data for a template; no rules here."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from agents.samples.receivables.book import Book
-from agents.samples.terms import PROGRAMS, Budget, Constraint, Criterion, Effect, Grant, Limits, Program, Terms
+from agents.samples.terms import Budget, Constraint, Criterion, Effect, Grant, Limits
 
 CREDIT_LIMIT = "100.00"
 CREDIT_CEILING = "500.00"
@@ -62,32 +61,3 @@ GRANTS = (
 # About a hundred governed calls when all goes well; no model is asked anything.
 BUDGET = Budget(amount="5.00", currency="USD", tokens=10_000, steps=250)
 LIMITS = Limits(wall_clock_seconds=3600, same_call_same_result=3, calls_per_minute=240)
-
-
-def terms(book: Book) -> Terms:
-    """The mission over one built book."""
-    return Terms(
-        title="Chase overdue invoices",
-        goal=GOAL,
-        criteria=CRITERIA,
-        grants=GRANTS,
-        budget=BUDGET,
-        limits=LIMITS,
-        agent=Program("receivables", "agent", (str(PROGRAMS), "receivables"), read_only=(PROGRAMS,)),
-        servers=(
-            Program(
-                "books",
-                "books",
-                (str(PROGRAMS), "books", "--database", str(book.database), "--documents", str(book.documents)),
-                read_only=(PROGRAMS, book.documents),
-                writable=(book.ledger_folder,),
-            ),
-            Program(
-                "sqlite",
-                "sqlite",
-                ("-c", "import mcp_server_sqlite; mcp_server_sqlite.main()", "--db-path", str(book.database)),
-                # The whole folder, so that a transaction which is being written is seen; read-only, as the grants are.
-                read_only=(book.ledger_folder,),
-            ),
-        ),
-    )

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
@@ -26,10 +26,11 @@ from mcp import Client
 from mcp.server.lowlevel import Server
 from starlette.responses import Response
 
+from agents.samples.receivables import mission as receivables
 from agents.samples.receivables.accounts import Accounts
 from agents.samples.receivables.book import Book, build
 from agents.samples.receivables.books_server import books_server
-from agents.samples.terms import PROGRAMS, Effect, Grant, Terms
+from agents.samples.terms import PROGRAMS, Criterion, Effect, Grant
 
 TODAY = date(2026, 11, 23)
 TOKEN = "rmt_run_sample_token"
@@ -65,12 +66,14 @@ class Ledgered:
 class GoverningServer:
     """Enforces grants, escalates, and stops repetition, over real tools. Keeps what happened, in order."""
 
-    terms: Terms
+    goal: str
+    criteria: Sequence[Criterion]
+    grants: Sequence[Grant]
     tools: dict[str, Callable[[dict[str, Any]], Any]]
     decide: Callable[[Ledgered], str] = lambda action: "permitted"
     polls_before_decision: int = 2
     calls: list[Ledgered] = field(default_factory=list)
-    progress: dict[str, str] = field(default_factory=dict)
+    progress: dict[int, str] = field(default_factory=dict)
     finished: list[dict[str, Any]] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     before_call: Callable[[str, dict[str, Any]], dict[str, Any] | None] = lambda tool, arguments: None
@@ -81,7 +84,7 @@ class GoverningServer:
         return [call.verdict for call in self.calls if call.tool == tool]
 
     async def list_tools(self, _context: Any, _params: Any) -> types.ListToolsResult:
-        granted = sorted({grant.tool for grant in self.terms.grants})
+        granted = sorted({grant.tool for grant in self.grants})
         own = ["remit__action", "remit__finish", "remit__mission", "remit__progress"]
         return types.ListToolsResult(
             tools=[types.Tool(name=name, input_schema={"type": "object"}) for name in granted + own]
@@ -101,20 +104,21 @@ class GoverningServer:
             case "remit__mission":
                 criteria = [
                     {
-                        "id": f"item-{index}",
+                        "position": index,
                         "text": one.text,
-                        "state": "claimed" if f"item-{index}" in self.progress else "open",
+                        "done": index in self.progress,
                     }
-                    for index, one in enumerate(self.terms.criteria)
+                    for index, one in enumerate(self.criteria)
                 ]
                 waiting = [
                     {"id": call.id, "tool": call.tool, "arguments": call.arguments}
                     for call in self.calls
                     if call.state == "waiting"
                 ]
-                return {"goal": self.terms.goal, "criteria": criteria, "waiting": waiting}
+                return {"goal": self.goal, "criteria": criteria, "waiting": waiting}
             case "remit__progress":
-                self.progress[arguments["item"]] = arguments["evidence"]
+                assert arguments["state"] == "claimed"
+                self.progress[arguments["position"]] = arguments["evidence"]
                 return {"saved": True}
             case "remit__finish":
                 self.finished.append(arguments)
@@ -165,7 +169,7 @@ class GoverningServer:
         return result
 
     def _judge(self, tool: str, arguments: dict[str, Any]) -> tuple[str, str]:
-        grants = [grant for grant in self.terms.grants if grant.tool == tool]
+        grants = [grant for grant in self.grants if grant.tool == tool]
         if not grants:
             return "deny", "grant.tool_not_granted"
         repeated = [call for call in self.calls[-3:] if call.tool == tool and call.arguments == arguments]
@@ -348,5 +352,15 @@ def wait_until() -> Callable[..., None]:
 
 
 @pytest.fixture
-def governing(book: Book) -> Callable[[Terms], GoverningServer]:
-    return lambda terms: GoverningServer(terms=terms, tools=book_tools(book))
+def governing(serve: Callable[[GoverningServer], GoverningServer]) -> Callable[..., GoverningServer]:
+    """A served governing server for a sample's mission module, over the given tools."""
+
+    def start(mission: Any, tools: dict[str, Callable[[dict[str, Any]], Any]]) -> GoverningServer:
+        return serve(GoverningServer(goal=mission.GOAL, criteria=mission.CRITERIA, grants=mission.GRANTS, tools=tools))
+
+    return start
+
+
+@pytest.fixture
+def book_server(book: Book, governing: Callable[..., GoverningServer]) -> GoverningServer:
+    return governing(receivables, book_tools(book))

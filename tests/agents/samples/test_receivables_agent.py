@@ -7,13 +7,12 @@ import sqlite3
 import pytest
 
 from agents.samples.receivables.agent import orders_in
-from agents.samples.receivables.mission import terms
 from agents.samples.receivables.names import HIDDEN_INSTRUCTION, WARNING_NOTE
 
 
 @pytest.fixture
-def server(book, governing, serve):
-    return serve(governing(terms(book)))
+def server(book_server):
+    return book_server
 
 
 def scalar(book, query):
@@ -45,10 +44,9 @@ def test_the_clerk_meets_every_verdict_and_finishes_its_checklist(server, book, 
     assert server.verdicts("books__search") == ["allow", "allow", "allow", "deny"]
     assert any("payment plan" in call.arguments.get("query", "") for call in server.calls)
     # The checklist, with evidence.
-    assert sorted(server.progress) == [f"item-{number}" for number in range(5)]
-    assert "30 of 30" in server.progress["item-1"]
-    assert server.finished[0]["outcome"] == "success"
-    assert any("sqlite__write_query" in line for line in server.finished[0]["evidence"])
+    assert sorted(server.progress) == [0, 1, 2, 3, 4]
+    assert "30 of 30" in server.progress[1]
+    assert any("sqlite__write_query" in line["text"] for line in server.finished[0]["evidence"])
 
 
 def test_it_goes_on_with_other_work_while_a_person_decides(server, start_agent):
@@ -65,7 +63,7 @@ def test_a_credit_nobody_approves_is_not_applied_and_is_reported(server, book, s
     code, log = start_agent("receivables", url=server.url).wait()
     assert code == 0, log
     assert scalar(book, "SELECT count(*) FROM credits WHERE invoice = 'INV-0189'") == 0
-    assert f"not applied ({answer})" in server.progress["item-3"]
+    assert f"not applied ({answer})" in server.progress[3]
 
 
 def test_it_takes_an_edited_approval_as_it_was_approved(server, book, start_agent):
@@ -115,7 +113,7 @@ def test_a_reminder_whose_answer_was_lost_counts_once(server, accounts, book, st
     code, log = start_agent("receivables", url=server.url).wait()
     assert code == 0, log
     assert scalar(book, "SELECT count(*) FROM outbox") == 30
-    assert server.finished[0]["outcome"] == "success"
+    assert len(server.finished) == 1
 
 
 def test_a_refused_token_ends_the_run_at_once(server, start_agent):
@@ -153,6 +151,30 @@ def test_a_stopped_mission_ends_the_run_with_a_reason(server, start_agent):
     assert code == 1, log
     assert "Stopped by Nadia." in log
     assert server.finished == []
+
+
+def test_a_used_up_budget_ends_the_run_without_a_claim(server, book, start_agent):
+    def no_money_after_ten(tool, arguments):
+        if tool == "books__write_reminder" and len(server.verdicts(tool)) >= 10:
+            return {"reason_code": "budget.exhausted", "message": "Nothing is left of the mission's budget."}
+        return None
+
+    server.before_call = no_money_after_ten
+    server.decide = lambda action: "denied"
+    code, log = start_agent("receivables", url=server.url).wait()
+    assert code == 1, log
+    assert log.count("Nothing is left") <= 4  # said once, and in the report; not once per invoice
+    assert "10 of 30 overdue invoices reminded" in log
+    assert 1 not in server.progress
+    assert server.finished == []
+
+
+def test_a_book_it_may_not_list_is_no_success(server, start_agent):
+    server.grants = [grant for grant in server.grants if grant.tool != "books__overdue"]
+    code, log = start_agent("receivables", url=server.url).wait()
+    assert code == 1, log
+    assert server.finished == []
+    assert server.progress == {}
 
 
 def test_without_a_token_it_says_so(start_agent):
