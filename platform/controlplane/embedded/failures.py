@@ -41,4 +41,4 @@ def ended_early(name: str, code: int, log: Path, excerpt: str) -> StartError:
         return disk_full(log.parent)
     how = f"signal {-code}" if code < 0 else f"code {code}"
     lines = "".join(f"\n    {line}" for line in excerpt.splitlines()[-8:])
-    return StartError(f"{name} did not start ({how}).{lines}", f"The whole log is in {log}.")
+    return StartError(f"{name} ended before it was ready ({how}).{lines}", f"The whole log is in {log}.")

@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
 from django.conf import settings
 from django.contrib.staticfiles.finders import get_finders
 from django.core.management import call_command, get_commands
@@ -27,6 +28,11 @@ class SignIn:
     name: str
     email: str
     link: str
+
+
+def check_database() -> None:
+    """psycopg.OperationalError with the server's own words at once; the pool would retry and then say "timeout"."""
+    psycopg.connect(settings.CONFIG.database_url, connect_timeout=5).close()
 
 
 def migrate() -> int:

@@ -98,7 +98,7 @@ def tail(log: Path, *, max_bytes: int = 4096) -> str:
 
 
 def shorten(log: Path) -> None:
-    """Keep a log from filling the disk: beyond 16 MB its content moves to `<name>.1`. Its writer appends and goes on."""
+    """Keep a log from filling the disk: beyond 16 MB its content moves to `<name>.1`. Its writer only appends."""
     with contextlib.suppress(OSError):
         if log.stat().st_size > LOG_LIMIT_BYTES:
             shutil.copyfile(log, log.with_suffix(log.suffix + ".1"))

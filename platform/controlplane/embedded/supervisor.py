@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -18,20 +19,22 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from controlplane.clusters.node import node_command
 from controlplane.common.sockets import gateway_socket, make_private
 from controlplane.embedded.child import Child
-from controlplane.embedded.commands import ROOT, ManageCommand, answers_health
 from controlplane.embedded.failures import StartError, ended_early
 from controlplane.embedded.listening import listen_tcp, listen_unix
+from controlplane.embedded.own_processes import ROOT, OwnProcess, answers_health, manage
 from controlplane.embedded.postgres import Postgres
 from controlplane.embedded.processes import check_platform, shorten
 from controlplane.embedded.state import StateFolder
 from controlplane.embedded.valkey import Valkey
 
+NODE = "local node"
 STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 SERVER_START_SECONDS = 120.0  # recovery of a large log after a crash takes its time
 PREPARE_SECONDS = 600.0
-WEB_START_SECONDS = 60.0
+WEB_START_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ class Supervisor:
         self._environment: dict[str, str] = {}
         self._servers: list[Child] = []
         self._processes: list[Child] = []
+        # Held open for as long as we live: whoever connects while the web process is started again only waits.
+        self._listeners: list[socket.socket] = []
         self._started_at = time.monotonic()
 
     def run(self) -> None:
@@ -78,30 +83,31 @@ class Supervisor:
             _say("Stopping.")
         finally:
             self._stop()
+            for listener in self._listeners:
+                listener.close()
             self._state.close()
 
     def _start(self) -> None:
         public_url = os.environ.get("PUBLIC_URL") or f"http://localhost:{self._options.port}"
-        tcp = listen_tcp(self._options.host, self._options.port)
+        self._listeners.append(listen_tcp(self._options.host, self._options.port))
         gateway = gateway_socket(self._state.root)
         make_private(gateway.parent)
-        unix = listen_unix(gateway)
+        self._listeners.append(listen_unix(gateway))
         self._start_servers(public_url)
 
+        self._launch(self._node(gateway))
         go_read, go_write = os.pipe()
-        listeners = [tcp.fileno(), unix.fileno()]
-        inherit = ["web", "--inherit", *map(str, listeners)]
-        web = self._command("web", [*inherit, "--go", str(go_read)], descriptors=[*listeners, go_read])
+        listeners = [listener.fileno() for listener in self._listeners]
+        inherit = manage("web", "--inherit", *map(str, listeners))
+        web = self._own("web", [*inherit, "--go", str(go_read)], descriptors=[*listeners, go_read])
         web.ready = lambda _pid: answers_health(gateway, urlsplit(public_url).netloc)
         web_child = self._launch(web)
         os.close(go_read)
         people = self._prepare()
         os.close(go_write)
         web_child.wait_ready(seconds=WEB_START_SECONDS, pause=_pause)
-        web.arguments, web.descriptors = inherit, listeners
-
-        self._launch(self._command("localnode", ["localnode"]))
-        self._launch(self._command("worker", ["worker"], stop_seconds=12.0))
+        web.argv, web.descriptors = inherit, listeners
+        self._launch(self._own("worker", manage("worker"), stop_seconds=12.0))
         self._greet(public_url, people)
 
     def _start_servers(self, public_url: str) -> None:
@@ -129,8 +135,8 @@ class Supervisor:
     def _prepare(self) -> list[dict[str, str]]:
         """Migrate and load the demo while the web process is still importing. Returns the people to greet."""
         read, write = os.pipe()
-        arguments = ["prepare", "--report", str(write), *([] if self._options.demo else ["--no-demo"])]
-        child = Child(self._command("prepare", arguments, descriptors=[write]))
+        argv = manage("prepare", "--report", str(write), *([] if self._options.demo else ["--no-demo"]))
+        child = Child(self._own("prepare", argv, descriptors=[write]))
         child.start()
         os.close(write)
         deadline = time.monotonic() + PREPARE_SECONDS
@@ -145,7 +151,7 @@ class Supervisor:
             child.stop()
             raise
         if code:
-            raise ended_early("The preparation (manage.py prepare)", code, self._state.log("prepare"), child.output())
+            raise ended_early("Preparing the database", code, self._state.log("prepare"), child.output())
         with os.fdopen(read) as report:
             result: dict[str, Any] = json.load(report)
         for sentence in result["done"]:
@@ -166,25 +172,33 @@ class Supervisor:
 
     def _stop(self) -> None:
         """Who asks before who answers: web and worker, then the node, then the broker and the database."""
-        web_and_worker = [child for child in self._processes if child.service.name != "localnode"]
+        web_and_worker = [child for child in self._processes if child.service.name != NODE]
         for child in web_and_worker:
             child.ask_to_stop()
         for child in (*web_and_worker, *self._processes, *self._servers):
             child.stop()
 
-    def _command(
-        self, name: str, arguments: Sequence[str], *, descriptors: Sequence[int] = (), stop_seconds: float = 6.0
-    ) -> ManageCommand:
-        return ManageCommand(
+    def _own(
+        self, name: str, argv: Sequence[str], *, descriptors: Sequence[int] = (), stop_seconds: float = 6.0
+    ) -> OwnProcess:
+        return OwnProcess(
             name=name,
-            arguments=arguments,
+            argv=argv,
             log=self._state.log(name),
             environment=self._environment,
             descriptors=descriptors,
             stop_seconds=stop_seconds,
         )
 
-    def _launch(self, service: ManageCommand) -> Child:
+    def _node(self, gateway: Path) -> OwnProcess:
+        """Runs other people's programs, so it is told neither the key nor the way to the database."""
+        hidden = {"DATABASE_URL": "", "REDIS_URL": "", "SECRET_KEY": ""}
+        argv = node_command(
+            socket=self._state.sockets / "node.sock", state=self._state.root / "node", gateway_socket=gateway
+        )
+        return OwnProcess(name=NODE, argv=argv, log=self._state.log("localnode"), environment=hidden, stop_seconds=10.0)
+
+    def _launch(self, service: OwnProcess) -> Child:
         child = Child(service)
         self._processes.append(child)
         child.start()

@@ -8,6 +8,7 @@ import os
 from argparse import ArgumentParser
 from typing import Any
 
+import psycopg
 from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError
 
@@ -28,9 +29,11 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
+            preparation.check_database()
             done = self._prepare(options)
-        except OperationalError as error:
-            raise CommandError(f"The database does not answer: {error} Check DATABASE_URL.") from error
+        except (psycopg.OperationalError, OperationalError) as error:
+            reason = " ".join(str(error).split())
+            raise CommandError(f"The database does not answer: {reason} Check DATABASE_URL.") from error
         for sentence in done:
             self.stdout.write(sentence)
         if options["report"] is not None:

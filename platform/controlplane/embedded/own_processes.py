@@ -18,12 +18,17 @@ def _always(_pid: int) -> bool:
     return True
 
 
+def manage(*arguments: str) -> list[str]:
+    """Command line of a Django command."""
+    return [sys.executable, str(ROOT / "manage.py"), *arguments]
+
+
 @dataclass
-class ManageCommand:
-    """Service of `Child`: `manage.py <arguments>`. Change `arguments` and the next start uses them."""
+class OwnProcess:
+    """Service of `Child`. Change `argv` and the next start uses it."""
 
     name: str
-    arguments: Sequence[str]
+    argv: Sequence[str]
     log: Path
     environment: Mapping[str, str]
     stop_seconds: float = 6.0
@@ -32,13 +37,9 @@ class ManageCommand:
     stop_signal: signal.Signals = field(default=signal.SIGTERM, init=False)
 
     def program(self) -> Program:
-        return Program(
-            argv=[sys.executable, str(ROOT / "manage.py"), *self.arguments],
-            log=self.log,
-            # Threads would each bring a memory arena of their own; two are enough.
-            environment={"MALLOC_ARENA_MAX": "2", **self.environment},
-            descriptors=self.descriptors,
-        )
+        # Threads would each bring a memory arena of their own; two are enough.
+        environment = {"MALLOC_ARENA_MAX": "2", **self.environment}
+        return Program(argv=self.argv, log=self.log, environment=environment, descriptors=self.descriptors)
 
     def is_ready(self, pid: int) -> bool:
         return self.ready(pid)
