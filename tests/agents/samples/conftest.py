@@ -322,9 +322,10 @@ class Run:
 def start_agent() -> Iterator[Callable[..., Run]]:
     runs: list[Run] = []
 
-    def start(*arguments: str, url: str, token: str = TOKEN, pace: str = "0") -> Run:
+    def start(*arguments: str, url: str, token: str = TOKEN, pace: str = "0", **variables: str) -> Run:
         command = [sys.executable, "-I", "-W", "error::RuntimeWarning", str(PROGRAMS), *arguments]
-        environment = {"PATH": os.environ["PATH"], "REMIT_URL": url, "REMIT_TOKEN": token, "REMIT_SAMPLE_PACE": pace}
+        settings = {"REMIT_URL": url, "REMIT_TOKEN": token, "REMIT_SAMPLE_PACE": pace}
+        environment = {"PATH": os.environ["PATH"], **settings, **variables}
         process = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd="/"
         )
