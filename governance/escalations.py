@@ -1,4 +1,4 @@
-"""Questions to people: votes, quorum, withdrawal. Approving lifts exactly the policies that asked, for exactly one digest."""
+"""Questions to people: votes, quorum, withdrawal. Approving lifts exactly the policies that asked, for one digest."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def _check_open(escalation: Escalation, version: int) -> None:
 
 
 def _quorum_with(escalation: Escalation, approver: Principal) -> bool:
-    """Whether this approval is the last one needed. Votes of people who have lost the right to decide no longer count."""
+    """Whether this approval is the last one needed. Votes of people who may no longer decide do not count."""
     votes = Vote.objects.filter(escalation=escalation, approve=True).select_related("user")
     standing = 0
     for vote in votes:
@@ -249,7 +249,7 @@ def _vote(
             Vote.objects.create(
                 organisation_id=escalation.organisation_id,
                 escalation=escalation,
-                user_id=approver.user_id,
+                user_id=approver.id,
                 approve=approve,
                 reason=reason,
                 digest=escalation.action.digest,

@@ -1,4 +1,4 @@
-"""The pipeline: guards, policy, sequence, judge slot, budget. Each stage adds a rung; no stage lowers what an earlier one said."""
+"""The pipeline: guards, policy, sequence, judge slot, budget. Each adds a rung; none lowers what came before."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SKIPPED: Final = "Not asked: already refused."
 
 @dataclass
 class Ladder:
-    """The rungs so far and what they come to. `finding` is the first of the most severe; `escalating` all that asks a person."""
+    """The rungs so far and what they come to. `finding`: the first of the most severe; `escalating`: all that asks."""
 
     approved: frozenset[str] = frozenset()
     bundle_sha256: str = ""
@@ -58,7 +58,7 @@ class Ladder:
         said: str = "",
         policies: Sequence[str] = (),
     ) -> None:
-        """Add what a stage found. Escalations that were approved are passed in by nobody: stages leave them out themselves."""
+        """Add what a stage found. Stages leave out what was approved before they come here."""
         worst = _SILENT
         for finding in findings:
             if finding.verdict.severity > worst.verdict.severity:
@@ -108,7 +108,7 @@ def sequence_and_judge(ladder: Ladder, *, prepared: Prepared, action_id: uuid.UU
         ladder.rung(
             "sequence",
             since_ns=since,
-            saw=f"Effects {', '.join(prepared.effects)}; before in this run: {', '.join(sorted(history.effects)) or 'none'}.",
+            saw=f"Effects {', '.join(prepared.effects)}; before: {', '.join(sorted(history.effects)) or 'none'}.",
             findings=sequence.check(effects=prepared.effects, history=history, approved=ladder.approved),
             said="Nothing to object to.",
         )
@@ -184,6 +184,8 @@ def _policy(ladder: Ladder, kind: ActionKind, prepared: Prepared, bundle: Loaded
         return
     since = time.perf_counter_ns()
     answer = _policy_answer(kind, prepared, bundle, ladder.approved)
+    if answer.trouble:
+        log.warning("policy.failed", kind=kind.code, code=answer.finding.reason_code, trouble=answer.trouble)
     for identifier in answer.escalating if answer.finding.verdict is Verdict.ESCALATE else ():
         ladder.ask_about(identifier)
     ladder.rung(

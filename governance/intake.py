@@ -41,7 +41,7 @@ def check_proposal(*, proposer: Principal, proposal: Proposal) -> str:
 
 
 def envelope_of(*, proposer: Principal, proposal: Proposal, prepared: Prepared) -> dict[str, Any]:
-    """What the digest covers: all that makes this action this action. Kinds add mission version, tool definition, target."""
+    """What the digest covers. Kinds add mission version, tool definition and target."""
     return {
         **prepared.envelope,
         "kind": proposal.kind,
@@ -74,7 +74,7 @@ def _problems(proposal: Proposal) -> list[FieldError]:
 
 
 def _check_keys(value: Any) -> None:
-    """Argument names, at any depth, in one spelling: no invisible or direction-changing characters, nothing composed otherwise."""
+    """Argument names, at any depth, in one spelling: nothing invisible, direction-changing or decomposed."""
     stack = [value]
     while stack:
         item = stack.pop()

@@ -14,8 +14,8 @@ from governance.choices import ActionState, BundleState, EscalationState, Verdic
 
 
 class PolicyBundle(models.Model):
-    """A version of the rules: Cedar text, schema and golden cases, named by the hash of all three. One is active per organisation
-    (organisation empty: the baseline that every organisation starts with)."""
+    """A version of the rules: Cedar text, schema and golden cases, named by the hash of all three. One is active per
+    organisation (organisation empty: the baseline that every organisation starts with)."""
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     organisation = models.ForeignKey("tenancy.Organisation", on_delete=models.PROTECT, null=True, related_name="+")
@@ -51,7 +51,7 @@ class ActionQuerySet(TenantQuerySet["Action"]):
 
 
 class Action(models.Model):
-    """One thing an agent (or a person through an agentic kind) wants to do. Arguments are the canonical ones: judged, shown and sent."""
+    """One thing an agent (or a person through an agentic kind) wants to do. Its arguments are judged, shown and sent."""
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     organisation = models.ForeignKey("tenancy.Organisation", on_delete=models.PROTECT, related_name="+")
@@ -79,7 +79,7 @@ class Action(models.Model):
     reason_code = models.CharField(max_length=80, blank=True)
     message = models.CharField(max_length=500, blank=True)
     remedies = ArrayField(models.CharField(max_length=300), default=list)
-    idempotency_key = models.CharField(max_length=120, null=True)
+    idempotency_key = models.CharField(max_length=120, null=True)  # noqa: DJ001, empty is a key of no one
     request_sha256 = models.CharField(max_length=71, blank=True)
     hold_id = models.UUIDField(null=True)
     account_id = models.UUIDField(null=True)  # the account held against, and what its loop guard compares
@@ -111,11 +111,12 @@ class Action(models.Model):
             models.Index(fields=["agent_id", "-id"], name="action_by_agent"),
             models.Index(fields=["run_id", "-id"], name="action_by_run"),
             models.Index(fields=["executing_at"], name="action_executing", condition=models.Q(state="executing")),
+            models.Index(fields=["decided_at"], name="action_permitted", condition=models.Q(state="permitted")),
         ]
 
 
 class Decision(models.Model):
-    """One judgement of one action, immutable (trigger). An action has several when it is judged again after an approval."""
+    """One judgement of one action, immutable (trigger). Judged again after an approval, it has several."""
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     organisation = models.ForeignKey("tenancy.Organisation", on_delete=models.PROTECT, related_name="+")

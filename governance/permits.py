@@ -1,4 +1,4 @@
-"""Permit tokens: made and recognised. One fixed algorithm, and no field that could name another; the rows are elsewhere."""
+"""Permit tokens: made and recognised. One fixed algorithm and no field that could name another; no rows here."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def sign(claims: PermitClaims) -> str:
 
 
 def verify(token: str) -> PermitClaims:
-    """The claims of a token that we signed and that has not expired. Raises 403 `permit.forged`, 409 `permit.expired`; no query."""
+    """The claims of a token we signed that still lives; no query. 403 `permit.forged`, 409 `permit.expired`."""
     body, _, signature = token.removeprefix(_PREFIX).partition(".")
     if not token.startswith(_PREFIX) or len(token) > _LONGEST:
         raise _forged()

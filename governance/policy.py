@@ -9,12 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import cedarpy
-import structlog
 
 from governance.choices import Verdict
 from governance.types import Finding, Grants
-
-log = structlog.get_logger(__name__)
 
 ARGUMENTS_ACTION: Final = "tool.call"  # the one action whose `context.args` takes its attributes from the grants
 NO_GRANTS: Final = Grants(key="", policies="")
@@ -25,7 +22,7 @@ _POLICY_REMEDY = ("Ask the owner of the policies; the action's page shows which 
 
 @dataclass(frozen=True)
 class Facts:
-    """One question to Cedar, as JSON-ready values. `principal` and `resource` are entities: {"uid", "attrs", "parents"}."""
+    """One question to Cedar, JSON-ready. `principal` and `resource` are entities: {"uid", "attrs", "parents"}."""
 
     action: str
     principal: Mapping[str, Any]
@@ -35,11 +32,12 @@ class Facts:
 
 @dataclass(frozen=True)
 class PolicyAnswer:
-    """`fired` names every policy that decided; `escalating` those among them that an approval would lift."""
+    """`fired`: every policy that decided; `escalating`: those an approval would lift; `trouble`: for our logs only."""
 
     finding: Finding
     fired: tuple[str, ...] = ()
     escalating: tuple[str, ...] = ()
+    trouble: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,24 +67,29 @@ class PoliciesInvalid(ValueError):
 
 
 def ask(compiled: Compiled, facts: Facts, *, approved: Collection[str], denial: Finding | None) -> PolicyAnswer:
-    """Allow, escalate or deny. `denial` is said when no policy permits; `approved` lifts exactly those escalating policies."""
+    """Allow, escalate or deny. `denial` is said when no policy permits; `approved` lifts those escalating policies."""
     try:
         result = _evaluate(compiled, facts, approved)
-    except Exception as error:
-        log.warning("policy.failed", action=facts.action, error=str(error))
-        return _broken("policy.evaluation_failed", "The policies could not be evaluated, so nothing is allowed.")
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise  # only a panic of the engine itself is ours to turn into a refusal
+        return _broken(
+            "policy.evaluation_failed", "The policies could not be evaluated, so nothing is allowed.", str(error)
+        )
     if result.diagnostics.errors:
-        log.warning("policy.errors", action=facts.action, errors=result.diagnostics.errors)
         unfit = result.decision is cedarpy.Decision.NoDecision
         return _broken(
             "policy.facts_do_not_fit" if unfit else "policy.evaluation_failed",
             "What is known of this action does not fit the policies' schema, so it is refused."
             if unfit
             else "A policy failed while it was evaluated, so nothing is allowed.",
+            "; ".join(result.diagnostics.errors),
         )
     rules = _rules_that_fired(compiled, result)
     if rules is None or result.decision is cedarpy.Decision.NoDecision:
-        return _broken("policy.no_decision", "The policies gave no decision, so nothing is allowed.")
+        return _broken(
+            "policy.no_decision", "The policies gave no decision, so nothing is allowed.", str(result.decision)
+        )
     fired = tuple(rule.id for rule in rules)
     if result.decision is cedarpy.Decision.Allow:
         return PolicyAnswer(Finding(Verdict.ALLOW, "", "Permitted."), fired)
@@ -116,7 +119,7 @@ def rules_of(policies: str) -> dict[str, Rule]:
 
 
 def schema_with_arguments(schema: Mapping[str, Any], types: Mapping[str, str]) -> cedarpy.Schema:
-    """The bundle's schema with the grants' argument attributes in `context.args`, all optional. Raises PoliciesInvalid."""
+    """The bundle's schema with the grants' attributes in `context.args`, all optional. Raises PoliciesInvalid."""
     copied = json.loads(json.dumps(schema))
     try:
         context = copied[""]["actions"][ARGUMENTS_ACTION]["appliesTo"]["context"]
@@ -227,8 +230,9 @@ def _nothing_permits(facts: Facts) -> Finding:
     return Finding(Verdict.DENY, "policy.not_permitted", "No policy permits this.", _POLICY_REMEDY)
 
 
-def _broken(code: str, message: str) -> PolicyAnswer:
-    return PolicyAnswer(Finding(Verdict.DENY, code, message, ("Tell an administrator of the organisation.",)))
+def _broken(code: str, message: str, trouble: str) -> PolicyAnswer:
+    finding = Finding(Verdict.DENY, code, message, ("Tell an administrator of the organisation.",))
+    return PolicyAnswer(finding, trouble=trouble)
 
 
 def _rule(name: str, body: Mapping[str, Any]) -> Rule:

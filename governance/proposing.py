@@ -20,7 +20,7 @@ from controlplane.tenancy.types import Principal
 from governance import gate, permits, rows
 from governance.announcing import action_changed, inbox_changed
 from governance.bundles import active_bundle, forget
-from governance.choices import EscalationState, Verdict
+from governance.choices import ActionState, EscalationState, Verdict
 from governance.gate import Ladder
 from governance.intake import check_proposal, digest_of_envelope, envelope_of
 from governance.models import Action, Escalation
@@ -192,7 +192,7 @@ def judgement_of(
 ) -> Judgement:
     return Judgement(
         action_id=action.pk,
-        state=rows.ActionState(action.state),
+        state=ActionState(action.state),
         verdict=Verdict(action.verdict),
         reason_code=action.reason_code,
         message=action.message,
@@ -311,7 +311,7 @@ def _stored(proposer: Principal, proposal: Proposal, request_sha256: str) -> Jud
 
 
 def _minted_again(action: Action) -> PermitToken | None:
-    """A new token for the live permit: the first one is stored nowhere, so its answer may have been lost. It stops working."""
+    """A new token for the live permit: the first is stored nowhere and may have been lost; it stops working."""
     permit = live_permits().filter(action=action, expires_at__gt=now()).first()
     if permit is None:
         return None

@@ -31,10 +31,10 @@ _ATTEMPTS: Final = 3
 def redeem(*, holder: Principal, action_id: uuid.UUID, audience: str, permit_token: str | None = None) -> Action:
     """Use the permit and start the action: on return it is executing and its hold is dispatched.
 
-    The kind is asked again and the rules compared: changed since means judged again under today's rules, with exactly the
+    The kind is asked again and the rules compared: changed since means judged again under today's rules, with the
     approvals it already has, and refused unless that says allow. An approved action has no live permit (they live 60
-    seconds): it is judged again and its permit made and used here. Raises RemitError: 404, 403 `permit.*`, 409 `permit.*`
-    or the reason code of the new judgement; the loser of a race gets 409 `permit.consumed`.
+    seconds): it is judged again and its permit made and used here. Raises RemitError: 404, 403 `permit.*`, 409
+    `permit.*` or the reason code of the new judgement; the loser of a race gets 409 `permit.consumed`.
     """
     claims = permits.verify(permit_token) if permit_token is not None else None
     action = _action_of(holder, action_id)

@@ -1,4 +1,4 @@
-"""What the pillars above register with the gate: action kinds and the ledger. Checked when registered, read-only afterwards."""
+"""What the pillars above register with the gate: action kinds and the ledger. Read-only once the process is up."""
 
 from __future__ import annotations
 

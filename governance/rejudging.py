@@ -1,4 +1,4 @@
-"""Judging an action again: after an approval, and when something changed between verdict and run. Its hold stays with it."""
+"""Judging an action again: after an approval, and when something changed between verdict and run. Its hold stays."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def write_again(action: Action, again: Again, *, source: ActionState, actor: Pri
 
 
 def proposer_of(action: Action) -> Principal | None:
-    """Who asked, as they are now: a person with their present roles (None when they left), a machine as it was bound then."""
+    """Who asked: a person with their present roles (None when they left), a machine as it was bound then."""
     kind = PrincipalKind(action.proposer_kind)
     if kind is PrincipalKind.USER:
         user = get_user_model().objects.filter(pk=action.proposer_id, is_active=True).first()

@@ -1,4 +1,4 @@
-"""The rows of one decision as one JSON document, and the two database calls that take them. Columns are named in the models."""
+"""The rows of one decision as one JSON document, and the two database calls that take them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ENTRY_COLUMNS: Final = tuple(field.attname for field in Entry._meta.concrete_fi
 
 
 def commit(**rows: Row | None) -> str:
-    """Write action, decision, permit or escalation, and entry: 'done', 'repeated' or 'bundle_changed'. Needs a transaction."""
+    """Write action, decision, permit or escalation, entry: 'done', 'repeated' or 'bundle_changed'. In a transaction."""
     document = json.dumps({name: row for name, row in rows.items() if row is not None}, default=str)
     with connection.cursor() as cursor:
         cursor.execute("SELECT governance_commit(%s)", [document])

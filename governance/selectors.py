@@ -125,7 +125,7 @@ def verdict_mix(principal: Principal, since: datetime) -> Mapping[Verdict, int]:
         .values_list("verdict")
         .annotate(number=Count("id"))
     )
-    found = {verdict: number for verdict, number in counted}
+    found = dict(counted)
     return {verdict: found.get(verdict.value, 0) for verdict in Verdict}
 
 

@@ -1,4 +1,4 @@
-"""Rules over what a run has already done: each call may be fine and their sequence not. Reads recorded effects, writes nothing."""
+"""Rules over what a run has done: each call may be fine and their sequence not. Reads recorded effects only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What time does: deadlines, lapsed permits, runs nobody reported on; and closing everything open when a mission stops."""
+"""What time does: deadlines, lapsed permits, silence; and closing everything open when a mission stops."""
 
 from __future__ import annotations
 

@@ -8,6 +8,6 @@ from controlplane.common.tasks import Task
 from governance import services
 
 
-@shared_task(base=Task, name="governance.tasks.sweep")
+@shared_task(base=Task, name="governance.tasks.sweep")  # type: ignore[untyped-decorator]
 def sweep() -> None:
     services.sweep()

@@ -1,4 +1,4 @@
-"""Moving one action from state to state, with its hold and its entry. Each is a conditional UPDATE: a race has one winner."""
+"""Moving one action from state to state, with its hold and its entry. Conditional UPDATEs: a race has one winner."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Stage:
-    """One rung of the proof ladder. `name`: intake, guards, policy, sequence, judge, budget. `verdict` None: not asked."""
+    """One rung of the ladder. `name`: intake, guards, policy, sequence, judge, budget. `verdict` None: not asked."""
 
     name: str
     verdict: Verdict | None
@@ -51,9 +51,9 @@ class Stage:
 
 @dataclass(frozen=True)
 class Grants:
-    """A mission version's permissions as Cedar, compiled once. `key` names the compiled set in caches (mission version id).
+    """A mission version's permissions as Cedar. `key` names the compiled set in caches (mission version id).
 
-    `argument_types` are the optional attributes of `context.args` that the policies read: name → "Long" | "String" | "Boolean".
+    `argument_types`: the optional attributes of `context.args` the policies read, name → "Long" | "String" | "Boolean".
     """
 
     key: str
@@ -77,7 +77,8 @@ class BudgetRequest:
 class Prepared:
     """All that the gate needs to know of one proposal, gathered by its action kind without writing anything.
 
-    `principal`, `resource` and `context` are Cedar facts that must fit the bundle's schema. `envelope` is what the digest covers.
+    `principal_entity`, `resource_entity` ({"uid", "attrs", "parents"}) and `context` are Cedar facts that must fit the
+    bundle's schema; the gate adds `approved` to the context. `envelope` is what the digest covers, besides the proposal.
     """
 
     team_id: uuid.UUID
@@ -114,8 +115,10 @@ class ActionKind(Protocol):
         """Facts for judging. Reads only. Raises RemitError (4xx) for what is not a well-formed proposal at all."""
 
     def on_decided(self, *, action_id: uuid.UUID, state: ActionState, actor: Principal) -> None:
-        """Called inside the transaction whenever the action becomes permitted or denied (also by a vote, expiry, withdrawal).
-        Kinds that Remit performs itself do their change here."""
+        """Called inside the transaction whenever the action becomes permitted, denied, expired or withdrawn.
+
+        An action without a tool is performed here, when `state` is permitted; the gate then records it as done. Raising
+        undoes the whole decision. Writes of the kind itself should be conditional: a state may be told twice."""
 
 
 @dataclass(frozen=True)

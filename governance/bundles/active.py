@@ -1,4 +1,4 @@
-"""Which bundle is in force. Kept in memory; every commit compares its hash with the database, so an old one never decides."""
+"""Which bundle is in force. Kept in memory; every commit compares its hash, so that an old one never decides."""
 
 from __future__ import annotations
 

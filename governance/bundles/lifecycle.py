@@ -37,7 +37,7 @@ def baseline_source() -> BundleSource:
 
 
 def ensure_baseline() -> str:
-    """Make the shipped baseline the active one, once per version; returns its hash. Raises ValueError if it fails its own checks."""
+    """Make the shipped baseline the active one; returns its hash. Raises ValueError if it fails its own checks."""
     source = baseline_source()
     sha256 = bundle_sha256(source)
     with transaction.atomic():
@@ -93,7 +93,7 @@ def load_bundle(*, actor: Principal, name: str, source: BundleSource) -> PolicyB
 
 
 def promote_bundle(*, actor: Principal, bundle_id: uuid.UUID) -> PolicyBundle:
-    """Make a draft the organisation's rules. Never by the person who loaded it; takes effect before the next decision."""
+    """Make a draft the organisation's rules, never by the person who loaded it; in force at the next decision."""
     actor.require(Permission.POLICY_WRITE)
     bundle = PolicyBundle.objects.restrict(actor, Permission.POLICY_WRITE).filter(pk=bundle_id).first()
     if bundle is None:

@@ -1,4 +1,4 @@
-"""What a bundle has to pass before it may be stored: parse, fit its schema, be lifted only where it says so, keep its golden cases."""
+"""What a bundle has to pass before it is stored: it parses, fits its schema, lifts what it says, keeps its cases."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ def check_bundle(source: BundleSource) -> list[str]:
     if problems:
         return problems
     return [
-        f"Golden case “{result.name}”: expected {result.expected}, got {result.verdict} by {', '.join(result.policies) or 'no policy'}."
+        f"Golden case “{result.name}”: expected {result.expected}, got {result.verdict}"
+        f" by {', '.join(result.policies) or 'no policy'}."
         for result in run_golden_cases(source)
         if not result.passed
     ]

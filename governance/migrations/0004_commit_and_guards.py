@@ -10,8 +10,8 @@ CREATE FUNCTION governance_active_bundle(organisation uuid) RETURNS text LANGUAG
 $$;
 
 -- Everything of one decision. Writes nothing and says why when the rules it was made with are no longer in force
--- ('bundle_changed') or this idempotency key was used before ('repeated').
-CREATE FUNCTION governance_commit(document jsonb) RETURNS text LANGUAGE plpgsql AS $$
+-- ('bundle_changed') or this idempotency key was used before ('repeated'). Waits two seconds at most for one in flight.
+CREATE FUNCTION governance_commit(document jsonb) RETURNS text LANGUAGE plpgsql SET lock_timeout = '2s' AS $$
 BEGIN
     IF coalesce(governance_active_bundle((document->'decision'->>'organisation_id')::uuid), '')
        <> (document->'decision'->>'bundle_sha256') THEN
@@ -88,9 +88,14 @@ CREATE TRIGGER permit_kept BEFORE DELETE ON governance_permit
 CREATE TRIGGER escalation_kept BEFORE DELETE ON governance_escalation
     FOR EACH ROW EXECUTE FUNCTION governance_refuse();
 
+CREATE TRIGGER decision_not_emptied BEFORE TRUNCATE ON governance_decision
+    FOR EACH STATEMENT EXECUTE FUNCTION governance_refuse();
+CREATE TRIGGER vote_not_emptied BEFORE TRUNCATE ON governance_vote
+    FOR EACH STATEMENT EXECUTE FUNCTION governance_refuse();
+
 CREATE FUNCTION governance_action_guard() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF NOT CASE OLD.state
+    IF NOT (CASE OLD.state
         WHEN 'proposed' THEN NEW.state IN ('denied', 'waiting', 'permitted')
         WHEN 'waiting' THEN NEW.state IN ('permitted', 'denied', 'expired', 'withdrawn')
         WHEN 'permitted' THEN NEW.state IN ('executing', 'waiting', 'denied', 'expired', 'withdrawn')
@@ -98,7 +103,7 @@ BEGIN
         WHEN 'executing' THEN NEW.state IN ('succeeded', 'failed', 'unknown')
         WHEN 'unknown' THEN NEW.state IN ('succeeded', 'failed')
         ELSE false
-    END THEN
+    END) THEN
         RAISE EXCEPTION 'an action can not go from % to %', OLD.state, NEW.state USING ERRCODE = 'restrict_violation';
     END IF;
     RETURN NEW;
@@ -134,6 +139,8 @@ DROP TRIGGER permit_ends_once ON governance_permit;
 DROP TRIGGER action_judged ON governance_action;
 DROP TRIGGER action_state ON governance_action;
 DROP FUNCTION governance_action_guard();
+DROP TRIGGER vote_not_emptied ON governance_vote;
+DROP TRIGGER decision_not_emptied ON governance_decision;
 DROP TRIGGER escalation_kept ON governance_escalation;
 DROP TRIGGER permit_kept ON governance_permit;
 DROP TRIGGER action_kept ON governance_action;
