@@ -30,7 +30,9 @@ class NavItem:
 
     def holds(self, path: str) -> bool:
         prefixes = (self.path, *self.also)
-        return any(path == prefix or (prefix != "/" and path.startswith(prefix.rstrip("/") + "/")) for prefix in prefixes)
+        return any(
+            path == prefix or (prefix != "/" and path.startswith(prefix.rstrip("/") + "/")) for prefix in prefixes
+        )
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class Frame:
 
     @property
     def theme(self) -> str:
-        """"light" or "dark" when the viewer chose one, empty to follow the system."""
+        """ "light" or "dark" when the viewer chose one, empty to follow the system."""
         chosen = self._request.COOKIES.get("remit_theme", "")
         return chosen if chosen in THEMES else ""
 

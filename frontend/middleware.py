@@ -34,7 +34,9 @@ def error_response(request: HttpRequest, error: RemitError) -> HttpResponse:
     reference = trace_id()
     response: HttpResponse
     if request.path.startswith(API_PREFIX):
-        response = JsonResponse(error.problem(trace_id=reference), status=error.status, content_type="application/problem+json")
+        response = JsonResponse(
+            error.problem(trace_id=reference), status=error.status, content_type="application/problem+json"
+        )
     elif request.headers.get("HX-Request") == "true" and request.headers.get("HX-Boosted") != "true":
         response = render(request, "errors/notice.html", {"error": error, "reference": reference}, status=error.status)
         response["HX-Retarget"] = "#toasts"

@@ -15,7 +15,7 @@ _BYTE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def money_text(amount: Decimal, currency: str) -> str:
-    """"$0.42", "240.00 EUR"; under one cent four decimals, under a hundredth of that four digits: never a false zero."""
+    """ "$0.42", "240.00 EUR"; under one cent four decimals, under a hundredth of that four digits: never a false zero."""
     size = abs(amount)
     with localcontext() as context:
         context.prec = 60
@@ -80,7 +80,7 @@ def duration_text(span: timedelta | int | float | Decimal) -> str:
 
 
 def relative_text(moment: datetime, *, now: datetime) -> str:
-    """"20 s ago", "in 4 min". static/remit/js/times.js keeps it current with the same steps."""
+    """ "20 s ago", "in 4 min". static/remit/js/times.js keeps it current with the same steps."""
     seconds = round((moment - now).total_seconds())
     size = abs(seconds)
     if size < 5:
@@ -92,7 +92,7 @@ def relative_text(moment: datetime, *, now: datetime) -> str:
 
 
 def absolute_text(moment: datetime, zone: ZoneInfo) -> str:
-    """"Monday 23 November 2026, 09:41:07 Europe/Berlin"."""
+    """ "Monday 23 November 2026, 09:41:07 Europe/Berlin"."""
     local = moment.astimezone(zone)
     return f"{local:%A} {local.day} {local:%B %Y, %H:%M:%S} {zone.key}"
 

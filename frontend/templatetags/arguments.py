@@ -90,6 +90,6 @@ def _kind_and_text(value: Any) -> tuple[str, str]:
 
 
 def _with_parents(path: str) -> list[str]:
-    """"lines[0].amount" → itself, "lines[0]", "lines"."""
+    """ "lines[0].amount" → itself, "lines[0]", "lines"."""
     cuts = [index for index, character in enumerate(path) if character in ".["]
     return [path, *(path[:cut] for cut in reversed(cuts))]

@@ -42,7 +42,10 @@ def sparkline_svg(values: Sequence[Decimal], *, label: str) -> SafeString:
     """One line over a soft area, scaled from zero, so that a small change looks small."""
     top = max([*values, Decimal(0)]) or Decimal(1)
     step = Decimal(100) / max(len(values) - 1, 1)
-    points = [f"{index * step:.2f},{Decimal(27) - max(value, Decimal(0)) / top * 25:.2f}" for index, value in enumerate(values)]
+    points = [
+        f"{index * step:.2f},{Decimal(27) - max(value, Decimal(0)) / top * 25:.2f}"
+        for index, value in enumerate(values)
+    ]
     line = " ".join(points)
     return format_html(
         '<svg class="spark" viewBox="0 0 100 28" preserveAspectRatio="none" role="img" aria-label="{}">{}</svg>',
@@ -68,9 +71,7 @@ def _tick(share: Decimal, height: int) -> SafeString:
     return format_html('<line class="tick" x1="{}%" x2="{}%" y1="0" y2="{}"/>', x, x, height)
 
 
-def _words(
-    *, spent: Decimal, held: Decimal, limit: Decimal | None, forecast: Decimal | None, currency: str
-) -> str:
+def _words(*, spent: Decimal, held: Decimal, limit: Decimal | None, forecast: Decimal | None, currency: str) -> str:
     words = [f"spent {money_text(spent, currency)}"]
     if held:
         words.append(f"held {money_text(held, currency)}")

@@ -11,10 +11,11 @@ import unicodedata
 from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString, mark_safe
 
-# CSI (colours, cursor), OSC and other strings (titles, links) up to their terminator, and the two-character sequences.
+# CSI (colours, cursor), OSC and other strings (titles, links) up to their terminator
+# on the same line (an unfinished one must not swallow what follows), and the two-character sequences.
 _ANSI = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
-    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c|$)"
+    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c)"
     r"|\x1b[ -/]*[0-~]"
 )
 _HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})

@@ -31,7 +31,14 @@ TONES = frozenset({"allow", "deny", "ask", "wait", "neutral"})
 _TONE_ICONS = {"allow": "allow", "deny": "deny", "ask": "ask", "wait": "wait", "neutral": "neutral"}
 _LEVEL_TONES = {"success": "allow", "error": "deny", "warning": "ask"}
 _TOAST_ICONS = {"allow": "allow", "deny": "warning", "ask": "warning", "wait": "wait"}
-_SPOKEN_TONES = {"allow": "Yes:", "deny": "No:", "ask": "Needs a person:", "wait": "Waiting:", "off": "Open:", "neutral": "Open:"}
+_SPOKEN_TONES = {
+    "allow": "Yes:",
+    "deny": "No:",
+    "ask": "Needs a person:",
+    "wait": "Waiting:",
+    "off": "Open:",
+    "neutral": "Open:",
+}
 _SHORT_ID_HEAD, _SHORT_ID_TAIL = 4, 6
 
 
@@ -60,7 +67,11 @@ def status(state: Any, text: str = "", bare: bool = False, tone: str = "", glyph
     shown_glyph = glyph or str(getattr(state, "icon", "")) or _TONE_ICONS[shown_tone]
     label = text or getattr(state, "label", None) or str(state).replace("_", " ").capitalize()
     return format_html(
-        '<span class="status {}{}">{}{}</span>', shown_tone, " bare" if bare else "", icon(shown_glyph), mark_hidden(str(label))
+        '<span class="status {}{}">{}{}</span>',
+        shown_tone,
+        " bare" if bare else "",
+        icon(shown_glyph),
+        mark_hidden(str(label)),
     )
 
 
@@ -134,7 +145,9 @@ def when(context: Context, moment: datetime | None, empty: str = "–", clock: b
     absolute = amounts.absolute_text(moment, zone)
     iso = moment.astimezone(ZoneInfo("UTC")).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     if clock:
-        return format_html('<time datetime="{}" title="{}">{}</time>', iso, absolute, f"{moment.astimezone(zone):%H:%M:%S}")
+        return format_html(
+            '<time datetime="{}" title="{}">{}</time>', iso, absolute, f"{moment.astimezone(zone):%H:%M:%S}"
+        )
     relative = amounts.relative_text(moment, now=timezone.now())
     return format_html('<time datetime="{}" title="{}" data-relative>{}</time>', iso, absolute, relative)
 
@@ -158,9 +171,16 @@ def short_id(identifier: object, label: str = "Copy the id") -> SafeString:
     full = str(identifier)
     prefix, colon, rest = full.rpartition(":")
     plain = rest.replace("-", "")
-    shown = plain if len(plain) <= _SHORT_ID_HEAD + _SHORT_ID_TAIL + 1 else f"{plain[:_SHORT_ID_HEAD]}…{plain[-_SHORT_ID_TAIL:]}"
+    shown = (
+        plain
+        if len(plain) <= _SHORT_ID_HEAD + _SHORT_ID_TAIL + 1
+        else f"{plain[:_SHORT_ID_HEAD]}…{plain[-_SHORT_ID_TAIL:]}"
+    )
     return format_html(
-        '<span class="short-id"><span title="{}">{}</span>{}</span>', full, mark_hidden(prefix + colon + shown), copy(full, label)
+        '<span class="short-id"><span title="{}">{}</span>{}</span>',
+        full,
+        mark_hidden(prefix + colon + shown),
+        copy(full, label),
     )
 
 

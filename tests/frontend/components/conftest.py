@@ -28,7 +28,10 @@ TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 @pytest.fixture(autouse=True)
 def _plain_static_names(settings: Any) -> None:
-    settings.STORAGES = {**settings.STORAGES, "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}}
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+    }
 
 
 @pytest.fixture
@@ -49,7 +52,9 @@ def finn() -> Principal:
 def a_request(finn: Principal) -> Callable[..., HttpRequest]:
     """A GET by Finn; `principal=None` for nobody."""
 
-    def make(path: str = "/", *, principal: Principal | None = finn, cookies: dict[str, str] | None = None, **headers: str) -> HttpRequest:
+    def make(
+        path: str = "/", *, principal: Principal | None = finn, cookies: dict[str, str] | None = None, **headers: str
+    ) -> HttpRequest:
         request = RequestFactory(headers=headers).get(path)
         request.COOKIES.update(cookies or {})
         request.user = AnonymousUser()

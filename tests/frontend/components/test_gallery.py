@@ -29,7 +29,9 @@ HOSTILE = "\u202eexe.txt \x1b[31mred\x1b[0m <script>alert(1)</script> zero\u200b
 
 
 class MissionForm(forms.Form):
-    goal = forms.CharField(help_text="One sentence a colleague would understand. Approvers see it beside every question.")
+    goal = forms.CharField(
+        help_text="One sentence a colleague would understand. Approvers see it beside every question."
+    )
     budget = forms.DecimalField(label="Budget, USD")
     why = forms.CharField(widget=forms.Textarea, required=False, label="Notes for approvers")
     approver = forms.ChoiceField(choices=[("", "Anyone who may"), ("dana", "Dana")])
@@ -102,6 +104,8 @@ def test_every_component_is_accessible_and_fits(
         page.screenshot(path=Path(folder, f"{theme}-{width}.png"), full_page=True)
     assert complaints == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]})
+    found = Axe().run(
+        page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
+    )
     assert found.violations_count == 0, found.generate_report()
     page.close()

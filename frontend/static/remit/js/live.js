@@ -79,6 +79,7 @@ function onMessage(data) {
   } catch {
     return; // not ours; the poll finds what it may have meant
   }
+  if (hint === null || typeof hint !== "object") return;
   if (Array.isArray(hint.refused)) {
     // Access ended: let the part say so itself.
     hint.refused.forEach((topic) => refused.add(topic));
