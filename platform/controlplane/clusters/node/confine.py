@@ -1,8 +1,8 @@
 """Process isolation where bubblewrap is missing: own namespaces, a root of listed paths, Landlock, system call filter.
 
 Run by path as a bare interpreter with a JSON plan on a file descriptor; imports the standard library only. The parent
-waits and mirrors the exit. The child is the first of its process namespace: it builds the root, gives up every right and
-becomes the command.
+waits and mirrors the exit. The child is the first of its process namespace: it builds the root, gives up every right
+and becomes the command.
 """
 
 from __future__ import annotations

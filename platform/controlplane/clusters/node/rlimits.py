@@ -42,7 +42,7 @@ def resize(pid_namespace: int, wanted: Resources, held: Resources) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             _set_all(pid_namespace, held)
-        raise ResizeRefused("Only root can raise limits of a running process without control groups.") from error
+        raise ResizeRefused("Raising limits of a running process needs control groups or CAP_SYS_RESOURCE.") from error
 
 
 def processes_in(pid_namespace: int) -> set[int]:

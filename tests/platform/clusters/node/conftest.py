@@ -161,12 +161,15 @@ def processes_with(marker):
 
 @pytest.fixture
 def survivors():
-    """Count processes with a marker in their environment, waiting for the dying to be gone."""
+    """Processes with a marker in their environment; waits for the dying to be gone, or for enough to have come."""
 
-    def count(marker, *, expected=0, seconds=5.0):
+    def find(marker, *, at_least=0, seconds=5.0):
         deadline = time.monotonic() + seconds
-        while len(found := processes_with(marker)) != expected and time.monotonic() < deadline:
+        while True:
+            found = processes_with(marker)
+            enough = len(found) >= at_least if at_least else not found
+            if enough or time.monotonic() >= deadline:
+                return found
             time.sleep(0.02)
-        return found
 
-    return count
+    return find
