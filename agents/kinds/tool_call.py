@@ -17,6 +17,7 @@ from django.db import connection
 
 from agents.choices import ENDED_MISSION_STATES, MissionState, RunState, ToolState
 from agents.grants import Grant, argument_facts, compile_grants, parse_grants
+from agents.models import McpTool, Mission
 from budgets import prices
 from controlplane.common.canonical import canonical_bytes
 from controlplane.common.clock import now
@@ -106,7 +107,8 @@ class ToolCall:
             "kind": self.code,
             "agent": str(snapshot.agent_id),
             "mission": f"{snapshot.mission_id}@{snapshot.mission_version}",
-            "tool": f"{proposal.tool}@{snapshot.definition_sha256 or 'unknown'}",
+            "tool": proposal.tool,
+            "definition": snapshot.definition_sha256 or "unknown",
             "arguments": dict(proposal.arguments),
         }
         return Prepared(
@@ -118,16 +120,7 @@ class ToolCall:
                 "attrs": {"team": snapshot.team, "runtime": snapshot.runtime},
                 "parents": [],
             },
-            resource_entity={
-                "uid": {"type": "Tool", "id": proposal.tool},
-                "attrs": {
-                    "server": snapshot.server or "",
-                    "read_only": bool(snapshot.read_only),
-                    "reversible": bool(snapshot.reversible),
-                    "approved": snapshot.tool_state == ToolState.ACTIVE,
-                },
-                "parents": [],
-            },
+            resource_entity=_tool_entity(proposal.tool, snapshot),
             context={
                 "args": argument_facts(tool=proposal.tool, arguments=proposal.arguments, grants=mine),
                 "calls": snapshot.calls,
@@ -153,6 +146,29 @@ class ToolCall:
         """Nothing to do here: the agent's own next call, or its poll, carries the action out."""
 
 
+def prepare_preview(
+    *, team_id: uuid.UUID, team: str, tool: str, arguments: Mapping[str, Any], grants: Sequence[Grant], definition: McpTool | None
+) -> Prepared:
+    """The same facts for a call of a mission that does not exist yet, for trying a remit before it starts."""
+    mine = [grant for grant in grants if grant.tool == tool]
+    snapshot = _imagined(team, definition)
+    return Prepared(
+        team_id=team_id,
+        title=tool,
+        envelope={},
+        principal_entity={"uid": {"type": "Agent", "id": "preview"}, "attrs": {"team": team, "runtime": "managed"}, "parents": []},
+        resource_entity=_tool_entity(tool, snapshot),
+        context={
+            "args": argument_facts(tool=tool, arguments=arguments, grants=mine),
+            "calls": 0,
+            "importance": "normal",
+            "mission_active": True,
+        },
+        grants=compile_grants(version_id=uuid.UUID(int=0), grants=grants),
+        denial=_denial(Proposal(kind="tool.call", tool=tool, arguments=arguments), snapshot, mine),
+    )
+
+
 def _read(proposer: Principal, mission_id: uuid.UUID, tool: str) -> Snapshot:
     since = _uuid7_floor(now() - RATE_WINDOW)
     with connection.cursor() as cursor:
@@ -170,6 +186,33 @@ def _read(proposer: Principal, mission_id: uuid.UUID, tool: str) -> Snapshot:
     if row is None:
         raise RemitError("mission.not_found", "This token's mission does not exist any more.", 404)
     return Snapshot(*row)
+
+
+def _tool_entity(tool: str, snapshot: Snapshot) -> dict[str, Any]:
+    return {
+        "uid": {"type": "Tool", "id": tool},
+        "attrs": {
+            "server": snapshot.server or "",
+            "read_only": bool(snapshot.read_only),
+            "reversible": bool(snapshot.reversible),
+            "approved": snapshot.tool_state == ToolState.ACTIVE,
+        },
+        "parents": [],
+    }
+
+
+def _imagined(team: str, tool: McpTool | None) -> Snapshot:
+    """A mission that is active and has done nothing yet."""
+    nobody = uuid.UUID(int=0)
+    return Snapshot(
+        mission_id=nobody, team_id=nobody, mission_state=MissionState.ACTIVE, state_reason="", owner_id=nobody, account_id=None,
+        mission_version=1, agent_id=nobody, title="", version_id=nobody, grants="", importance="normal", deadline=now(),
+        currency="", agent_name="", runtime="managed", agent_state="active", team=team, run_state=None,
+        tool=tool.qualified_name if tool else None, definition_sha256=tool.definition_sha256 if tool else None, definition=None,
+        tool_state=tool.state if tool else None, read_only=tool.read_only if tool else None,
+        reversible=tool.reversible if tool else None, effects=None, server=tool.server.slug if tool else None,
+        server_state=None, recent=0, calls=0,
+    )  # fmt: skip
 
 
 def _guards(snapshot: Snapshot, proposal: Proposal) -> list[Finding]:
@@ -294,8 +337,6 @@ def _no_remote_references(uri: str) -> Any:
 
 
 def _only_mission(proposer: Principal) -> uuid.UUID:
-    from agents.models import Mission
-
     live = Mission.objects.filter(
         agent_id=proposer.agent_id, organisation_id=proposer.organisation_id, state=MissionState.ACTIVE
     ).values_list("pk", flat=True)[:2]
