@@ -1,4 +1,7 @@
-"""What the frame around every page shows: navigation, what waits for the viewer, warnings, preferences. Read lazily, two queries at most."""
+"""What the frame around every page shows: navigation, what waits for the viewer, warnings, preferences.
+
+Read lazily, at most two queries a page.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ THEMES = frozenset({"light", "dark"})
 
 @dataclass(frozen=True)
 class NavItem:
-    """One line of the rail. `also` are path prefixes of pages that belong to it, `later` is left out of the phone's bar."""
+    """One line of the rail. `also`: paths that belong to it too; `later`: not in the bar of a phone."""
 
     label: str
     path: str

@@ -1,4 +1,4 @@
-"""Turns an error a view raises into a page, a fragment for htmx, or problem details: code, sentence, remedies, never a trace."""
+"""Turns an error a view raises into a page, a toast for htmx, or problem details: code, sentence, remedies."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ErrorPagesMiddleware:
         return self.get_response(request)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponseBase | None:
-        """An answer for the errors that have a name; None leaves the others to Django, which logs them and answers 500."""
+        """An answer for errors that have a name; None leaves others to Django, which logs them and answers 500."""
         error = _named(exception)
         return None if error is None else error_response(request, error)
 

@@ -1,4 +1,4 @@
-"""Numbers as people read them: money, counts, sizes, spans of time. Plain functions; the tags that use them are in `remit`."""
+"""Numbers as people read them: money, counts, sizes, spans of time. The tags that use these are in `remit`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BYTE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def money_text(amount: Decimal, currency: str) -> str:
-    """ "$0.42", "240.00 EUR"; under one cent four decimals, under a hundredth of that four digits: never a false zero."""
+    """ "$0.42", "240.00 EUR"; under one cent four decimals or four digits: never a false zero."""
     size = abs(amount)
     with localcontext() as context:
         context.prec = 60
@@ -40,10 +40,8 @@ def exact_money_text(amount: Decimal, currency: str) -> str:
 def number_text(value: int | float | Decimal) -> str:
     """Thousands apart; whole numbers without decimals, others with at most two."""
     exact = Decimal(str(value))
-    if exact == exact.to_integral_value():
-        text = f"{int(exact):,d}"
-    else:
-        text = f"{exact:,.2f}".rstrip("0").rstrip(".")
+    whole = exact == exact.to_integral_value()
+    text = f"{int(exact):,d}" if whole else f"{exact:,.2f}".rstrip("0").rstrip(".")
     return text.replace("-", MINUS)
 
 

@@ -18,7 +18,7 @@ LONG_TEXT = 600
 
 @dataclass(frozen=True)
 class ArgumentRow:
-    """One leaf. `path` as people write it ("lines[0].amount"), `kind` the JSON type, `rest` what a long text continues with."""
+    """One leaf: `path` as people write it ("lines[0].amount"), `kind` the JSON type, `rest` how a long text goes on."""
 
     path: SafeString
     key: str
@@ -38,7 +38,7 @@ class ArgumentTable:
 
 
 def argument_table(arguments: object, *, highlight: frozenset[str], allows: Mapping[str, str]) -> ArgumentTable:
-    """At most MOST_ROWS leaves in the order given; `highlight` and `allows` name paths, a parent counts for its leaves."""
+    """At most MOST_ROWS leaves, in their order; `highlight` and `allows` name paths, a parent counts for its leaves."""
     leaves = list(_leaves(arguments, ""))
     rows = tuple(_row(path, value, highlight=highlight, allows=allows) for path, value in leaves[:MOST_ROWS])
     return ArgumentTable(rows=rows, left_out=max(0, len(leaves) - MOST_ROWS), has_limits=bool(allows))

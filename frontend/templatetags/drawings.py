@@ -16,7 +16,7 @@ _NEARLY_USED = Decimal("0.9")
 def gauge_svg(
     *, spent: Decimal, held: Decimal, limit: Decimal | None, forecast: Decimal | None, currency: str, height: int
 ) -> SafeString:
-    """Spent is solid, held hatched, the forecast a tick, the limit the frame. Without a limit there is nothing to fill."""
+    """Spent is solid, held hatched, the forecast a tick, the limit the frame. Without a limit nothing is filled."""
     words = _words(spent=spent, held=held, limit=limit, forecast=forecast, currency=currency)
     used, waiting, tick = _share(spent, limit), _share(held, limit), _share(forecast, limit) if forecast else None
     end = min(used, Decimal(100))

@@ -19,7 +19,7 @@ _ANSI = re.compile(
     r"|\x1b[ -/]*[0-~]"
 )
 _HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-# Letters and marks by category that are drawn as nothing: Hangul fillers, the grapheme joiner, Khmer inherent vowels, Braille blank.
+# Letters and marks by category, yet drawn as nothing: Hangul fillers, grapheme joiner, Khmer vowels, Braille blank.
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 _VISIBLE_CONTROLS = frozenset("\n\t")
 _MOST_COMBINING_MARKS = 4

@@ -44,7 +44,7 @@ _SHORT_ID_HEAD, _SHORT_ID_TAIL = 4, 6
 
 @register.simple_tag
 def icon(name: str, label: str = "", css: str = "") -> SafeString:
-    """`{% icon "stop" %}`: a symbol of static/remit/icons.svg. Without a label it is decoration and hidden from readers."""
+    """`{% icon "stop" %}`: a symbol of static/remit/icons.svg. Without a label it is decoration."""
     spoken = format_html('role="img" aria-label="{}"', label) if label else mark_safe('aria-hidden="true"')
     return format_html(
         '<svg class="icon{}" width="16" height="16" {}><use href="{}#i-{}"/></svg>',
@@ -56,8 +56,8 @@ def icon(name: str, label: str = "", css: str = "") -> SafeString:
 
 
 @register.simple_tag
-def status(state: Any, text: str = "", bare: bool = False, tone: str = "", glyph: str = "") -> SafeString:  # noqa: FBT001, FBT002
-    """`{% status mission.state text="Running, 1 waiting" %}`: badge of an enum member with `.tone`, `.icon` and `.label`.
+def status(state: Any, text: str = "", bare: bool = False, tone: str = "", glyph: str = "") -> SafeString:
+    """`{% status mission.state text="Running, 1 waiting" %}`: badge of an enum member (tone, icon, label).
 
     A plain text becomes a neutral badge; `tone` and `glyph` override what the member says.
     """
@@ -76,9 +76,11 @@ def status(state: Any, text: str = "", bare: bool = False, tone: str = "", glyph
 
 
 @register.simple_tag
-def status_of(row: models.Model, field: str, text: str = "", bare: bool = False) -> SafeString:  # noqa: FBT001, FBT002
-    """`{% status_of mission "state" %}`: the badge of a model field, whose value is plain text once it comes from the database."""
-    return status(_member(row._meta.get_field(field).choices, getattr(row, field)), text=text, bare=bare)
+def status_of(row: models.Model, field: str, text: str = "", bare: bool = False) -> SafeString:
+    """`{% status_of mission "state" %}`: the badge of a model field, plain text once it was read from the database."""
+    return status(
+        _member(getattr(row._meta.get_field(field), "choices", ()), getattr(row, field)), text=text, bare=bare
+    )
 
 
 @register.simple_tag
@@ -135,8 +137,8 @@ def duration(value: timedelta | int | float | Decimal | None) -> str:
 
 
 @register.simple_tag(takes_context=True)
-def when(context: Context, moment: datetime | None, empty: str = "–", clock: bool = False) -> SafeString:  # noqa: FBT001, FBT002
-    """`{% when action.created_at %}`: "4 min ago", the viewer's date and time in the title. `clock=True` shows 09:41:02."""
+def when(context: Context, moment: datetime | None, empty: str = "–", clock: bool = False) -> SafeString:
+    """`{% when action.created_at %}`: "4 min ago", the viewer's own time in the title. `clock=True` shows 09:41:02."""
     if moment is None:
         return format_html('<span class="muted">{}</span>', empty)
     if timezone.is_naive(moment):
@@ -194,7 +196,7 @@ def visible_text(value: object) -> SafeString:
 def json_table(
     arguments: object, highlight: Iterable[str] = (), allows: Mapping[str, str] | None = None, label: str = "Arguments"
 ) -> dict[str, ArgumentTable | str]:
-    """`{% json_table action.arguments highlight=over allows=limits %}`: one row a leaf; nothing stripped, nothing hidden.
+    """`{% json_table action.arguments highlight=over allows=limits %}`: a row a leaf, nothing stripped or hidden.
 
     `highlight` names paths ("amount", "lines[0].amount"), `allows` says per path what the mission allows.
     """
@@ -203,7 +205,7 @@ def json_table(
 
 
 @register.inclusion_tag("components/sort_header.html", takes_context=True)
-def sort_header(context: Context, key: str, label: str, numeric: bool = False) -> dict[str, object]:  # noqa: FBT001, FBT002
+def sort_header(context: Context, key: str, label: str, numeric: bool = False) -> dict[str, object]:
     """`{% sort_header "spent" "Spent" numeric=True %}`: a <th> that sorts by `?sort=spent`, then `?sort=-spent`."""
     parameters = _parameters(context)
     chosen = parameters.get("sort", "")

@@ -1,4 +1,4 @@
-"""Real templates rendered for a signed-in person, and the same pages in Chromium behind the real Content-Security-Policy."""
+"""Real templates rendered for a signed-in person, and served to Chromium behind the real Content-Security-Policy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What the scripts do, in Chromium behind the real Content-Security-Policy: live parts, keys, theme, palette, toasts."""
+"""What the scripts do, in Chromium behind the real policy: live parts, keys, theme, palette, toasts."""
+
+# ruff: noqa: E501 lines of HTML
 
 from __future__ import annotations
 

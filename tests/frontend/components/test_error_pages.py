@@ -1,4 +1,4 @@
-"""An error reaches a person as a sentence with remedies, htmx as a toast, a program as problem details; never as a trace."""
+"""An error is a sentence with remedies for people, a toast for htmx, problem details for programs; never a trace."""
 
 from __future__ import annotations
 

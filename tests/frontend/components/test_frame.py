@@ -1,4 +1,4 @@
-"""The frame shows a person what they may open, what waits for them and what is wrong, cheaply, and right without script."""
+"""The frame shows a person what they may open, what waits for them and what is wrong; cheaply."""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""Every component on one page: rendered for real, in Chromium, in both themes and three widths, with axe and the real CSP.
+"""Every component on one page: rendered for real, in Chromium, both themes, three widths, with axe and the real CSP.
 
 REMIT_GALLERY=folder keeps the page and its screenshots for a person to look at.
 """
+
+# ruff: noqa: E501 a table of samples
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """What agents, tools and customers wrote can neither act in the page nor hide in it."""
 
+# ruff: noqa: E501 lines of template source
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -1,5 +1,7 @@
 """Icons exist, badges agree with the enums, headers sort, pagers keep filters, states say what next."""
 
+# ruff: noqa: E501 lines of template source
+
 from __future__ import annotations
 
 import re
