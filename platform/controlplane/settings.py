@@ -88,6 +88,8 @@ def _database(url: str) -> dict[str, Any]:
     return {
         "ENGINE": "django.db.backends.postgresql",
         "CONN_MAX_AGE": 0,
+        # The pool asks each connection before lending it: a restarted database costs no caller an error.
+        "CONN_HEALTH_CHECKS": True,
         "OPTIONS": options,
         **{known[key]: str(value) for key, value in parts.items() if key in known},
     }
