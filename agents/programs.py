@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-
-from django.conf import settings
 
 from agents.models import AgentVersion, Mission, Run
 from agents.samples.terms import PROGRAMS
 from agents.servers.environments import environment
+from controlplane.clusters.runtime_mounts import python_runtime_mounts
 from controlplane.clusters.services import Launch
 from controlplane.clusters.types import Mount
 
@@ -31,15 +29,9 @@ def launch(*, version: AgentVersion, mission: Mission, run: Run, secrets: Mappin
     if not version.program:
         return Launch(command=version.command, env=env, mounts=[], secrets=secrets)
     python = environment("agent")
-    mounts = [Mount(str(folder), str(folder)) for folder in python.read_only]
     return Launch(
         command=[*python.command(), _SAMPLES, version.program],
         env=env,
-        mounts=[*mounts, Mount(str(PROGRAMS), _SAMPLES)],
+        mounts=[*python_runtime_mounts(python.path), Mount(str(PROGRAMS), _SAMPLES)],
         secrets=secrets,
     )
-
-
-def workspace_of(mission: Mission) -> Path:
-    """Files of one mission that its servers work on (a book, a repository). Never visible to the agent itself."""
-    return settings.CONFIG.state_dir / "missions" / str(mission.pk)

@@ -29,6 +29,10 @@ class MissionRow:
     last_action: Action | None
     waiting: int
 
+    @property
+    def waiting_text(self) -> str:
+        return f"{self.waiting} waiting"
+
 
 @dataclass(frozen=True)
 class Filters:

@@ -22,7 +22,9 @@ class PersonRequest(HttpRequest):
     principal: Principal
 
 
-def page(view: Callable[Concatenate[PersonRequest, P], HttpResponse]) -> Callable[Concatenate[HttpRequest, P], HttpResponse]:
+def page(
+    view: Callable[Concatenate[PersonRequest, P], HttpResponse],
+) -> Callable[Concatenate[HttpRequest, P], HttpResponse]:
     """Only for signed-in people with a membership. Others are sent to sign in, or told that nobody has invited them yet."""
 
     @functools.wraps(view)

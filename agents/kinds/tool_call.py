@@ -147,7 +147,13 @@ class ToolCall:
 
 
 def prepare_preview(
-    *, team_id: uuid.UUID, team: str, tool: str, arguments: Mapping[str, Any], grants: Sequence[Grant], definition: McpTool | None
+    *,
+    team_id: uuid.UUID,
+    team: str,
+    tool: str,
+    arguments: Mapping[str, Any],
+    grants: Sequence[Grant],
+    definition: McpTool | None,
 ) -> Prepared:
     """The same facts for a call of a mission that does not exist yet, for trying a remit before it starts."""
     mine = [grant for grant in grants if grant.tool == tool]
@@ -156,7 +162,11 @@ def prepare_preview(
         team_id=team_id,
         title=tool,
         envelope={},
-        principal_entity={"uid": {"type": "Agent", "id": "preview"}, "attrs": {"team": team, "runtime": "managed"}, "parents": []},
+        principal_entity={
+            "uid": {"type": "Agent", "id": "preview"},
+            "attrs": {"team": team, "runtime": "managed"},
+            "parents": [],
+        },
         resource_entity=_tool_entity(tool, snapshot),
         context={
             "args": argument_facts(tool=tool, arguments=arguments, grants=mine),

@@ -1,0 +1,132 @@
+"""The shipped templates, and starting a mission from one."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from datetime import timedelta
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+
+from django.conf import settings
+
+from agents.catalogue.bring_your_own import BRING_YOUR_OWN
+from agents.catalogue.caretaker import CARETAKER
+from agents.catalogue.receivables import RECEIVABLES
+from agents.catalogue.types import Template
+from agents.choices import AgentState, Importance
+from agents.models import Agent, McpServer, Mission
+from agents.services import Remit, draft_mission, register_agent
+from controlplane.common.clock import now
+from controlplane.common.errors import FieldError, conflict, invalid
+from controlplane.tenancy.types import Permission, Principal
+
+TEMPLATES: Mapping[str, Template] = {item.code: item for item in (RECEIVABLES, CARETAKER, BRING_YOUR_OWN)}
+
+
+def template(code: str) -> Template:
+    """Raises 422 `template.unknown`."""
+    if code not in TEMPLATES:
+        raise invalid(
+            "template.unknown", "There is no such template.", FieldError("/template", f"one of: {', '.join(TEMPLATES)}")
+        )
+    return TEMPLATES[code]
+
+
+def start_from_template(*, actor: Principal, team_id: uuid.UUID, code: str, values: Mapping[str, str]) -> Mission:
+    """A drafted mission with its agent and files, ready to be submitted. Raises 422 naming every bad field, and 409
+    `template.servers_missing` when the organisation has not registered a server that it needs."""
+    chosen = template(code)
+    remit, title, agent_name = _read_values(chosen, values)
+    missing = missing_servers(actor, chosen)
+    if missing:
+        raise conflict(
+            "template.servers_missing",
+            f"This template needs servers that are not registered here: {', '.join(missing)}.",
+            "Register them on the Servers page, or ask someone who may.",
+        )
+    agent = _agent(actor, team_id, chosen, agent_name)
+    mission = draft_mission(
+        actor=actor,
+        agent_id=agent.pk,
+        title=title,
+        remit=remit,
+        template=chosen.code,
+        settings={"values": dict(values), "variables": dict(chosen.variables)},
+    )
+    if chosen.files is not None:
+        chosen.files(folder_of(mission.pk))
+    return mission
+
+
+def folder_of(mission_id: uuid.UUID) -> Path:
+    """The mission's own files, which its servers work on. Agents never see it: they only reach it through governed calls."""
+    return Path(settings.CONFIG.state_dir) / "missions" / str(mission_id)
+
+
+def missing_servers(actor: Principal, chosen: Template) -> list[str]:
+    known = set(McpServer.objects.filter(organisation_id=actor.organisation_id).values_list("slug", flat=True))
+    return [need.name for need in chosen.servers if need.slug not in known]
+
+
+def remit_of(chosen: Template, values: Mapping[str, str]) -> Remit:
+    """The remit these values would give, for the preview beside the form. Raises 422."""
+    return _read_values(chosen, values)[0]
+
+
+def _read_values(chosen: Template, values: Mapping[str, str]) -> tuple[Remit, str, str]:
+    errors: list[FieldError] = []
+    given = {field.name: (values.get(field.name) or field.default).strip() for field in chosen.fields}
+    unknown = set(values) - set(given)
+    if unknown:
+        errors.append(FieldError("/values", f"unknown: {', '.join(sorted(unknown))[:120]}"))
+    title = given.get("title", chosen.name)
+    agent_name = given.get("agent", chosen.agent_name)
+    if not 1 <= len(title) <= 160:
+        errors.append(FieldError("/title", "1 to 160 characters"))
+    if not 1 <= len(agent_name) <= 120:
+        errors.append(FieldError("/agent", "1 to 120 characters"))
+    try:
+        budget = Decimal(given.get("budget", str(chosen.budget)).replace(",", "."))
+        if not budget.is_finite() or not 0 < budget <= 1_000_000 or budget != round(budget, 6):
+            raise InvalidOperation
+    except InvalidOperation:
+        budget = chosen.budget
+        errors.append(FieldError("/budget", "an amount above 0 and up to 1,000,000, such as 5.00"))
+    hours = given.get("hours", "8")
+    if not hours.isascii() or not hours.isdigit() or not 1 <= int(hours) <= 24 * 90:
+        errors.append(FieldError("/hours", "a whole number of hours, 1 to 2,160"))
+        hours = "8"
+    importance = given.get("importance", Importance.NORMAL)
+    if importance not in Importance.values:
+        errors.append(FieldError("/importance", f"one of: {', '.join(Importance.values)}"))
+        importance = Importance.NORMAL
+    if errors:
+        raise invalid("template.values", "Some fields can't be used as they are.", *errors)
+    remit = Remit(
+        goal=chosen.goal,
+        criteria=list(chosen.criteria),
+        grants=list(chosen.grants),
+        budget_money=budget,
+        budget_tokens=chosen.tokens,
+        budget_steps=chosen.steps,
+        deadline=now() + timedelta(hours=int(hours)),
+        importance=Importance(importance),
+    )
+    return remit, title, agent_name
+
+
+def _agent(actor: Principal, team_id: uuid.UUID, chosen: Template, name: str) -> Agent:
+    """The team's agent of that name and runtime, registered on first use."""
+    rows = Agent.objects.restrict(actor, Permission.MISSION_WRITE)
+    found = rows.filter(team_id=team_id, name=name, runtime=chosen.runtime, state=AgentState.ACTIVE).first()
+    return found or register_agent(
+        actor=actor,
+        team_id=team_id,
+        name=name,
+        runtime=chosen.runtime,
+        description=chosen.sentence,
+        capabilities=chosen.capabilities,
+        program=chosen.program,
+        wall_clock_seconds=chosen.wall_clock_seconds,
+    )

@@ -1,0 +1,229 @@
+"""A mission's story on one axis: attempts, actions, waits for people and money, like neighbours grouped, gaps folded."""
+
+from __future__ import annotations
+
+import enum
+import json
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from django.db.models import Count, Prefetch, Q, QuerySet, Sum
+
+from agents.choices import ENDED_RUN_STATES, RunState
+from agents.models import Mission, Run
+from controlplane.tenancy.types import Permission, Principal
+from governance.choices import ActionState, EscalationState
+from governance.models import Action, Escalation
+
+LENGTH = 200  # actions on one page of the timeline
+GAP = timedelta(minutes=2)
+GROUP_FROM = 3  # this many alike in a row become one line
+_SHOWN_ARGUMENT = 60
+
+
+class ItemKind(enum.StrEnum):
+    RUN = "run"
+    ACTION = "action"
+    GROUP = "group"
+    WAIT = "wait"
+    GAP = "gap"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One line. `total` is what the mission had spent by then; `members` are the other actions of a group."""
+
+    kind: ItemKind
+    at: datetime
+    tone: str
+    icon: str
+    title: str
+    detail: str = ""
+    sub: str = ""
+    action: Action | None = None
+    escalation: Escalation | None = None
+    money: Decimal | None = None
+    total: Decimal | None = None
+    held: bool = False
+    seconds: float = 0
+    members: Sequence[Item] = field(default=())
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Oldest first. `older` is the id to page back from, None at the beginning."""
+
+    items: Sequence[Item]
+    older: uuid.UUID | None
+    counts: dict[str, int]
+
+
+def timeline(principal: Principal, mission: Mission, *, verdict: str = "", before: uuid.UUID | None = None) -> Timeline:
+    """Five queries whatever the length. `mission.runs` must be prefetched. `verdict` shows only refused, waiting or allowed ones."""
+    actions = Action.objects.restrict(principal, Permission.ACTION_VIEW).filter(mission_id=mission.pk, kind="tool.call")
+    chosen = {"refused": {"verdict": "deny"}, "asked": {"verdict": "escalate"}, "allowed": {"verdict": "allow"}}.get(
+        verdict
+    )
+    shown = actions.filter(**chosen) if chosen else actions
+    if before is not None:
+        shown = shown.filter(pk__lt=before)
+    newest = list(
+        shown.order_by("-pk").prefetch_related(
+            Prefetch("escalations", Escalation.objects.prefetch_related("votes__user").order_by("pk"))
+        )[: LENGTH + 1]
+    )
+    page = newest[:LENGTH][::-1]
+    base = actions.filter(pk__lt=page[0].pk).aggregate(total=Sum("cost"))["total"] if page else None
+    older = page[0].pk if len(newest) > LENGTH else None
+    events = [*_of_actions(page, base or Decimal(0))]
+    if not chosen:
+        start = page[0].created_at if older else None
+        events += [item for item in _of_runs(mission.runs.all()) if start is None or item.at >= start]
+    events.sort(key=lambda item: item.at)
+    return Timeline(_with_gaps(_grouped(events)), older, _counts(actions))
+
+
+def _counts(actions: QuerySet[Action]) -> dict[str, int]:
+    result: dict[str, int] = actions.aggregate(
+        all=Count("pk"),
+        refused=Count("pk", filter=Q(verdict="deny")),
+        asked=Count("pk", filter=Q(verdict="escalate")),
+        waiting=Count("pk", filter=Q(state=ActionState.WAITING)),
+    )
+    return result
+
+
+def _of_runs(runs: Iterable[Run]) -> Iterable[Item]:
+    for run in runs:
+        sandbox = run.sandbox
+        where = f"{sandbox.isolation}, {_size(sandbox.desired_resources)}" if sandbox and sandbox.isolation else ""
+        name = sandbox.name if sandbox else ""
+        yield Item(
+            ItemKind.RUN,
+            run.started_at or run.created_at,
+            "neutral",
+            "start",
+            f"Attempt {run.attempt} started",
+            name,
+            where,
+        )
+        if run.ended_at is not None and run.state in ENDED_RUN_STATES:
+            state = RunState(run.state)
+            yield Item(
+                ItemKind.RUN, run.ended_at, state.tone, state.icon, f"Attempt {run.attempt} ended", "", run.reason
+            )
+
+
+def _of_actions(actions: Iterable[Action], total: Decimal) -> Iterable[Item]:
+    for action in actions:
+        total += action.cost or 0
+        state = ActionState(action.state)
+        asked = action.verdict == "escalate"
+        tone, icon = (
+            ("ask", "ask")
+            if asked and state not in (ActionState.DENIED, ActionState.EXPIRED)
+            else (state.tone, state.icon)
+        )
+        yield Item(
+            ItemKind.ACTION,
+            action.created_at,
+            tone,
+            icon,
+            action.title,
+            arguments_in_short(action),
+            _said(action),
+            action=action,
+            money=action.cost if action.cost is not None else action.price,
+            total=total,
+            held=action.cost is None and state in (ActionState.WAITING, ActionState.PERMITTED, ActionState.EXECUTING),
+        )
+        for escalation in action.escalations.all():
+            yield _wait(action, escalation)
+
+
+def _wait(action: Action, escalation: Escalation) -> Item:
+    moment = escalation.opened_at + timedelta(microseconds=1)
+    if escalation.state == EscalationState.OPEN:
+        return Item(
+            ItemKind.WAIT, moment, "wait", "wait", "Waits for an approver", action=action, escalation=escalation
+        )
+    state = EscalationState(escalation.state)
+    names = ", ".join(vote.user.name for vote in escalation.votes.all())
+    title = f"{state.label} by {names}" if names else str(state.label)
+    waited = ((escalation.closed_at or moment) - escalation.opened_at).total_seconds()
+    return Item(
+        ItemKind.WAIT,
+        escalation.closed_at or moment,
+        state.tone,
+        state.icon,
+        title,
+        action.title,
+        escalation.reason,
+        action=action,
+        escalation=escalation,
+        seconds=waited,
+    )
+
+
+def _said(action: Action) -> str:
+    if action.state == ActionState.SUCCEEDED and action.outcome:
+        return str(action.outcome.get("summary", ""))[:200]
+    if action.state in (ActionState.FAILED, ActionState.UNKNOWN) and action.outcome:
+        return str(action.outcome.get("error") or action.outcome.get("summary") or "")[:200]
+    return action.message
+
+
+def arguments_in_short(action: Action) -> str:
+    """`INV-0131 240.00`: the values of a call, enough to recognise it by."""
+    shown = []
+    for value in action.arguments.values():
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        shown.append(text if len(text) <= _SHOWN_ARGUMENT else text[: _SHOWN_ARGUMENT - 1] + "…")
+    return "  ".join(shown)[:160]
+
+
+def _grouped(items: Sequence[Item]) -> list[Item]:
+    result: list[Item] = []
+    run: list[Item] = []
+    for item in [*items, None]:
+        alike = item is not None and item.kind is ItemKind.ACTION and item.tone == "allow" and not item.held
+        if alike and item is not None and (not run or run[-1].title == item.title):
+            run.append(item)
+            continue
+        result += _folded(run)
+        run = [item] if alike and item is not None else []
+        if item is not None and not alike:
+            result.append(item)
+    return result
+
+
+def _folded(run: list[Item]) -> list[Item]:
+    if len(run) < GROUP_FROM:
+        return run
+    first, last = run[0], run[-1]
+    spent = sum((item.money or Decimal(0) for item in run), Decimal(0))
+    return [
+        Item(
+            ItemKind.GROUP, first.at, first.tone, first.icon, first.title, first.detail, first.sub,
+            action=first.action, money=spent, total=last.total, members=run[1:],
+        )
+    ]  # fmt: skip
+
+
+def _with_gaps(items: Sequence[Item]) -> list[Item]:
+    result: list[Item] = []
+    for item in items:
+        if result:
+            end = result[-1].members[-1].at if result[-1].members else result[-1].at
+            if item.at - end > GAP:
+                result.append(Item(ItemKind.GAP, end, "neutral", "off", "", seconds=(item.at - end).total_seconds()))
+        result.append(item)
+    return result
+
+
+def _size(resources: dict[str, int]) -> str:
+    cores = Decimal(resources.get("cpu_millicores", 0)) / 1000
+    return f"no network, {cores.normalize():f} CPU, {resources.get('memory_bytes', 0) // 1024**2} MiB"

@@ -1,0 +1,220 @@
+"""Missions: the list, starting one, watching one, and what people do to one."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from django.conf import settings
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET, require_POST
+
+from agents import selectors, services
+from agents.choices import MissionState, Runtime
+from agents.grants import parse_grants
+from agents.timeline import timeline
+from budgets import selectors as budgets
+from controlplane.clusters.selectors import log_of
+from controlplane.common.cursors import page as cursor_page
+from controlplane.tenancy.types import Permission
+from frontend.connecting import connection_settings
+from frontend.exports import csv_response
+from frontend.pages import PersonRequest, id_of, page
+
+TABS = ("timeline", "remit", "budget", "output", "checklist", "runs")
+TOKEN_SESSION_KEY = "shown_once"
+
+
+@page
+@require_GET
+def listing(request: PersonRequest) -> HttpResponse:
+    """All missions the viewer may see; filters live in the address."""
+    filters = _filters(request)
+    rows = selectors.missions(request.principal, filters)
+    if request.GET.get("format") == "csv":
+        return csv_response("missions", _CSV_HEADER, _csv_rows(request, rows[:5000]))
+    found = cursor_page(rows, cursor=request.GET.get("cursor"))
+    context = {
+        "rows": selectors.mission_rows(request.principal, found.items),
+        "page": found,
+        "filters": filters,
+        "states": MissionState.choices,
+        "filtered": any((filters.states, filters.text, filters.owner_id, filters.agent_id)),
+        "may_start": request.principal.has_anywhere(Permission.MISSION_WRITE),
+    }
+    return render(request, "missions/list.html", context)
+
+
+@page
+@never_cache
+@require_GET
+def detail(request: PersonRequest, mission_id: uuid.UUID, tab: str = "timeline") -> HttpResponse:
+    mission = selectors.mission(request.principal, mission_id)
+    version = selectors.version_in_force(mission)
+    part = request.GET.get("part", "")
+    context: dict[str, Any] = {
+        "mission": mission,
+        "version": version,
+        "tab": tab,
+        "part": part,
+        "grants": parse_grants(version.grants),
+        "run": next(iter(mission.runs.all()), None),
+        "external": mission.agent.runtime == Runtime.EXTERNAL,
+        "may_operate": request.principal.has(Permission.MISSION_OPERATE, team_id=mission.team_id),
+        "balance": budgets.mission_spend(mission_ids=[mission.pk]).get(mission.pk),
+        "done": sum(item.state != "open" for item in mission.checklist.all()),
+        "token": request.session.pop(f"{TOKEN_SESSION_KEY}:{mission.pk}", "") if tab == "timeline" and not part else "",
+        "stop_url": reverse("mission-operate", args=[mission.pk, "stop"]),
+        "reject_url": reverse("mission-operate", args=[mission.pk, "reject"]),
+        **_OF_TAB.get(tab, _nothing)(request, mission),
+    }
+    if context["external"]:
+        context |= connection_settings(settings.CONFIG.public_url, context["token"])
+    template = f"missions/parts/{part}.html" if part in _PARTS else "missions/detail.html"
+    return render(request, template, context)
+
+
+def _timeline(request: HttpRequest, mission: Any) -> dict[str, Any]:
+    verdict = request.GET.get("verdict", "")
+    shown = timeline(request.principal, mission, verdict=verdict, before=id_of(request.GET.get("before")))  # type: ignore[attr-defined]
+    return {"timeline": shown, "verdict": verdict}
+
+
+def _remit(request: HttpRequest, mission: Any) -> dict[str, Any]:  # noqa: ARG001
+    return {"versions": [(version, parse_grants(version.grants)) for version in mission.versions.all()]}
+
+
+def _budget(request: HttpRequest, mission: Any) -> dict[str, Any]:
+    lines = budgets.lines(request.principal, mission_id=mission.pk, cursor=request.GET.get("cursor"))  # type: ignore[attr-defined]
+    return {"lines": lines}
+
+
+def _output(request: HttpRequest, mission: Any) -> dict[str, Any]:  # noqa: ARG001
+    runs = [run for run in mission.runs.all() if run.sandbox_id]
+    chosen = next((run for run in runs if str(run.attempt) == request.GET.get("attempt")), runs[0] if runs else None)
+    return {"output_runs": runs, "output_run": chosen, "log": log_of(chosen.sandbox) if chosen else None}
+
+
+def _nothing(request: HttpRequest, mission: Any) -> dict[str, Any]:  # noqa: ARG001
+    return {}
+
+
+_OF_TAB: dict[str, Callable[[HttpRequest, Any], dict[str, Any]]] = {
+    "timeline": _timeline,
+    "remit": _remit,
+    "budget": _budget,
+    "output": _output,
+}
+_PARTS = {"head", "timeline", "spend", "checklist", "waiting", "runs", "output", "connected", "checks"}
+
+
+@page
+@require_POST
+def operate(request: PersonRequest, mission_id: uuid.UUID, what: str) -> HttpResponse:
+    """Pause, resume, stop, start again, accept, reject: one service each, then back to the mission."""
+    reason = request.POST.get("reason", "")
+    actor = request.principal
+    match what:
+        case "submit":
+            judgement = services.submit_mission(actor=actor, mission_id=mission_id)
+            waits = judgement.state == "waiting"
+            messages.info(request, "It waits for a second person's sign-off." if waits else "Started.")
+        case "pause":
+            services.pause_mission(actor=actor, mission_id=mission_id, reason=reason)
+            messages.success(request, "Paused. Its calls are refused until somebody resumes it.")
+        case "resume":
+            services.resume_mission(actor=actor, mission_id=mission_id)
+            messages.success(request, "Resumed.")
+        case "stop":
+            services.stop_mission(actor=actor, mission_id=mission_id, reason=reason)
+            messages.success(request, "Stopped. Its permits and tokens are dead and its sandbox is being removed.")
+        case "restart":
+            services.restart_run(actor=actor, mission_id=mission_id)
+            messages.success(request, "Another attempt starts.")
+        case "accept":
+            services.accept_outcome(actor=actor, mission_id=mission_id)
+            messages.success(request, "Outcome accepted.")
+        case "reject":
+            services.reject_outcome(actor=actor, mission_id=mission_id, reason=reason)
+            messages.success(request, "Outcome rejected.")
+        case "token":
+            text = services.issue_run_token(actor=actor, mission_id=mission_id)
+            request.session[f"{TOKEN_SESSION_KEY}:{mission_id}"] = text
+    return redirect("mission", mission_id=mission_id)
+
+
+@page
+@require_POST
+def resize(request: PersonRequest, mission_id: uuid.UUID) -> HttpResponse:
+    """Another size for the running sandbox; the page shows when it has taken hold."""
+    from controlplane.clusters import services as clusters
+    from controlplane.clusters.types import MIB, Resources
+
+    mission = selectors.mission(request.principal, mission_id)
+    run = next((run for run in mission.runs.all() if run.sandbox_id), None)
+    if run is not None and run.sandbox is not None:
+        now = Resources(**run.sandbox.desired_resources)
+        wanted = Resources(
+            cpu_millicores=_whole(request.POST.get("cpu_millicores"), now.cpu_millicores),
+            memory_bytes=_whole(request.POST.get("memory_mib"), now.memory_bytes // MIB) * MIB,
+            pids=now.pids,
+            disk_bytes=now.disk_bytes,
+        )
+        clusters.resize_sandbox(actor=request.principal, sandbox_id=run.sandbox.pk, resources=wanted)
+        messages.success(request, "Asked for the new size.")
+    return redirect("mission-tab", mission_id=mission_id, tab="runs")
+
+
+def _whole(text: str | None, otherwise: int) -> int:
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 9 else otherwise
+
+
+_CSV_HEADER = (
+    "id",
+    "title",
+    "agent",
+    "owner",
+    "team",
+    "state",
+    "outcome",
+    "currency",
+    "spent",
+    "held",
+    "limit",
+    "created_at",
+)
+
+
+def _csv_rows(request: PersonRequest, rows: Any) -> Any:
+    for row in selectors.mission_rows(request.principal, list(rows)):
+        mission, balance = row.mission, row.balance
+        yield (
+            mission.pk,
+            mission.title,
+            mission.agent.name,
+            mission.owner.name,
+            mission.team.name,
+            mission.state,
+            mission.outcome,
+            balance.currency if balance else "",
+            balance.spent.money if balance else "",
+            balance.held.money if balance else "",
+            balance.limits.money if balance else "",
+            mission.created_at.isoformat(),
+        )
+
+
+def _filters(request: PersonRequest) -> selectors.Filters:
+    states = [state for state in request.GET.getlist("state") if state in MissionState.values]
+    mine = request.principal.user_id if request.GET.get("mine") else None
+    return selectors.Filters(
+        states=states,
+        agent_id=id_of(request.GET.get("agent")),
+        owner_id=mine,
+        text=request.GET.get("q", "").strip()[:100],
+    )

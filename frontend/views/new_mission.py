@@ -1,0 +1,92 @@
+"""Starting a mission from a template: at most four fields, the remit in plain words beside them, and a try at the gate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_http_methods, require_POST
+
+from agents import services
+from agents.catalogue import TEMPLATES, Template, start_from_template, template
+from agents.catalogue.trying import try_samples
+from controlplane.common.errors import RemitError
+from controlplane.tenancy.selectors import teams_with
+from controlplane.tenancy.types import Permission
+from frontend.pages import PersonRequest, id_of, page
+
+_WIDGET_ATTRIBUTES = {"money": {"inputmode": "decimal"}, "hours": {"inputmode": "numeric"}}
+
+
+@page
+@require_http_methods(["GET", "POST"])
+def new(request: PersonRequest) -> HttpResponse:
+    """GET chooses and previews, POST starts. Nothing typed is lost when something is wrong with it."""
+    request.principal.teams_with(Permission.MISSION_WRITE)
+    chosen = TEMPLATES.get(
+        request.POST.get("template") or request.GET.get("template") or "receivables", TEMPLATES["receivables"]
+    )
+    teams = teams_with(request.principal, Permission.MISSION_WRITE)
+    error: RemitError | None = None
+    if request.method == "POST":
+        team = next(
+            (team for team in teams if team.pk == id_of(request.POST.get("team"))),
+            teams[0] if len(teams) == 1 else None,
+        )
+        values = {field.name: request.POST.get(field.name, "") for field in chosen.fields}
+        try:
+            if team is None:
+                raise RemitError("mission.team", "Choose a team you may start missions in.", 422)
+            mission = start_from_template(actor=request.principal, team_id=team.pk, code=chosen.code, values=values)
+            if "start" in request.POST:
+                judgement = services.submit_mission(actor=request.principal, mission_id=mission.pk)
+                waits = judgement.state == "waiting"
+                messages.success(request, "It waits for a second person's sign-off." if waits else "Started.")
+            return redirect("mission", mission_id=mission.pk)
+        except RemitError as refused:
+            error = refused
+    form = _form(chosen, request.POST if request.method == "POST" else None, error)
+    context = {
+        "templates": list(TEMPLATES.values()),
+        "chosen": chosen,
+        "form": form,
+        "teams": teams,
+        "error": error if error and not form.errors else None,
+        "currency": "USD",
+    }
+    return render(request, "missions/new/page.html", context, status=error.status if error else 200)
+
+
+@page
+@require_POST
+def try_gate(request: PersonRequest) -> HttpResponse:
+    """What the gate would say to the template's sample actions. Judges for real, commits nothing."""
+    chosen = template(request.POST.get("template", ""))
+    answers = try_samples(actor=request.principal, chosen=chosen)
+    return render(request, "missions/new/answers.html", {"answers": answers, "chosen": chosen})
+
+
+def _form(chosen: Template, data: Any, error: RemitError | None) -> forms.Form:
+    form = forms.Form(data=data)
+    for field in chosen.fields:
+        form.fields[field.name] = _form_field(field)
+    if error is not None:
+        form.is_valid()
+        for problem in error.errors:
+            name = problem.pointer.strip("/").split("/")[-1]
+            form.add_error(name if name in form.fields else None, problem.message)
+    return form
+
+
+def _form_field(field: Any) -> forms.Field:
+    if field.kind == "choice":
+        return forms.ChoiceField(
+            label=field.label, choices=list(field.choices), initial=field.default, help_text=field.hint, required=False
+        )
+    widget = forms.TextInput(attrs={"autocomplete": "off", **_WIDGET_ATTRIBUTES.get(field.kind, {})})
+    return forms.CharField(
+        label=field.label, initial=field.default, help_text=field.hint, widget=widget, required=False
+    )

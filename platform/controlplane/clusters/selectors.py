@@ -1,0 +1,34 @@
+"""Reads of sandboxes and their output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.db.models import QuerySet
+
+from controlplane.clusters.models import Sandbox, SandboxLog
+from controlplane.clusters.reconciler import LOG_CAP_BYTES
+from controlplane.tenancy.types import Permission, Principal
+
+
+@dataclass(frozen=True)
+class Log:
+    """The last part of a sandbox's output. `capped`: more was written than is kept."""
+
+    text: str
+    total_bytes: int
+    capped: bool
+
+
+def sandboxes(principal: Principal | None) -> QuerySet[Sandbox]:
+    return (
+        Sandbox.objects.restrict(principal, Permission.SANDBOX_VIEW).select_related("cluster", "team").order_by("-id")
+    )
+
+
+def log_of(sandbox: Sandbox, *, last_bytes: int = 200_000) -> Log:
+    """The caller has shown that it may see the sandbox."""
+    pieces = list(SandboxLog.objects.filter(sandbox=sandbox).order_by("offset"))
+    raw = b"".join(bytes(piece.data) for piece in pieces)
+    total = (pieces[-1].offset + len(pieces[-1].data)) if pieces else 0
+    return Log(raw[-last_bytes:].decode("utf-8", "replace"), total, total >= LOG_CAP_BYTES or len(raw) > last_bytes)

@@ -1,0 +1,63 @@
+"""Cursor pages over rows ordered by id, newest first: the same cost on the first page and the thousandth."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from django.db import models
+
+from controlplane.common.errors import FieldError, invalid
+
+M = TypeVar("M", bound=models.Model)
+
+LARGEST = 200
+
+
+@dataclass(frozen=True)
+class Page(Generic[M]):
+    """Items, and the cursors of the pages beside it: `older` further down, `newer` back up; None at an end."""
+
+    items: Sequence[M]
+    older: str | None
+    newer: str | None
+
+
+def page(rows: models.QuerySet[M], *, cursor: str | None = None, limit: int = 50) -> Page[M]:
+    """One page of `rows` (any order is replaced by newest id first). Raises 422 `cursor.invalid`."""
+    limit = max(1, min(limit, LARGEST))
+    direction, key = _decode(cursor) if cursor else ("older", None)
+    if direction == "newer":
+        found = list(rows.filter(pk__gt=key).order_by("pk")[: limit + 1])
+        more = len(found) > limit
+        items = found[:limit][::-1]
+        return Page(items, _encode("older", items[-1]) if items else None, _encode("newer", items[0]) if more else None)
+    if key is not None:
+        rows = rows.filter(pk__lt=key)
+    found = list(rows.order_by("-pk")[: limit + 1])
+    items = found[:limit]
+    older = _encode("older", items[-1]) if len(found) > limit else None
+    newer = _encode("newer", items[0]) if cursor and items else None
+    return Page(items, older, newer)
+
+
+def _encode(direction: str, row: models.Model) -> str:
+    key = row.pk
+    raw = key.bytes if isinstance(key, uuid.UUID) else str(key).encode()
+    kind = "u" if isinstance(key, uuid.UUID) else "i"
+    return base64.urlsafe_b64encode(f"{direction[0]}{kind}".encode() + raw).decode().rstrip("=")
+
+
+def _decode(cursor: str) -> tuple[str, uuid.UUID | int]:
+    try:
+        raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+        direction = {"o": "older", "n": "newer"}[raw[:1].decode()]
+        key: uuid.UUID | int = uuid.UUID(bytes=raw[2:]) if raw[1:2] == b"u" else int(raw[2:])
+    except (KeyError, ValueError, binascii.Error, UnicodeDecodeError) as error:
+        problem = FieldError("/cursor", "a cursor from an earlier answer")
+        raise invalid("cursor.invalid", "That is not one of our cursors.", problem) from error
+    return direction, key
