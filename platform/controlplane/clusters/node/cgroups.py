@@ -183,20 +183,25 @@ class CgroupTree:
         return tuple(name for name in CONTROLLERS if name in self.bases)
 
     def create(self, name: str) -> Cgroup:
-        folders = {controller: base / name for controller, base in self.bases.items()}
-        for folder in set(folders.values()):
+        for folder in {base / name for base in self.bases.values()}:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # an empty one of the same name would bring its old counters along
             folder.mkdir(exist_ok=True)
-        return CgroupV2(folders) if self.version == 2 else CgroupV1(folders)
+        return self._cgroup(name)
 
     def sweep(self, *, patience_seconds: float = 5.0) -> None:
         """Kill and remove what an earlier node of the same name left behind."""
         names = {entry.name for base in set(self.bases.values()) for entry in base.iterdir() if entry.is_dir()}
         deadline = time.monotonic() + patience_seconds
         for name in names:
-            left = self.create(name)
+            left = self._cgroup(name)
             while not left.remove() and time.monotonic() < deadline:
                 left.kill()
                 time.sleep(0.02)
+
+    def _cgroup(self, name: str) -> Cgroup:
+        folders = {controller: base / name for controller, base in self.bases.items()}
+        return CgroupV2(folders) if self.version == 2 else CgroupV1(folders)
 
     def remove(self) -> None:
         for base in set(self.bases.values()):

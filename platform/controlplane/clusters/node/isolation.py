@@ -19,6 +19,7 @@ from controlplane.clusters.node.seccomp import filter_program
 from controlplane.clusters.types import Isolation
 
 PR_SET_PDEATHSIG = 1
+OUT_OF_MEMORY_SCORE = b"500"  # when the whole machine runs out, a sandbox goes before Remit's own processes
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -144,9 +145,9 @@ def _before_exec(parent: int, join_files: Sequence[str]) -> Callable[[], None]:
     def prepare() -> None:
         if _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0 or os.getppid() != parent:
             os._exit(125)
-        for path in join_files:
+        for path, value in (("/proc/self/oom_score_adj", OUT_OF_MEMORY_SCORE), *((path, b"0") for path in join_files)):
             descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-            os.write(descriptor, b"0")
+            os.write(descriptor, value)
             os.close(descriptor)
 
     return prepare

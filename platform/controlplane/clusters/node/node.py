@@ -10,7 +10,7 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -144,9 +144,8 @@ class Node:
 
     def resize(self, name: str, resources: Resources) -> SandboxStatus:
         sandbox = self._known(name)
-        check_resources(resources)
-        if too_large := _larger_than_machine(resources):
-            sandbox.refuse_resize(too_large)
+        if refusal := _out_of_range(resources) or _larger_than_machine(resources):
+            sandbox.refuse_resize(refusal)
         else:
             sandbox.resize(resources)
         return sandbox.status()
@@ -187,7 +186,7 @@ class Node:
         return sandbox.streams
 
     @contextlib.contextmanager
-    def watcher(self):  # type: ignore[no-untyped-def]
+    def watcher(self) -> Iterator[Watcher]:
         """Statuses from now on. List after entering, not before: then nothing falls between."""
         listener = Watcher()
         self._watchers.add(listener)
@@ -272,6 +271,14 @@ class Node:
     def _tell(self, status: SandboxStatus) -> None:
         for watcher in self._watchers:
             watcher.put(status)
+
+
+def _out_of_range(resources: Resources) -> str:
+    try:
+        check_resources(resources)
+    except DriverError as error:
+        return error.message
+    return ""
 
 
 def _larger_than_machine(resources: Resources) -> str:

@@ -26,7 +26,7 @@ DEFAULT_ENVIRONMENT = {
     "TMPDIR": "/tmp",  # noqa: S108
     "LANG": "C.UTF-8",
 }
-SMALLEST = Resources(cpu_millicores=10, memory_bytes=32 * MIB, pids=4, disk_bytes=1 * MIB)
+SMALLEST = Resources(cpu_millicores=10, memory_bytes=16 * MIB, pids=4, disk_bytes=1 * MIB)
 LARGEST_WALL_CLOCK_SECONDS = 30 * 24 * 3600
 
 

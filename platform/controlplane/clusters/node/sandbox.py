@@ -28,8 +28,9 @@ from controlplane.clusters.types import (
     SandboxStatus,
 )
 
-START_PATIENCE_SECONDS = 15.0
+START_PATIENCE_SECONDS = 60.0  # the smallest share of a processor makes starting slow
 DEATH_PATIENCE_SECONDS = 8.0
+CGROUP_REMOVAL_TRIES = 50  # the kernel may hold an empty group for a moment
 
 
 @dataclass(frozen=True)
@@ -243,8 +244,10 @@ class Sandbox:
         for pipe in (self._report, self._progress, self._output):
             pipe.close()
         self._last_usage = self._cgroup.usage() if self._cgroup else used
-        if self._cgroup:
-            self._cgroup.remove()
+        for _ in range(CGROUP_REMOVAL_TRIES):
+            if self._cgroup is None or self._cgroup.remove():
+                break
+            await asyncio.sleep(0.01)
         self._exit_reason = self._reason()
         if self._exit_reason is ExitReason.START_FAILED:
             self._message = self._message or self._ring.tail() or "It ended before the command began."

@@ -4,6 +4,7 @@ import ctypes
 import errno
 import fcntl
 import json
+import mmap
 import os
 import resource
 import signal
@@ -358,6 +359,14 @@ def restart_the_machine():
 @attempt
 def calls_of_the_other_numbering():
     return call(0x40000000 | 39)
+
+
+@attempt
+def calls_of_the_32_bit_kind():
+    code = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    code.write(b"\xb8\x14\x00\x00\x00\xcd\x80\xc3")  # mov eax, getpid; int 0x80; ret
+    function = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code)))
+    return f"pid {function()}"
 
 
 @attempt

@@ -162,6 +162,18 @@ def test_resize_to_more_than_the_machine_is_refused(node, name):
     assert refused.resources == started.resources
 
 
+def test_resize_below_what_anything_needs_is_refused(node, name):
+    started = node.python(name, FOREVER)
+    refused = node.driver.resize(name, replace(started.resources, pids=0))
+    assert "pids must be at least" in refused.resize_error
+    assert refused.resources == started.resources
+
+
+def test_smallest_sandbox_runs(node, name):
+    node.apply(name, ("/usr/bin/true",), resources=Resources(50, 16 * MIB, 4, MIB), gateway=True)
+    assert node.wait(name, seconds=60).exit_reason is ExitReason.COMPLETED
+
+
 def test_disk_cannot_be_resized_while_it_runs(node, name):
     started = node.python(name, FOREVER)
     refused = node.driver.resize(name, replace(started.resources, disk_bytes=128 * MIB))

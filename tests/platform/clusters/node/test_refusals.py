@@ -36,7 +36,8 @@ def test_command_must_name_a_program(refused):
 
 
 @pytest.mark.parametrize(
-    "size", [{"memory_bytes": 1 * MIB}, {"cpu_millicores": 0}, {"pids": -1}, {"disk_bytes": 0}, {"memory_bytes": 2**60}]
+    "size",
+    [{"memory_bytes": 15 * MIB}, {"cpu_millicores": 0}, {"pids": -1}, {"disk_bytes": 0}, {"memory_bytes": 2**60}],
 )
 def test_senseless_size_is_refused(refused, size):
     assert refused(resources=Resources(**size))
