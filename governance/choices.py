@@ -18,8 +18,8 @@ class Verdict(StatusChoices):
 
 
 class ActionState(StatusChoices):
-    """proposed → denied | waiting | permitted → executing → succeeded | failed | unknown; waiting → permitted | denied |
-    expired | withdrawn. Guarded by a trigger (migration 0004)."""
+    """proposed → denied | waiting | permitted → executing → succeeded | failed | unknown; waiting → permitted | denied
+    | expired | withdrawn. Guarded by a trigger (migration 0004)."""
 
     PROPOSED = "proposed", "neutral", "wait", "Proposed"
     DENIED = "denied", "deny", "deny", "Refused"

@@ -51,7 +51,7 @@ class ActionQuerySet(TenantQuerySet["Action"]):
 
 
 class Action(models.Model):
-    """One thing an agent (or a person through an agentic kind) wants to do. Its arguments are judged, shown and sent."""
+    """One thing an agent (or a person through an agentic kind) wants to do. Its arguments are judged and sent."""
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     organisation = models.ForeignKey("tenancy.Organisation", on_delete=models.PROTECT, related_name="+")

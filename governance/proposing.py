@@ -135,8 +135,8 @@ def _commit(ladder: Ladder, action: Action, proposer: Principal, prepared: Prepa
         raise BundleChanged
     if ladder.verdict is Verdict.ALLOW:
         perform_at_once(action, actor=proposer)
-    elif ladder.verdict is Verdict.DENY:
-        kind_of(action.kind).on_decided(action_id=action.pk, state=rows.STATE_OF[Verdict.DENY], actor=proposer)
+    else:
+        kind_of(action.kind).on_decided(action_id=action.pk, state=rows.STATE_OF[ladder.verdict], actor=proposer)
     action_changed(action)
     if reference is not None:
         inbox_changed(action)

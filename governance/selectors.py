@@ -80,6 +80,11 @@ def action(*, principal: Principal, action_id: uuid.UUID) -> Action:
     return row
 
 
+def decided_action(action_id: uuid.UUID) -> Action:
+    """For action kinds, inside `on_decided`: the action being decided. Whoever decided it has been checked."""
+    return Action.objects.get(pk=action_id)
+
+
 def escalation(*, principal: Principal, escalation_id: uuid.UUID) -> Escalation:
     """One escalation with its action, decision and votes. Raises 404."""
     row = (

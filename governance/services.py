@@ -3,6 +3,7 @@
 from governance.bundles import ensure_baseline, load_bundle, policy_loaded, promote_bundle
 from governance.escalations import decide, withdraw
 from governance.outcomes import reconcile, record_outcome
+from governance.previewing import preview
 from governance.proposing import propose
 from governance.redeeming import redeem
 from governance.sweeping import SweepCounts, VoidCounts, sweep, void_open
@@ -14,6 +15,7 @@ __all__ = [
     "ensure_baseline",
     "load_bundle",
     "policy_loaded",
+    "preview",
     "promote_bundle",
     "propose",
     "reconcile",

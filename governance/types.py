@@ -78,7 +78,7 @@ class Prepared:
     """All that the gate needs to know of one proposal, gathered by its action kind without writing anything.
 
     `principal_entity`, `resource_entity` ({"uid", "attrs", "parents"}) and `context` are Cedar facts that must fit the
-    bundle's schema; the gate adds `approved` to the context. `envelope` is what the digest covers, besides the proposal.
+    bundle's schema; the gate adds `approved`. `envelope` is what the digest covers besides the proposal.
     """
 
     team_id: uuid.UUID

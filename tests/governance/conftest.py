@@ -1,0 +1,345 @@
+"""A kind of action whose every fact a test can set, a ledger that counts, and the ways people and agents reach the gate."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from controlplane.audit.models import Entry
+from controlplane.common.errors import conflict
+from controlplane.common.ids import new_id
+from controlplane.tenancy.models import Organisation, Team, User
+from controlplane.tenancy.types import Principal, PrincipalKind
+from governance import registry, services
+from governance.bundles import forget
+from governance.choices import ActionState
+from governance.models import Action, Escalation
+from governance.types import BudgetRequest, Finding, Grants, HoldRefused, Judgement, Prepared, Proposal
+
+TOOL = "books__apply_credit"
+AMOUNT = f"{TOOL}/amount#micros"
+# Up to 100 is granted; above 50 a person agrees.
+GRANT_POLICIES = f"""
+@id("grant/0")
+permit (principal, action == Action::"tool.call", resource == Tool::"{TOOL}")
+when {{ context.args has "{AMOUNT}" && context.args["{AMOUNT}"] <= 100 }};
+@id("grant/0/ask")
+@effect("escalate")
+@message("A credit above 50 needs a person.")
+forbid (principal, action == Action::"tool.call", resource == Tool::"{TOOL}")
+when {{ context.args has "{AMOUNT}" && context.args["{AMOUNT}"] > 50 }}
+unless {{ context.approved.contains("grant/0/ask") }};
+"""
+GRANTS = Grants(key="version-1", policies=GRANT_POLICIES, argument_types={AMOUNT: "Long"})
+_NUMBERS = itertools.count(1)
+
+
+class CountingLedger:
+    """One account that fits `limit` open holds. Its rows are in the database, so they follow the transaction."""
+
+    def __init__(self) -> None:
+        self.limit = 1_000_000
+        self.refusal: HoldRefused | None = None
+        self.results: list[tuple[bytes, bytes]] = []
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "CREATE TABLE IF NOT EXISTS test_hold (id uuid PRIMARY KEY, state text, price numeric, ttl int)"
+            )
+            cursor.execute("DELETE FROM test_hold")
+
+    def reserve(
+        self, *, hold_id: uuid.UUID, request: BudgetRequest, organisation_id: uuid.UUID, ttl_seconds: int
+    ) -> HoldRefused | None:
+        if self.refusal is not None:
+            return self.refusal
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(4711)")
+            cursor.execute("SELECT count(*) FROM test_hold WHERE state <> 'voided'")
+            if cursor.fetchone()[0] >= self.limit:
+                return HoldRefused("budget.exhausted", "Mission: nothing is left.", ("Ask for a top-up.",))
+            cursor.execute("INSERT INTO test_hold VALUES (%s, 'held', %s, %s)", [hold_id, request.money, ttl_seconds])
+        return None
+
+    def dispatch(self, *, hold_id: uuid.UUID) -> None:
+        self._move(hold_id, "dispatched", "held")
+
+    def settle(self, *, hold_id: uuid.UUID, money: Decimal | None, tokens: int | None = None) -> Decimal:
+        self._move(hold_id, "settled", "dispatched")
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT price FROM test_hold WHERE id = %s", [hold_id])
+            price: Decimal = cursor.fetchone()[0]
+        return price if money is None else money
+
+    def void(self, *, hold_id: uuid.UUID) -> None:
+        self._move(hold_id, "voided", "held")
+
+    def extend(self, *, hold_id: uuid.UUID, ttl_seconds: int) -> None:
+        self._move(hold_id, "held", "held")
+        with connection.cursor() as cursor:
+            cursor.execute("UPDATE test_hold SET ttl = %s WHERE id = %s", [ttl_seconds, hold_id])
+
+    def note_result(self, *, account_id: uuid.UUID, signature: bytes, result: bytes) -> None:
+        self.results.append((signature, result))
+
+    @property
+    def states(self) -> list[str]:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT state FROM test_hold ORDER BY state")
+            return [row[0] for row in cursor.fetchall()]
+
+    @property
+    def longest_ttl(self) -> int:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT max(ttl) FROM test_hold")
+            return int(cursor.fetchone()[0])
+
+    def _move(self, hold_id: uuid.UUID, to: str, source: str) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("UPDATE test_hold SET state = %s WHERE id = %s AND state = %s", [to, hold_id, source])
+            if cursor.rowcount != 1:
+                raise conflict("hold.wrong_state", f"no hold that is {source}")
+
+
+@dataclass
+class Scene:
+    """What is true of the world when a kind is asked. Tests change it between verdict and run."""
+
+    team_id: uuid.UUID
+    mission_id: uuid.UUID
+    agent_id: uuid.UUID
+    mission_active: bool = True
+    mission_version: int = 1
+    tool_approved: bool = True
+    tool_sha256: str = "sha256:aa"
+    grants: Grants | None = GRANTS
+    guards: list[Finding] = field(default_factory=list)
+    effects: list[str] = field(default_factory=list)
+    context: dict[str, Any] = field(default_factory=dict)
+    denial: Finding | None = None
+    excluded: list[uuid.UUID] = field(default_factory=list)
+    ttl_seconds: int = 3600
+    budget: bool = True
+    decided: list[tuple[ActionState, str]] = field(default_factory=list)
+
+
+class ToolCall:
+    """The shape of a real tool call with facts from the scene."""
+
+    code = "test.call"
+    label = "Test call"
+    cedar_action = "tool.call"
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+
+    def prepare(self, *, proposer: Principal, proposal: Proposal) -> Prepared:
+        scene = self.scene
+        amount = proposal.arguments.get("amount")
+        return Prepared(
+            team_id=scene.team_id,
+            title=f"Call {proposal.tool}",
+            envelope={"mission": f"{scene.mission_id}@{scene.mission_version}", "definition": scene.tool_sha256},
+            principal_entity={
+                "uid": {"type": "Agent", "id": str(scene.agent_id)},
+                "attrs": {"team": str(scene.team_id), "runtime": "managed"},
+                "parents": [],
+            },
+            resource_entity={
+                "uid": {"type": "Tool", "id": proposal.tool},
+                "attrs": {
+                    "server": "books",
+                    "read_only": False,
+                    "reversible": True,
+                    "approved": scene.tool_approved,
+                },
+                "parents": [],
+            },
+            context={
+                "args": {AMOUNT: amount} if isinstance(amount, int) else {},
+                "calls": 0,
+                "importance": "normal",
+                "mission_active": scene.mission_active,
+                **scene.context,
+            },
+            grants=scene.grants,
+            guards=tuple(scene.guards),
+            guards_saw="Mission, tool, loop.",
+            budget=BudgetRequest(
+                account_id=scene.mission_id, money=Decimal("0.25"), currency="USD", signature=b"signature"
+            )
+            if scene.budget
+            else None,
+            agent_id=scene.agent_id,
+            mission_id=scene.mission_id,
+            mission_version=scene.mission_version,
+            run_id=proposer.run_id,
+            excluded_user_ids=tuple(scene.excluded),
+            escalation_ttl_seconds=scene.ttl_seconds,
+            effects=tuple(scene.effects),
+            denial=scene.denial,
+        )
+
+    def on_decided(self, *, action_id: uuid.UUID, state: ActionState, actor: Principal) -> None:
+        self.scene.decided.append((state, actor.name))
+
+
+class SignOff(ToolCall):
+    """Something a person asks for and Remit itself performs when it is decided. Above 5 a second person agrees."""
+
+    code = "test.sign_off"
+    cedar_action = "mission.sign_off"
+
+    def prepare(self, *, proposer: Principal, proposal: Proposal) -> Prepared:
+        scene = self.scene
+        return Prepared(
+            team_id=scene.team_id,
+            title="Sign off",
+            envelope={"version": scene.mission_version},
+            principal_entity={
+                "uid": {"type": "Person", "id": str(proposer.id)},
+                "attrs": {"roles": sorted(role.value for role in proposer.roles)},
+                "parents": [],
+            },
+            resource_entity={
+                "uid": {"type": "Mission", "id": str(scene.mission_id)},
+                "attrs": {"importance": "normal", "state": "draft"},
+                "parents": [],
+            },
+            context={
+                "money_micros": int(proposal.arguments["money"]) * 1_000_000,
+                "sign_off_above_micros": 5_000_000,
+                "widens": False,
+            },
+            guards=tuple(scene.guards),
+            mission_id=scene.mission_id,
+            excluded_user_ids=tuple(scene.excluded),
+        )
+
+
+@dataclass
+class Gate:
+    """What the tests do at the gate's public edge."""
+
+    scene: Scene
+    ledger: CountingLedger
+    run: Principal
+
+    def propose(self, amount: object = 10, *, by: Principal | None = None, **fields: Any) -> Judgement:
+        return services.propose(proposer=by or self.run, proposal=self.proposal(amount, **fields))
+
+    def proposal(self, amount: object = 10, **fields: Any) -> Proposal:
+        values: dict[str, Any] = {
+            "kind": "test.call",
+            "tool": TOOL,
+            "arguments": {"amount": amount, "invoice": "INV-0113"},
+            "audience": "mcp",
+        }
+        return Proposal(**{**values, **fields})
+
+    def redeem(self, judgement: Judgement, **fields: Any) -> Action:
+        values: dict[str, Any] = {
+            "holder": self.run,
+            "action_id": judgement.action_id,
+            "audience": "mcp",
+            "permit_token": judgement.permit.token if judgement.permit else None,
+        }
+        return services.redeem(**{**values, **fields})
+
+    def escalation(self, judgement: Judgement) -> Escalation:
+        assert judgement.escalation is not None
+        return Escalation.objects.get(pk=judgement.escalation.id)
+
+    def decide(self, judgement: Judgement, approver: Principal, *, approve: bool = True, **fields: Any) -> Escalation:
+        escalation = self.escalation(judgement)
+        values: dict[str, Any] = {
+            "approver": approver,
+            "escalation_id": escalation.pk,
+            "version": escalation.version,
+            "approve": approve,
+            "reason": "looks right",
+        }
+        return services.decide(**{**values, **fields})
+
+    def action(self, judgement: Judgement) -> Action:
+        return Action.objects.get(pk=judgement.action_id)
+
+    def events(self, judgement: Judgement) -> list[str]:
+        """Audit events of the action, oldest first."""
+        return list(Entry.objects.filter(subject_id=judgement.action_id).order_by("id").values_list("event", flat=True))
+
+
+@pytest.fixture
+def scene(team: Team) -> Scene:
+    return Scene(team_id=team.pk, mission_id=new_id(), agent_id=new_id())
+
+
+@pytest.fixture
+def ledger(db: None) -> Iterator[CountingLedger]:
+    before = list(registry._LEDGER)
+    counting = CountingLedger()
+    registry.register_ledger(counting)
+    yield counting
+    registry._LEDGER[:] = before
+
+
+@pytest.fixture
+def as_worker(scene: Scene, northwind: Organisation) -> Principal:
+    """One run of the scene's mission."""
+    return make_run(scene, northwind)
+
+
+@pytest.fixture
+def gate(scene: Scene, ledger: CountingLedger, as_worker: Principal) -> Iterator[Gate]:
+    kinds = dict(registry._KINDS)
+    registry._KINDS.update({kind.code: kind for kind in (ToolCall(scene), SignOff(scene))})
+    forget()
+    services.ensure_baseline()
+    yield Gate(scene, ledger, as_worker)
+    registry._KINDS.clear()
+    registry._KINDS.update(kinds)
+    forget()
+
+
+@pytest.fixture
+def approvers(dana: User, bob: User) -> Sequence[User]:
+    return (dana, bob)
+
+
+def make_run(scene: Scene, organisation: Organisation) -> Principal:
+    return Principal(
+        kind=PrincipalKind.RUN,
+        id=new_id(),
+        name=f"run {next(_NUMBERS)}",
+        organisation_id=organisation.pk,
+        team_id=scene.team_id,
+        agent_id=scene.agent_id,
+        mission_id=scene.mission_id,
+        run_id=new_id(),
+    )
+
+
+@pytest.fixture
+def at_once() -> Callable[..., list[Any]]:
+    """`at_once(call, times, threads=8)`: the results or errors of calls made on real connections at the same time."""
+
+    def run(call: Callable[[int], Any], times: int, *, threads: int = 8) -> list[Any]:
+        def one(number: int) -> Any:
+            try:
+                return call(number)
+            except Exception as error:
+                return error
+            finally:
+                connection.close()
+
+        with ThreadPoolExecutor(max_workers=threads) as pool:
+            return list(pool.map(one, range(times)))
+
+    return run
