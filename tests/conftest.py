@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import uuid
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from datetime import timedelta
 from decimal import Decimal
 
 import pytest
+from django.contrib.auth.hashers import make_password
 from django.db.backends.base.operations import BaseDatabaseOperations
 
 from agents.choices import MissionState, RunState, Runtime, VersionState
@@ -24,17 +26,25 @@ _NUMBERS = itertools.count(1)
 
 @pytest.fixture(scope="session", autouse=True)
 def _tests_may_empty_append_only_tables() -> Iterator[None]:
-    """Tests with threads end with a TRUNCATE of every table, which the audit trail refuses to anyone but a superuser
-    who first switches triggers off. The product never runs as one."""
+    """Tests with threads end with a TRUNCATE of every table, which the audit trail refuses until its owner, as here,
+    takes the triggers away."""
     original = BaseDatabaseOperations.execute_sql_flush
+    tables = ("audit_entry", "audit_seal")
 
     def without_triggers(self: BaseDatabaseOperations, sql_list: list[str]) -> None:
-        if sql_list:
-            original(self, ["SET LOCAL session_replication_role = 'replica'", *sql_list])
+        off = [f"ALTER TABLE {table} DISABLE TRIGGER USER" for table in tables]
+        on = [f"ALTER TABLE {table} ENABLE TRIGGER USER" for table in tables]
+        original(self, [*off, *sql_list, *on])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(BaseDatabaseOperations, "execute_sql_flush", without_triggers)
         yield
+
+
+@functools.cache
+def _password_hash() -> str:
+    """Made once: the hasher is slow on purpose."""
+    return make_password(PASSWORD)
 
 
 @pytest.fixture
@@ -59,9 +69,8 @@ def make_person(db: None) -> Callable[..., User]:
     """`make_person("Alice", organisation, Role.BUILDER, team=team)`: a person who can sign in with PASSWORD."""
 
     def make(name: str, organisation: Organisation, *roles: Role, team: Team | None = None) -> User:
-        user = User.objects.create(email=f"{name.lower()}@{organisation.slug}.example", name=name)
-        user.set_password(PASSWORD)
-        user.save(update_fields=["password"])
+        email = f"{name.lower()}@{organisation.slug}.example"
+        user = User.objects.create(email=email, name=name, password=_password_hash())
         for role in roles:
             Membership.objects.create(organisation=organisation, team=team, user=user, role=role.value)
         return user

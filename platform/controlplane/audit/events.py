@@ -1,4 +1,4 @@
-"""The closed list of what can be audited, each with its sentence. `{actor}`, `{subject}` and payload keys are filled in."""
+"""The closed list of what can be audited, each with its sentence, filled from actor, subject and payload."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from django.db import models
 
 
 class Event(models.TextChoices):
-    """Code and sentence. Adding one: add it here, record it in the service that makes the change, in the same transaction."""
+    """Code and sentence. To add one: add it here; record it in the service that makes the change, in its transaction."""
 
     ORGANISATION_CREATED = "organisation.created", "{actor} created the organisation {subject}"
     TEAM_CREATED = "team.created", "{actor} created the team {subject}"
@@ -69,6 +69,9 @@ class Event(models.TextChoices):
     TOOL_DISCOVERED = "tool.discovered", "{subject} is now known, definition {hash}"
     TOOL_QUARANTINED = "tool.quarantined", "{subject} changed its definition and was quarantined"
     TOOL_APPROVED = "tool.approved", "{actor} approved the definition {hash} of {subject}"
+    TOOL_REMOVED = "tool.removed", "{subject} is no longer offered by its server"
+    TOOL_DESCRIBED = "tool.described", "{actor} said what {subject} does: {traits}"
+    SERVER_SWITCHED = "server.switched", "{actor} switched the server {subject} {position}"
 
     BUNDLE_LOADED = "policy.bundle_loaded", "{actor} loaded the policy bundle {subject}"
     BUNDLE_PROMOTED = "policy.bundle_promoted", "{actor} made {subject} the active policy bundle"

@@ -1,22 +1,23 @@
-"""Two append-only tables: entries, written in the transaction they tell about, and seals, which chain them at most a second later."""
+"""The append-only tables: entries, written in the transaction they tell about, and seals, which chain them later."""
 
 from __future__ import annotations
 
 from django.db import models
 
-from controlplane.audit.events import Event
 from controlplane.common.ids import new_id
 from controlplane.tenancy.querysets import TenantQuerySet
 
 
 class Entry(models.Model):
-    """Who did what to which object. The database refuses UPDATE and DELETE (trigger, migration 0002)."""
+    """Who did what to which object. The database refuses UPDATE, DELETE and TRUNCATE (triggers, migration 0003)."""
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     organisation = models.ForeignKey("tenancy.Organisation", on_delete=models.PROTECT, related_name="+")
     team_id = models.UUIDField(null=True)
     at = models.DateTimeField()
-    event = models.CharField(max_length=40, choices=Event.choices)
+    event = models.CharField(
+        max_length=40
+    )  # a code of `events.Event`; no choices, or each new one would be a migration
     actor_kind = models.CharField(max_length=16)
     actor_id = models.UUIDField()
     actor_name = models.CharField(max_length=120)
@@ -41,7 +42,7 @@ class Entry(models.Model):
 
 
 class Seal(models.Model):
-    """One entry's place in its organisation's hash chain."""
+    """One entry's place in its organisation's hash chain. As append-only as the entries."""
 
     id = models.BigAutoField(primary_key=True)
     organisation = models.ForeignKey("tenancy.Organisation", on_delete=models.PROTECT, related_name="+")
@@ -50,7 +51,19 @@ class Seal(models.Model):
     chain_sha256 = models.CharField(max_length=71)
     sealed_at = models.DateTimeField(auto_now_add=True)
 
-    objects = TenantQuerySet.as_manager()
+    class SealQuerySet(TenantQuerySet["Seal"]):
+        team_path = "entry__team_id"
+        mission_path = "entry__mission_id"
+
+    objects = SealQuerySet.as_manager()
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["organisation", "sequence"], name="seal_sequence_once")]
+
+
+class Unsealed(models.Model):
+    """Work list of the sealer: the insert trigger of `Entry` adds a row, the transaction that seals removes it."""
+
+    pk = models.CompositePrimaryKey("organisation_id", "entry_id")
+    organisation_id = models.UUIDField()
+    entry_id = models.UUIDField()

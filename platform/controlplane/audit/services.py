@@ -52,7 +52,7 @@ def build(*, event: Event, actor: Principal, subject: Subject, payload: Mapping[
 
 
 def record(*, event: Event, actor: Principal, subject: Subject, payload: Mapping[str, Any] | None = None) -> Entry:
-    """Write one entry. Must run inside the caller's atomic block: no change without its entry, no entry without its change."""
+    """Write one entry, inside the caller's atomic block: no change without its entry, no entry without its change."""
     if not connection.in_atomic_block:
         raise RuntimeError("audit.record outside a transaction")
     entry = build(event=event, actor=actor, subject=subject, payload=payload)

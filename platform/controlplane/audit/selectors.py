@@ -1,0 +1,124 @@
+"""Reading the audit trail: the log page, an entry's sentence, and how far the sealer is behind."""
+
+from __future__ import annotations
+
+import string
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db.models import Q
+
+from controlplane.audit.events import Event
+from controlplane.audit.models import Entry, Unsealed
+from controlplane.common.clock import now
+from controlplane.tenancy.types import Permission, Principal
+
+PAGE = 50
+LARGEST_PAGE = 200
+_LONGEST_VALUE = 200
+_NOT_RECORDED = "(not recorded)"
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What the log is narrowed to. All that are set must hold; `text` looks into names, codes and sentences."""
+
+    actor_id: uuid.UUID | None = None
+    event: str = ""
+    subject_type: str = ""
+    subject_id: uuid.UUID | None = None
+    mission_id: uuid.UUID | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Page:
+    """Newest first. `next` is the cursor of the following page, None on the last."""
+
+    items: Sequence[Entry]
+    next: uuid.UUID | None
+
+
+def entries(
+    *, principal: Principal, filters: Filters | None = None, cursor: uuid.UUID | None = None, limit: int = PAGE
+) -> Page:
+    """One page of what `principal` may see of the trail; each entry comes with its seal where it has one.
+
+    A role in some teams sees entries of those teams, not those of the organisation as a whole.
+    """
+    size = max(1, min(limit, LARGEST_PAGE))
+    rows = Entry.objects.restrict(principal, Permission.AUDIT_VIEW).filter(_conditions(filters or Filters()))
+    if cursor is not None:
+        rows = rows.filter(pk__lt=cursor)
+    found = list(rows.select_related("seal").order_by("-pk")[: size + 1])
+    return Page(found[:size], found[size - 1].pk if len(found) > size else None)
+
+
+def entry(*, principal: Principal, entry_id: uuid.UUID) -> Entry | None:
+    return Entry.objects.restrict(principal, Permission.AUDIT_VIEW).select_related("seal").filter(pk=entry_id).first()
+
+
+def sentence(entry: Entry) -> str:
+    """What happened, for people. Plain text: the page escapes it like any other."""
+    values = {"actor": entry.actor_name, "subject": entry.subject_name, **_flat(entry.payload)}
+    values["actor"], values["subject"] = entry.actor_name, entry.subject_name  # a payload can't pose as either
+    return _SENTENCES.vformat(_template(entry.event), (), values)
+
+
+def sealer_lag_seconds(organisation_id: uuid.UUID) -> float:
+    """Age of the oldest entry that is committed and not yet sealed; 0 when none is."""
+    oldest = (
+        Entry.objects.filter(
+            pk__in=Unsealed.objects.filter(organisation_id=organisation_id).order_by("entry_id").values("entry_id")[:1]
+        )
+        .values_list("at", flat=True)
+        .first()
+    )
+    return max(0.0, (now() - oldest).total_seconds()) if oldest else 0.0
+
+
+class _SafeFormatter(string.Formatter):
+    """Plain names only, and a word in place of what the payload lacks: reading the trail never fails on an entry."""
+
+    def get_field(self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:  # noqa: ARG002
+        value = kwargs.get(field_name)
+        return (_NOT_RECORDED if value is None or value == "" else str(value)[:_LONGEST_VALUE], field_name)
+
+
+_SENTENCES = _SafeFormatter()
+
+
+def _template(event: str) -> str:
+    try:
+        return str(Event(event).label)
+    except ValueError:  # written by a newer version than this one
+        return "{actor}: " + event.replace("{", "").replace("}", "") + " {subject}"
+
+
+def _flat(payload: Any) -> dict[str, Any]:
+    return payload if isinstance(payload, dict) else {}
+
+
+def _conditions(filters: Filters) -> Q:
+    conditions = Q()
+    exact = {
+        "actor_id": filters.actor_id,
+        "event": filters.event,
+        "subject_type": filters.subject_type,
+        "subject_id": filters.subject_id,
+        "mission_id": filters.mission_id,
+        "at__gte": filters.since,
+        "at__lt": filters.until,
+    }
+    for name, value in exact.items():
+        if value not in (None, ""):
+            conditions &= Q(**{name: value})
+    for word in filters.text.replace("\x00", "").split()[:8]:
+        events = [code for code, label in Event.choices if word.lower() in label.lower() or word.lower() in code]
+        conditions &= Q(actor_name__icontains=word) | Q(subject_name__icontains=word) | Q(event__in=events)
+    return conditions
