@@ -55,6 +55,7 @@ def test_acknowledged_rows_survive_a_kill_under_load(state: StateFolder, start: 
     load.start()
     wait_until(lambda: len(acknowledged) > 200, "200 rows")
     os.kill(child.pid, signal.SIGKILL)
+    child.process.wait()
     load.join(timeout=30)
     assert not load.is_alive()
     wait_until(lambda: _ready(postgres, child), "the restart")
