@@ -6,6 +6,7 @@ Django's own ASGI handler costs several times its WSGI handler per request; meas
 from __future__ import annotations
 
 import os
+from contextlib import AsyncExitStack
 from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
@@ -17,21 +18,35 @@ django.setup()
 from a2wsgi import WSGIMiddleware  # noqa: E402
 from django.core.wsgi import get_wsgi_application  # noqa: E402
 
+from agents.gateways.mcp import MCP  # noqa: E402
+
 DJANGO = WSGIMiddleware(get_wsgi_application(), workers=8)
+
+# (scope type, exact path) → application. Paths are matched with and without a trailing slash.
+ROUTES: dict[tuple[str, str], Any] = {
+    ("http", "/mcp"): MCP,
+}
+# Entered at startup in this order, left at shutdown in reverse.
+LIFESPANS = (MCP.lifespan,)
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
     if scope["type"] == "lifespan":
         await _lifespan(receive, send)
         return
-    await DJANGO(scope, receive, send)
+    route = ROUTES.get((scope["type"], scope["path"].rstrip("/")), DJANGO)
+    await route(scope, receive, send)
 
 
 async def _lifespan(receive: Any, send: Any) -> None:
-    while True:
-        message = await receive()
-        if message["type"] == "lifespan.startup":
+    await receive()
+    try:
+        async with AsyncExitStack() as stack:
+            for lifespan in LIFESPANS:
+                await stack.enter_async_context(lifespan())
             await send({"type": "lifespan.startup.complete"})
-        elif message["type"] == "lifespan.shutdown":
-            await send({"type": "lifespan.shutdown.complete"})
-            return
+            await receive()
+    except Exception as error:
+        await send({"type": "lifespan.startup.failed", "message": f"{type(error).__name__}: {error}"})
+        raise
+    await send({"type": "lifespan.shutdown.complete"})

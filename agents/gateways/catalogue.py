@@ -1,0 +1,57 @@
+"""Which tools one caller may see: granted by the mission in force, approved, of a server that is switched on. Nothing else is listed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from agents.choices import ToolState
+from agents.grants import parse_grants
+from agents.models import McpTool, Mission, MissionVersion
+from agents.servers.selectors import pinned, tools_in_force
+from agents.servers.types import PinnedTool
+from controlplane.tenancy.types import Permission, Principal
+
+
+def granted_tools(principal: Principal) -> list[dict[str, Any]]:
+    """Definitions in the order of their names, as tools/list shows them. Callers without a mission see none."""
+    effects = _granted(principal)
+    if not effects:
+        return []
+    rows = tools_in_force(organisation_id=principal.organisation_id, names=effects)
+    return [_shown(row, effects[row.qualified_name]) for row in rows if row.state == ToolState.ACTIVE]
+
+
+def pinned_tool(principal: Principal, qualified_name: str) -> PinnedTool | None:
+    """The approved tool of that name in the caller's own organisation."""
+    rows = tools_in_force(organisation_id=principal.organisation_id, names=[qualified_name])
+    return next((pinned(row) for row in rows if row.state == ToolState.ACTIVE), None)
+
+
+def _granted(principal: Principal) -> Mapping[str, str]:
+    """Tool → the kindest effect it is granted with."""
+    if principal.mission_id is None:
+        return {}
+    mission = Mission.objects.restrict(principal, Permission.MISSION_VIEW).filter(pk=principal.mission_id).first()
+    if mission is None:
+        return {}
+    version = MissionVersion.objects.filter(mission=mission, number=mission.version).first()
+    effects: dict[str, str] = {}
+    for grant in parse_grants(version.grants) if version else ():
+        if effects.get(grant.tool) != "allow":
+            effects[grant.tool] = grant.effect
+    return effects
+
+
+def _shown(row: McpTool, effect: str) -> dict[str, Any]:
+    shown = {**row.definition, "name": row.qualified_name}
+    schema = shown.get("outputSchema")
+    if schema is not None and (not isinstance(schema, dict) or schema.get("type") != "object"):
+        # Clients of the older generation know output schemas of objects only.
+        del shown["outputSchema"]
+    shown["_meta"] = {
+        "remit/server": row.server.slug,
+        "remit/effect": effect,
+        "remit/definition": row.definition_sha256,
+    }
+    return shown

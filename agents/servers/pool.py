@@ -1,0 +1,234 @@
+"""Sessions of live runs, in the event loop of the web process: one per run and server, opened at the first call, closed when idle."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from agents.servers.links import NotSent, Refused
+from agents.servers.sessions import UpstreamSession, open_session
+from agents.servers.types import (
+    Limits,
+    Listing,
+    PinnedTool,
+    RunContext,
+    ServerAddress,
+    ServerFault,
+    UpstreamKind,
+    UpstreamResult,
+)
+from controlplane.common.canonical import canonical_bytes, check_value, digest_of_bytes
+from controlplane.common.errors import RemitError
+
+log = structlog.get_logger(__name__)
+
+Opener = Callable[[ServerAddress, RunContext, Limits], Awaitable[UpstreamSession]]
+OnDrift = Callable[[ServerAddress, Listing], Awaitable[None]]
+WhichEnded = Callable[[Collection[uuid.UUID]], Awaitable[Collection[uuid.UUID]]]
+
+LISTING_IS_FRESH_SECONDS = 60.0
+LONGEST_BACK_OFF_SECONDS = 30.0
+JANITOR_EVERY_SECONDS = 5.0
+
+
+@dataclass
+class _Slot:
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    session: UpstreamSession | None = None
+    failures: int = 0
+    not_before: float = 0.0
+    last_fault: ServerFault | None = None
+
+
+class SessionPool:
+    """`on_drift` is told whenever a server's listing differs from what a session saw before, or is first seen by one."""
+
+    def __init__(
+        self,
+        *,
+        on_listing: OnDrift,
+        which_ended: WhichEnded,
+        limits: Limits = Limits(),
+        opener: Opener = open_session,
+    ) -> None:
+        self._on_listing = on_listing
+        self._which_ended = which_ended
+        self._limits = limits
+        self._open = opener
+        self._slots: dict[tuple[uuid.UUID | None, uuid.UUID], _Slot] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    async def call_upstream(
+        self, context: RunContext, tool: PinnedTool, arguments: bytes, *, seconds: float | None = None
+    ) -> UpstreamResult:
+        """Carry out one permitted call. `arguments` are the canonical bytes that were judged; exactly their value is sent.
+
+        Never raises for what a server does: every way it can misbehave has a named result.
+        """
+        try:
+            session = await self._session(context, tool)
+        except (NotSent, ServerFault) as fault:
+            return UpstreamResult(UpstreamKind.ERROR, fault.code, fault.message, sent=False)
+        seconds = seconds or self._limits.call_seconds
+        try:
+            raw = await session.call(tool.name, json.loads(arguments), seconds=seconds)
+        except Refused as refused:
+            message = f"The server refused the call: {refused.message}"
+            return UpstreamResult(UpstreamKind.ERROR, "upstream.refused", message)
+        except NotSent as fault:
+            return UpstreamResult(UpstreamKind.ERROR, fault.code, fault.message, sent=False)
+        except ServerFault as fault:
+            # It was sent and there is no answer to go by. Only of a tool that changes nothing is it certain what that means.
+            kind = UpstreamKind.ERROR if tool.read_only else UpstreamKind.UNKNOWN
+            return UpstreamResult(kind, fault.code, fault.message)
+        return _checked(raw, tool)
+
+    async def close_run(self, run_id: uuid.UUID) -> None:
+        for key in [key for key in self._slots if key[0] == run_id]:
+            self._retire(self._slots.pop(key).session)
+
+    async def close(self) -> None:
+        """End every session; nothing of ours survives the web process."""
+        self._closed = True
+        for slot in self._slots.values():
+            self._retire(slot.session)
+        self._slots.clear()
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=5)
+
+    async def keep_tidy(self) -> None:
+        """Until cancelled: close sessions that are idle, broken, or whose run has ended."""
+        while True:
+            await asyncio.sleep(JANITOR_EVERY_SECONDS)
+            try:
+                await self._tidy()
+            except Exception:
+                log.exception("upstream.janitor_failed")
+
+    async def _tidy(self) -> None:
+        moment = time.monotonic()
+        for key, slot in list(self._slots.items()):
+            session = slot.session
+            if session is None:
+                if not slot.lock.locked() and moment > slot.not_before + LONGEST_BACK_OFF_SECONDS:
+                    self._slots.pop(key, None)
+            elif session.in_flight == 0 and (session.broken or moment - session.last_used > self._limits.idle_seconds):
+                slot.session = None
+                self._retire(session)
+        runs = {key[0] for key in self._slots if key[0] is not None}
+        for run_id in await self._which_ended(runs) if runs else ():
+            await self.close_run(run_id)
+
+    async def _session(self, context: RunContext, tool: PinnedTool) -> UpstreamSession:
+        """The run's session with the tool's server, with a listing fresh enough to vouch for the tool's definition."""
+        slot = self._slots.setdefault((context.run_id, tool.server.id), _Slot())
+        session = slot.session
+        if session is None or session.broken or _is_stale(session):
+            async with slot.lock:
+                session = await self._renewed(slot, context, tool.server)
+        known = {entry.name: entry.sha256 for entry in (session.listing.tools if session.listing else ())}
+        if known.get(tool.name) != tool.definition_sha256:
+            raise NotSent(
+                "tool.definition_changed",
+                f"{tool.qualified_name} is no longer what was approved; it waits until a person has looked at it.",
+            )
+        return session
+
+    async def _renewed(self, slot: _Slot, context: RunContext, server: ServerAddress) -> UpstreamSession:
+        session = slot.session
+        if session and not session.broken:
+            if _is_stale(session):
+                await self._relist(slot, session)
+            return session
+        if session:
+            slot.session = None
+            self._retire(session)
+        if self._closed:
+            raise NotSent("upstream.closed", "Remit is shutting down.")
+        wait = slot.not_before - time.monotonic()
+        if wait > 0:
+            because = slot.last_fault.message if slot.last_fault else ""
+            raise NotSent("upstream.backing_off", f"Tried again in {wait:.0f} s; it failed before: {because}")
+        try:
+            session = await self._open(server, context, self._limits)
+        except ServerFault as fault:
+            slot.failures += 1
+            slot.last_fault = fault
+            slot.not_before = time.monotonic() + min(0.5 * 2**slot.failures, LONGEST_BACK_OFF_SECONDS)
+            raise
+        slot.session, slot.failures = session, 0
+        if session.listing:
+            await self._on_listing(server, session.listing)
+        return session
+
+    async def _relist(self, slot: _Slot, session: UpstreamSession) -> None:
+        before = session.listing
+        try:
+            listing = await session.list_tools()
+        except Refused as refused:
+            slot.session = None
+            self._retire(session)
+            raise NotSent("upstream.refused", f"It no longer lists its tools: {refused.message}") from refused
+        except ServerFault as fault:
+            slot.session = None
+            self._retire(session)
+            # The call itself has not been sent, whatever became of the listing.
+            raise NotSent(fault.code, fault.message) from fault
+        if listing != before:
+            await self._on_listing(session.server, listing)
+
+    def _retire(self, session: UpstreamSession | None) -> None:
+        if session is None:
+            return
+
+        async def close() -> None:
+            while session.in_flight and not self._closed:
+                await asyncio.sleep(0.1)
+            with contextlib.suppress(Exception):
+                await session.close()
+
+        task = asyncio.get_running_loop().create_task(close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+
+def _is_stale(session: UpstreamSession) -> bool:
+    return session.tools_changed or time.monotonic() - session.listed_at > LISTING_IS_FRESH_SECONDS
+
+
+def _checked(raw: Any, tool: PinnedTool) -> UpstreamResult:
+    """A result in the shape of the protocol, hashed; anything else is an answer nobody can use."""
+    if raw.get("resultType") not in (None, "complete"):
+        message = "The server asks for more input in the middle of the call, which Remit does not relay."
+        return UpstreamResult(UpstreamKind.ERROR, "upstream.input_required", message)
+    problem = _shape_problem(raw)
+    if not problem:
+        try:
+            check_value(raw)
+            encoded = canonical_bytes(raw)
+        except (RemitError, ValueError) as error:
+            problem = str(error)[:200]
+    if problem:
+        kind = UpstreamKind.ERROR if tool.read_only else UpstreamKind.UNKNOWN
+        return UpstreamResult(kind, "upstream.garbage", f"The server's result is not usable: {problem}")
+    return UpstreamResult(UpstreamKind.RESULT, content=raw, result_sha256=digest_of_bytes(encoded))
+
+
+def _shape_problem(raw: Any) -> str:
+    content = raw.get("content", [])
+    if not isinstance(content, list) or not all(isinstance(block, dict) and "type" in block for block in content):
+        return "its content is not a list of blocks."
+    if not isinstance(raw.get("isError", False), bool):
+        return "isError is neither true nor false."
+    if not isinstance(raw.get("structuredContent", {}), dict):
+        return "its structured content is not an object."
+    return ""

@@ -1,0 +1,75 @@
+"""Reads of servers and tools. Everything a person sees starts from a permission queryset."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection, Iterable
+
+from django.db.models import Prefetch, QuerySet
+
+from agents.choices import ENDED_RUN_STATES, ServerState, Transport
+from agents.models import McpServer, McpTool, Run
+from agents.servers.types import MountRequest, PinnedTool, ServerAddress
+from controlplane.common.errors import not_found
+from controlplane.tenancy.types import Permission, Principal
+
+
+def servers(principal: Principal | None) -> QuerySet[McpServer]:
+    rows = McpServer.objects.restrict(principal, Permission.SERVER_VIEW).select_related("created_by")
+    return rows.prefetch_related(Prefetch("tools", McpTool.objects.order_by("name"))).order_by("name")
+
+
+def server(principal: Principal | None, server_id: uuid.UUID) -> McpServer:
+    found = servers(principal).filter(pk=server_id).first()
+    if found is None:
+        raise not_found("server")
+    return found
+
+
+def tool(principal: Principal | None, tool_id: uuid.UUID) -> McpTool:
+    rows = McpTool.objects.restrict(principal, Permission.SERVER_VIEW)
+    found = rows.select_related("server", "approved_by").filter(pk=tool_id).first()
+    if found is None:
+        raise not_found("tool")
+    return found
+
+
+def tools_in_force(*, organisation_id: uuid.UUID, names: Collection[str]) -> list[McpTool]:
+    """The named tools of one organisation, ordered by name, with their servers; quarantined ones included, for callers to tell."""
+    rows = McpTool.objects.filter(server__organisation_id=organisation_id, qualified_name__in=names)
+    return list(rows.exclude(server__state=ServerState.DISABLED).select_related("server").order_by("qualified_name"))
+
+
+def address_of(row: McpServer) -> ServerAddress:
+    return ServerAddress(
+        id=row.pk,
+        organisation_id=row.organisation_id,
+        slug=row.slug,
+        transport=Transport(row.transport),
+        environment=row.environment,
+        command=tuple(row.command),
+        mounts=tuple(mount_requests(row.mounts)),
+        url=row.url,
+        protocol_version=row.protocol_version,
+    )
+
+
+def pinned(row: McpTool) -> PinnedTool:
+    return PinnedTool(
+        id=row.pk,
+        server=address_of(row.server),
+        name=row.name,
+        qualified_name=row.qualified_name,
+        definition_sha256=row.definition_sha256,
+        read_only=row.read_only,
+    )
+
+
+def mount_requests(raw: Iterable[dict[str, object]]) -> list[MountRequest]:
+    return [MountRequest(str(item["source"]), str(item["target"]), bool(item.get("writable", False))) for item in raw]
+
+
+def ended_runs(run_ids: Collection[uuid.UUID]) -> list[uuid.UUID]:
+    """Which of these runs are over or gone."""
+    live = set(Run.objects.filter(pk__in=run_ids).exclude(state__in=ENDED_RUN_STATES).values_list("pk", flat=True))
+    return [run_id for run_id in run_ids if run_id not in live]

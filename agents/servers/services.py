@@ -1,0 +1,380 @@
+"""The registry of MCP servers: registering, listing their tools, quarantine of what changed, approval by people."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from django.db import IntegrityError, transaction
+
+from agents.choices import ServerState, ToolState, Transport
+from agents.models import McpServer, McpTool
+from agents.servers import sandboxes
+from agents.servers.addresses import url_problem
+from agents.servers.definitions import RESERVED_SLUGS, SLUG, qualified, schema_problem
+from agents.servers.environments import NODE_PACKAGES, names
+from agents.servers.selectors import address_of
+from agents.servers.sessions import open_session
+from agents.servers.types import (
+    Limits,
+    Listing,
+    MountRequest,
+    RejectedTool,
+    RunContext,
+    ServerAddress,
+    ServerFault,
+    ToolDefinition,
+    ToolTraits,
+)
+from controlplane.audit.events import Event
+from controlplane.audit.services import Subject, record
+from controlplane.common.clock import now
+from controlplane.common.errors import FieldError, conflict, invalid, not_found
+from controlplane.live.services import announce
+from controlplane.tenancy.types import Permission, Principal, system_principal
+
+
+@dataclass(frozen=True)
+class Refreshed:
+    """What one listing changed. Names are the tools' own, without the server's."""
+
+    added: Sequence[str] = ()
+    quarantined: Sequence[str] = ()
+    removed: Sequence[str] = ()
+    rejected: Sequence[RejectedTool] = ()
+    fault: str = ""
+
+
+def register_server(
+    *,
+    actor: Principal,
+    name: str,
+    slug: str,
+    transport: Transport,
+    environment: str = "",
+    command: Sequence[str] = (),
+    url: str = "",
+    mounts: Sequence[MountRequest] = (),
+) -> McpServer:
+    """A server of the actor's organisation, not reached yet. Whoever registers it approves its first listing.
+
+    Raises 422 `server.invalid` naming every field, 409 `server.slug_taken`.
+    """
+    actor.require(Permission.SERVER_WRITE)
+    if not actor.is_person or actor.user_id is None:
+        raise invalid("server.owner", "A server is registered by a person.")
+    errors = _registration_errors(name, slug, transport, environment, command, url, mounts)
+    if errors:
+        raise invalid("server.invalid", "The server can't be registered as it is.", *errors)
+    try:
+        with transaction.atomic():
+            row = McpServer.objects.create(
+                organisation_id=actor.organisation_id,
+                name=name.strip(),
+                slug=slug,
+                transport=transport,
+                environment=environment,
+                command=list(command),
+                mounts=[
+                    {"source": mount.source, "target": mount.target, "writable": mount.writable} for mount in mounts
+                ],
+                url=url,
+                created_by_id=actor.user_id,
+            )
+            record(
+                event=Event.SERVER_REGISTERED,
+                actor=actor,
+                subject=server_subject(row),
+                payload={
+                    "transport": transport.value,
+                    "environment": environment,
+                    "command": list(command),
+                    "url": url,
+                },
+            )
+            _announce(row)
+    except IntegrityError as error:
+        if "server_slug_once" not in str(error):
+            raise
+        raise conflict(
+            "server.slug_taken", f"A server is already called “{slug}”.", "Choose another short name."
+        ) from error
+    return row
+
+
+def refresh_tools(
+    *, actor: Principal, server_id: uuid.UUID, context: RunContext = RunContext(), limits: Limits = Limits()
+) -> Refreshed:
+    """Ask the server for its tools in a short session and record what they are. For threads without an event loop.
+
+    `context` says whose folders a stdio server sees; without one they are empty. A server that can't be reached is a result
+    (`fault`), not an exception.
+    """
+    row = McpServer.objects.restrict(actor, Permission.SERVER_WRITE).filter(pk=server_id).first()
+    if row is None:
+        raise not_found("server")
+    address = address_of(row)
+    try:
+        listing = asyncio.run(list_tools(address, context, limits))
+    except ServerFault as fault:
+        note_fault(server=address, fault=fault)
+        return Refreshed(fault=fault.message)
+    return record_listing(actor=actor, server=address, listing=listing)
+
+
+async def list_tools(server: ServerAddress, context: RunContext = RunContext(), limits: Limits = Limits()) -> Listing:
+    """One listing through a session that lives no longer than it takes. Raises ServerFault."""
+    session = await open_session(server, context, limits)
+    try:
+        return session.listing or Listing(session.protocol_version)
+    finally:
+        await asyncio.shield(session.close())
+
+
+def record_listing(*, actor: Principal, server: ServerAddress, listing: Listing) -> Refreshed:
+    """Compare a listing with what is pinned. Only the very first listing of a server is taken as approved."""
+    with transaction.atomic():
+        row = (
+            McpServer.objects.select_for_update(of=("self",)).select_related("created_by").filter(pk=server.id).first()
+        )
+        if row is None:
+            raise not_found("server")
+        first = row.protocol_version == ""
+        known = {tool.name: tool for tool in McpTool.objects.select_for_update().filter(server=row)}
+        added, quarantined = [], []
+        for offered in listing.tools:
+            tool = known.pop(offered.name, None)
+            if tool is None:
+                _discover(actor, row, offered, approved=first)
+                added.append(offered.name)
+            elif _note_change(actor, row, tool, offered):
+                quarantined.append(offered.name)
+        removed = [tool.name for tool in known.values() if _remove(actor, row, tool)]
+        row.state = row.state if row.state == ServerState.DISABLED else ServerState.OK
+        row.error = _rejections(listing.rejected)
+        row.protocol_version = listing.protocol_version
+        row.checked_at = now()
+        row.save(update_fields=["state", "error", "protocol_version", "checked_at"])
+        if first or added or quarantined or removed:
+            _announce(row)
+    return Refreshed(added, quarantined, removed, listing.rejected)
+
+
+def note_fault(*, server: ServerAddress, fault: ServerFault) -> None:
+    """The server could not be reached or misbehaved while listing. Its tools stay as they are pinned."""
+    changed = (
+        McpServer.objects.filter(pk=server.id)
+        .exclude(state=ServerState.DISABLED)
+        .update(state=ServerState.UNREACHABLE, error=f"{fault.code}: {fault.message}"[:300], checked_at=now())
+    )
+    if changed:
+        with transaction.atomic():
+            announce(f"organisation:{server.organisation_id}", "servers")
+
+
+def approve_definition(*, actor: Principal, tool_id: uuid.UUID, sha256: str) -> McpTool:
+    """Put the definition with that hash in force: the one the person has read, or nothing.
+
+    Raises 409 `tool.definition_moved` when the server offers something else by now, 422 `tool.schema_unusable`.
+    """
+    actor.require(Permission.SERVER_WRITE)
+    if not actor.is_person or actor.user_id is None:
+        raise invalid("tool.approver", "A definition is approved by a person.")
+    with transaction.atomic():
+        rows = McpTool.objects.restrict(actor, Permission.SERVER_WRITE).select_for_update(of=("self",))
+        tool = rows.select_related("server").filter(pk=tool_id).first()
+        if tool is None:
+            raise not_found("tool")
+        offered = tool.pending_definition if tool.pending_definition is not None else tool.definition
+        offered_sha256 = tool.pending_sha256 or tool.definition_sha256
+        if tool.state != ToolState.QUARANTINED or offered_sha256 != sha256:
+            raise conflict(
+                "tool.definition_moved",
+                "The definition you read is not the one the server offers now. Nothing was approved.",
+                "Reload the page and read the definition again.",
+            )
+        problem = schema_problem(offered)
+        if problem:
+            raise invalid("tool.schema_unusable", f"This definition can't be approved. {problem}")
+        tool.definition, tool.definition_sha256 = offered, offered_sha256
+        tool.pending_definition, tool.pending_sha256 = None, ""
+        tool.state = ToolState.ACTIVE
+        tool.approved_by_id, tool.approved_at = actor.user_id, now()
+        tool.save()
+        record(event=Event.TOOL_APPROVED, actor=actor, subject=tool_subject(tool), payload={"hash": sha256})
+        _announce(tool.server)
+    return tool
+
+
+def describe_tool(*, actor: Principal, tool_id: uuid.UUID, traits: ToolTraits) -> McpTool:
+    """Say what a tool does: whether it only reads, can be undone, and which effects sequence rules should see."""
+    actor.require(Permission.SERVER_WRITE)
+    with transaction.atomic():
+        rows = McpTool.objects.restrict(actor, Permission.SERVER_WRITE).select_for_update(of=("self",))
+        tool = rows.select_related("server").filter(pk=tool_id).first()
+        if tool is None:
+            raise not_found("tool")
+        tool.read_only, tool.reversible = traits.read_only, traits.reversible
+        tool.effects = sorted({effect[:60] for effect in traits.effects})
+        tool.save(update_fields=["read_only", "reversible", "effects"])
+        facts = {"read_only": tool.read_only, "reversible": tool.reversible, "effects": tool.effects}
+        words = ", ".join(
+            [word for word, holds in (("only reads", tool.read_only), ("can be undone", tool.reversible)) if holds]
+            + list(tool.effects)
+        )
+        record(
+            event=Event.TOOL_DESCRIBED,
+            actor=actor,
+            subject=tool_subject(tool),
+            payload={**facts, "traits": words or "nothing in particular"},
+        )
+        _announce(tool.server)
+    return tool
+
+
+def switch_server(*, actor: Principal, server_id: uuid.UUID, on: bool) -> McpServer:
+    """Take a server out of use, or back: switched off, none of its tools can be called whatever is granted."""
+    actor.require(Permission.SERVER_WRITE)
+    with transaction.atomic():
+        rows = McpServer.objects.restrict(actor, Permission.SERVER_WRITE).filter(pk=server_id)
+        row = rows.select_for_update(of=("self",)).first()
+        if row is None:
+            raise not_found("server")
+        wanted = (ServerState.OK if row.protocol_version else ServerState.NEW) if on else ServerState.DISABLED
+        if (row.state == ServerState.DISABLED) is not on:
+            return row
+        row.state = wanted
+        row.save(update_fields=["state"])
+        record(
+            event=Event.SERVER_SWITCHED,
+            actor=actor,
+            subject=server_subject(row),
+            payload={"position": "on" if on else "off"},
+        )
+        _announce(row)
+    return row
+
+
+def server_subject(row: McpServer) -> Subject:
+    return Subject("server", row.pk, row.name)
+
+
+def tool_subject(tool: McpTool) -> Subject:
+    return Subject("tool", tool.pk, tool.qualified_name)
+
+
+# Listing against pins ----------------------------------------------------------------------------------------------------
+
+
+def _discover(actor: Principal, row: McpServer, offered: ToolDefinition, *, approved: bool) -> None:
+    """A tool never seen before. It is in force only when it came with the listing that its registrant asked for."""
+    usable = not schema_problem(offered.definition)
+    in_force = approved and usable
+    tool = McpTool.objects.create(
+        server=row,
+        name=offered.name,
+        qualified_name=qualified(row.slug, offered.name),
+        definition=offered.definition,
+        definition_sha256=offered.sha256,
+        state=ToolState.ACTIVE if in_force else ToolState.QUARANTINED,
+        approved_by=row.created_by if in_force else None,
+        approved_at=now() if in_force else None,
+        changed_at=now(),
+    )
+    record(event=Event.TOOL_DISCOVERED, actor=actor, subject=tool_subject(tool), payload={"hash": offered.sha256})
+    if not in_force:
+        _record_quarantine(actor, tool, offered.sha256)
+
+
+def _note_change(actor: Principal, row: McpServer, tool: McpTool, offered: ToolDefinition) -> bool:
+    """Whether the tool went into quarantine, or what waits there was replaced by yet another definition.
+
+    A definition that went back to the pinned one ends the quarantine only by a person's approval too: it has been something else.
+    """
+    if tool.state == ToolState.ACTIVE and offered.sha256 == tool.definition_sha256:
+        return False
+    if tool.state == ToolState.QUARANTINED and offered.sha256 == (tool.pending_sha256 or tool.definition_sha256):
+        return False
+    tool.pending_definition, tool.pending_sha256 = dict(offered.definition), offered.sha256
+    tool.state = ToolState.QUARANTINED
+    tool.changed_at = now()
+    tool.save(update_fields=["pending_definition", "pending_sha256", "state", "changed_at"])
+    _record_quarantine(actor, tool, offered.sha256)
+    return True
+
+
+def _remove(actor: Principal, row: McpServer, tool: McpTool) -> bool:
+    if tool.state == ToolState.REMOVED:
+        return False
+    tool.state = ToolState.REMOVED
+    tool.changed_at = now()
+    tool.save(update_fields=["state", "changed_at"])
+    record(event=Event.TOOL_REMOVED, actor=actor, subject=tool_subject(tool), payload={"hash": tool.definition_sha256})
+    return True
+
+
+def _record_quarantine(actor: Principal, tool: McpTool, sha256: str) -> None:
+    record(
+        event=Event.TOOL_QUARANTINED,
+        actor=actor,
+        subject=tool_subject(tool),
+        payload={"pinned": tool.definition_sha256, "offered": sha256},
+    )
+
+
+def _rejections(rejected: Sequence[RejectedTool]) -> str:
+    if not rejected:
+        return ""
+    first = rejected[0]
+    more = f" and {len(rejected) - 1} more" if len(rejected) > 1 else ""
+    return f"Tools left out: “{first.name}”{more}. {first.reason}"[:300]
+
+
+def _announce(row: McpServer) -> None:
+    announce(f"organisation:{row.organisation_id}", "servers")
+
+
+def listing_actor(server: ServerAddress) -> Principal:
+    """Remit itself, for listings that a session took rather than a person."""
+    return system_principal(organisation_id=server.organisation_id)
+
+
+# Registration ------------------------------------------------------------------------------------------------------------
+
+
+def _registration_errors(
+    name: str,
+    slug: str,
+    transport: Transport,
+    environment: str,
+    command: Sequence[str],
+    url: str,
+    mounts: Sequence[MountRequest],
+) -> list[FieldError]:
+    errors: list[FieldError] = []
+    if not name.strip() or len(name.strip()) > 120:
+        errors.append(FieldError("/name", "1 to 120 characters"))
+    if not SLUG.match(slug) or len(slug) > 40:
+        errors.append(
+            FieldError(
+                "/slug", "1 to 40 of a-z and 0-9, with single “-” or “_” between them; tools are called <slug>__<tool>"
+            )
+        )
+    elif slug in RESERVED_SLUGS:
+        errors.append(FieldError("/slug", f"“{slug}” is Remit's own"))
+    if transport is Transport.HTTP:
+        problem = url_problem(url)
+        if problem:
+            errors.append(FieldError("/url", problem))
+        if environment or command or mounts:
+            errors.append(FieldError("/command", "an HTTP server has a URL, and no program or folders"))
+        return errors
+    if url:
+        errors.append(FieldError("/url", "a stdio server has a program, and no URL"))
+    if not environment or environment not in (*names(), *NODE_PACKAGES):
+        errors.append(FieldError("/environment", f"one of: {', '.join((*names(), *NODE_PACKAGES))}"))
+    if len(command) > 40 or any(not part or len(part) > 400 or "\0" in part for part in command):
+        errors.append(FieldError("/command", "up to 40 arguments of 1 to 400 characters"))
+    return errors + sandboxes.mount_errors(mounts)

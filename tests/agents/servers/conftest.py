@@ -1,0 +1,99 @@
+"""Upstream servers as plain child processes, and a session pool over them. The sandbox is tried in its own tests."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agents.choices import Transport
+from agents.servers.links import LineLink
+from agents.servers.pool import SessionPool
+from agents.servers.sessions import UpstreamSession
+from agents.servers.types import Limits, Listing, PinnedTool, RunContext, ServerAddress
+
+PROGRAM = Path(__file__).with_name("hostile_stdio.py")
+FAST = Limits(connect_seconds=10, call_seconds=1.0, idle_seconds=60)
+
+
+class Bench:
+    """A pool whose stdio servers are child processes of the test, with what the pool reported."""
+
+    def __init__(self, generation: str, counter: Path) -> None:
+        self.server = ServerAddress(
+            id=uuid.uuid4(), organisation_id=uuid.uuid4(), slug="odd", transport=Transport.STDIO, protocol_version=""
+        )
+        self.context = RunContext(run_id=uuid.uuid4(), mission_id=uuid.uuid4())
+        self.listings: list[Listing] = []
+        self.ended: set[uuid.UUID] = set()
+        self.processes: list[asyncio.subprocess.Process] = []
+        self.counter = counter
+        self._generation = generation
+        self.pool = SessionPool(
+            on_listing=self._on_listing, which_ended=self._which_ended, limits=FAST, opener=self._open
+        )
+
+    def tool(self, name: str, *, read_only: bool = False) -> PinnedTool:
+        known = {tool.name: tool.sha256 for listing in self.listings for tool in listing.tools}
+        return PinnedTool(uuid.uuid4(), self.server, name, f"odd__{name}", known.get(name, ""), read_only)
+
+    async def meet(self) -> None:
+        """Open the session once, so that the definitions are known."""
+        await self.pool.call_upstream(self.context, self.tool("echo"), b"{}")
+
+    async def call(self, name: str, arguments: bytes = b"{}", *, read_only: bool = False) -> Any:
+        return await self.pool.call_upstream(self.context, self.tool(name, read_only=read_only), arguments)
+
+    def calls_received(self) -> list[str]:
+        return self.counter.read_text().split() if self.counter.exists() else []
+
+    async def _open(self, server: ServerAddress, context: RunContext, limits: Limits) -> UpstreamSession:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-I", str(PROGRAM), self._generation, str(self.counter),
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stdout is not None and process.stdin is not None
+        self.processes.append(process)
+        session = UpstreamSession(server, LineLink(process.stdout, process.stdin, limits), limits, None)
+        await session.negotiate()
+        await session.list_tools()
+        return session
+
+    async def _on_listing(self, server: ServerAddress, listing: Listing) -> None:
+        self.listings.append(listing)
+
+    async def _which_ended(self, run_ids: Any) -> Any:
+        return [run_id for run_id in run_ids if run_id in self.ended]
+
+
+@pytest.fixture
+async def make_bench(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Bench]]]:
+    benches: list[Bench] = []
+
+    async def make(generation: str = "2025-11-25", **server: Any) -> Bench:
+        bench = Bench(generation, tmp_path / f"calls-{len(benches)}")
+        bench.server = replace(bench.server, **server)
+        benches.append(bench)
+        await bench.meet()
+        return bench
+
+    yield make
+    for bench in benches:
+        await bench.pool.close()
+        for process in bench.processes:
+            if process.returncode is None:
+                process.kill()
+            # A pipe that nobody reads any more would keep `wait` from returning.
+            process._transport.close()  # type: ignore[attr-defined]
+            await process.wait()
+
+
+@pytest.fixture
+async def bench(make_bench: Callable[..., Awaitable[Bench]]) -> Bench:
+    return await make_bench()
