@@ -6,7 +6,7 @@ import enum
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 
 from controlplane.common.choices import StatusChoices
@@ -14,7 +14,7 @@ from controlplane.common.choices import StatusChoices
 
 @dataclass(frozen=True)
 class Amounts:
-    """One vector over the three units every budget counts: money, model tokens, steps. A hold takes all of it or nothing."""
+    """One vector over what every budget counts: money, model tokens, steps. A hold takes all of it or nothing."""
 
     money: Decimal = Decimal(0)
     tokens: int = 0
@@ -47,6 +47,19 @@ class WindowKind(StatusChoices):
     MONTH = "month", "neutral", "clock", "Each month"
 
 
+class RateKind(enum.StrEnum):
+    """What a price is per."""
+
+    TOOL_CALL = "tool_call"
+    VCPU_SECOND = "vcpu_second"
+    GIB_SECOND = "gib_second"
+    MODEL_TOKEN = "model_token"  # noqa: S105
+
+    @property
+    def label(self) -> str:
+        return self.value.replace("_", " ")
+
+
 class HoldState(StatusChoices):
     HELD = "held", "wait", "wait", "Held"
     DISPATCHED = "dispatched", "wait", "start", "In use"
@@ -57,7 +70,7 @@ class HoldState(StatusChoices):
 
 @dataclass(frozen=True)
 class Balance:
-    """One account in its current window. `left` is None where there is no limit. `overrun`: charged beyond the limit."""
+    """One account in its current window. `left` is None without a limit. `overrun`: charged beyond the limit."""
 
     account_id: uuid.UUID
     name: str
@@ -78,6 +91,7 @@ class Balance:
     subject_id: uuid.UUID | None = None
     burn_per_day: Decimal = Decimal(0)
     children: Sequence[Balance] = field(default=())
+    also: Sequence[Balance] = field(default=())  # the account's other windows, where it has several
 
 
 @dataclass(frozen=True)
@@ -86,10 +100,69 @@ class LedgerLine:
 
     id: int
     at: datetime
-    kind: str  # reserve, dispatch, settle, void, expire, overrun, allocation …
+    kind: str  # reserve, dispatch, settle, correct, void, expire, extend, overrun, allocation, freeze, unfreeze, guard
     amounts: Amounts
     hold_id: uuid.UUID | None
     mission_id: uuid.UUID | None
     action_id: uuid.UUID | None
     description: str
     currency: str
+
+
+@dataclass(frozen=True)
+class Reserve:
+    """One request of a batch. `signature`: what the loop guard compares; empty is never compared."""
+
+    hold_id: uuid.UUID
+    account_id: uuid.UUID
+    amounts: Amounts
+    signature: bytes = b""
+    action_id: uuid.UUID | None = None
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Which level did not have room, in which unit, and what is left there."""
+
+    reason_code: str  # budget.exhausted, budget.frozen, guard.no_progress, budget.unknown_account …
+    message: str
+    remedies: Sequence[str] = ()
+    account_id: uuid.UUID | None = None
+    level: str = ""
+    unit: str = ""
+    left: Decimal | None = None
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """The ledger's answer. `refusal` None: held. `replayed`: the stored answer to an id seen before."""
+
+    hold_id: uuid.UUID
+    state: HoldState | None
+    refusal: Refusal | None = None
+    replayed: bool = False
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """What was charged in the end. `replayed`: it had been settled before, nothing changed."""
+
+    hold_id: uuid.UUID
+    charged: Amounts
+    replayed: bool
+    overrun: Sequence[uuid.UUID] = ()  # accounts that went beyond their limit and are frozen now
+
+
+@dataclass(frozen=True)
+class DayOfSpend:
+    day: date
+    spent: Amounts
+
+
+@dataclass(frozen=True)
+class SandboxRates:
+    """What a sandbox costs per second, in the organisation's currency."""
+
+    vcpu_second: Decimal
+    gib_second: Decimal
+    rate_ids: Sequence[int] = ()

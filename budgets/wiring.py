@@ -1,7 +1,25 @@
-"""What budgets registers with the gate at start: the ledger and the kind `budget.topup`."""
+"""What budgets registers with the layers below at start: the ledger, the kind `budget.topup`, a live topic."""
 
 from __future__ import annotations
 
+from controlplane.common.ids import parse_id
+from controlplane.tenancy.types import Permission, Principal
+
 
 def register() -> None:
-    """Filled by the ledger."""
+    from budgets.port import LedgerPort
+    from budgets.topup import TopUp
+    from controlplane.live.services import register_topic
+    from governance.registry import register_kind, register_ledger
+
+    register_ledger(LedgerPort())
+    register_kind(TopUp())
+    register_topic("budget", _may_see)
+
+
+def _may_see(principal: Principal, identifier: str) -> bool:
+    from budgets.models import Account
+
+    account_id = parse_id(identifier)
+    visible = Account.objects.restrict(principal, Permission.BUDGET_VIEW)
+    return account_id is not None and visible.filter(pk=account_id).exists()

@@ -1,0 +1,160 @@
+"""One round trip per ledger operation: the functions of migration 0002 as Python calls. No rules, no permissions."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from django.db import DataError, OperationalError, connection
+from psycopg import errors
+
+from budgets.types import Amounts, Reserve
+from controlplane.common.errors import RemitError, invalid
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What `budgets_reserve` says; see the type `budgets_answer`."""
+
+    outcome: str
+    state: str | None
+    account_id: uuid.UUID | None
+    level: str | None
+    name: str | None
+    kind: str | None
+    unit: str | None
+    remaining: Decimal | None
+    currency: str | None
+
+
+def reserve(
+    *,
+    hold_id: uuid.UUID,
+    organisation_id: uuid.UUID,
+    account_id: uuid.UUID,
+    amounts: Amounts,
+    currency: str | None,
+    signature: bytes,
+    ttl_seconds: int,
+    action_id: uuid.UUID | None,
+    mission_id: uuid.UUID | None,
+    note: str,
+) -> Answer:
+    row = _one(
+        "SELECT * FROM budgets_reserve(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        (
+            *(hold_id, organisation_id, account_id, amounts.money, amounts.tokens, amounts.steps, currency),
+            *(signature, ttl_seconds, action_id, mission_id, note),
+        ),
+    )
+    return Answer(*row)
+
+
+def reserve_batch(
+    *, organisation_id: uuid.UUID, currency: str | None, items: Sequence[Reserve], ttl_seconds: int
+) -> list[Answer]:
+    """One answer per item, in their order."""
+    with _named_failures(), connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT (answer).* FROM budgets_reserve_batch("
+            "%s, %s, %s::uuid[], %s::uuid[], %s::numeric[], %s::bigint[], %s::bigint[], %s::bytea[], %s::uuid[], %s)"
+            " ORDER BY item",
+            (
+                organisation_id,
+                currency,
+                [item.hold_id for item in items],
+                [item.account_id for item in items],
+                [item.amounts.money for item in items],
+                [item.amounts.tokens for item in items],
+                [item.amounts.steps for item in items],
+                [item.signature for item in items],
+                [item.action_id for item in items],
+                ttl_seconds,
+            ),
+        )
+        return [Answer(*row) for row in cursor.fetchall()]
+
+
+def dispatch(*, hold_id: uuid.UUID) -> tuple[str, str | None]:
+    """(outcome, state of the hold)."""
+    outcome, state = _one("SELECT * FROM budgets_dispatch(%s)", (hold_id,))
+    return outcome, state
+
+
+def extend(*, hold_id: uuid.UUID, ttl_seconds: int) -> tuple[str, str | None]:
+    outcome, state = _one("SELECT * FROM budgets_extend(%s, %s)", (hold_id, ttl_seconds))
+    return outcome, state
+
+
+def settle(
+    *, hold_id: uuid.UUID, money: Decimal | None, tokens: int | None, steps: int | None
+) -> tuple[str, Amounts, list[uuid.UUID], Decimal]:
+    """(outcome, charged, accounts that overran, the largest amount of money beyond a limit)."""
+    outcome, charged, used, counted, overruns, beyond = _one(
+        "SELECT * FROM budgets_settle(%s, %s, %s, %s)", (hold_id, money, tokens, steps)
+    )
+    return outcome, Amounts(charged or Decimal(0), used or 0, counted or 0), list(overruns), beyond
+
+
+def void(*, hold_id: uuid.UUID) -> str:
+    return str(_one("SELECT budgets_void(%s)", (hold_id,))[0])
+
+
+def note_result(*, organisation_id: uuid.UUID | None, account_id: uuid.UUID, signature: bytes, result: bytes) -> bool:
+    """True: this call is refused until something new happens."""
+    return bool(_one("SELECT budgets_note_result(%s, %s, %s, %s)", (account_id, organisation_id, signature, result))[0])
+
+
+def sweep(*, limit: int) -> tuple[int, int]:
+    """(given back, charged provisionally)."""
+    expired, provisional = _one("SELECT * FROM budgets_sweep(%s)", (limit,))
+    return expired, provisional
+
+
+def make_partitions(*, months: int) -> int:
+    return int(_one("SELECT budgets_make_partitions(%s)", (months,))[0])
+
+
+def set_limit(
+    *, account_id: uuid.UUID, kind: str, money: Decimal | None, tokens: int | None, steps: int | None
+) -> None:
+    _one("SELECT budgets_set_limit(%s, %s, %s, %s, %s)", (account_id, kind, money, tokens, steps))
+
+
+def set_frozen(*, account_id: uuid.UUID, frozen: bool, reason: str) -> None:
+    _one("SELECT budgets_set_frozen(%s, %s, %s)", (account_id, frozen, reason))
+
+
+def _one(sql: str, parameters: Sequence[Any]) -> tuple[Any, ...]:
+    with _named_failures(), connection.cursor() as cursor:
+        cursor.execute(sql, parameters)
+        row = cursor.fetchone()
+    if row is None:
+        raise RuntimeError("the ledger gave no answer")
+    return tuple(row)
+
+
+@contextmanager
+def _named_failures() -> Iterator[None]:
+    """A queue at a hot row is answered after 250 ms, not waited out."""
+    try:
+        yield
+    except OperationalError as error:
+        if not isinstance(error.__cause__, errors.LockNotAvailable | errors.DeadlockDetected):
+            raise
+        raise RemitError(
+            "ledger.busy",
+            "The budget is busy: too many calls charge it at this moment.",
+            503,
+            remedies=("Send the same request again in a moment.",),
+            retry_after_seconds=1,
+        ) from error
+    except DataError as error:
+        raise invalid(
+            "ledger.amount_invalid",
+            "Amounts are exact, not negative, below 10^16 and have at most twelve decimals.",
+        ) from error

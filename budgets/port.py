@@ -1,0 +1,52 @@
+"""The ledger as the gate knows it: `governance.types.Ledger` over `budgets.holds`."""
+
+from __future__ import annotations
+
+import uuid
+from decimal import Decimal
+
+from budgets import holds
+from budgets.types import Amounts
+from governance.types import BudgetRequest, HoldRefused
+
+
+class LedgerPort:
+    """Every call is one statement in the caller's transaction, which keeps the rows until its end: reserve last."""
+
+    def reserve(
+        self,
+        *,
+        hold_id: uuid.UUID,
+        request: BudgetRequest,
+        organisation_id: uuid.UUID,
+        ttl_seconds: int,
+        action_id: uuid.UUID | None = None,
+    ) -> HoldRefused | None:
+        refusal = holds.reserve(
+            hold_id=hold_id,
+            account_id=request.account_id,
+            organisation_id=organisation_id,
+            amounts=Amounts(request.money, request.tokens, request.steps),
+            currency=request.currency,
+            signature=request.signature,
+            ttl_seconds=ttl_seconds,
+            action_id=action_id,
+        )
+        if refusal is None:
+            return None
+        return HoldRefused(refusal.reason_code, refusal.message, refusal.remedies)
+
+    def dispatch(self, *, hold_id: uuid.UUID) -> None:
+        holds.dispatch(hold_id=hold_id)
+
+    def settle(self, *, hold_id: uuid.UUID, money: Decimal | None, tokens: int | None = None) -> Decimal:
+        return holds.charge(hold_id=hold_id, money=money, tokens=tokens, steps=None).charged.money
+
+    def void(self, *, hold_id: uuid.UUID) -> None:
+        holds.void(hold_id=hold_id)
+
+    def extend(self, *, hold_id: uuid.UUID, ttl_seconds: int) -> None:
+        holds.extend(hold_id=hold_id, ttl_seconds=ttl_seconds)
+
+    def note_result(self, *, account_id: uuid.UUID, signature: bytes, result: bytes) -> None:
+        holds.note_result(account_id=account_id, signature=signature, result=result)

@@ -1,0 +1,131 @@
+"""The action kind `budget.topup`: someone asks for more money; the limit rises once a person agreed."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from decimal import Decimal
+from typing import Any
+
+from budgets.accounts import money_limit, raise_limit
+from budgets.models import Account
+from controlplane.common.errors import FieldError, forbidden, invalid, not_found
+from controlplane.common.ids import parse_id
+from controlplane.tenancy.types import Permission, Principal, PrincipalKind
+from governance import selectors as governance
+from governance.choices import ActionState, Verdict
+from governance.types import Finding, Prepared, Proposal
+
+MICRO = 1_000_000
+LONGEST_REASON = 300
+_MONEY = re.compile(r"[0-9]{1,12}(\.[0-9]{1,6})?\Z")
+_MACHINES = (PrincipalKind.RUN, PrincipalKind.AGENT)
+
+
+class TopUp:
+    """Arguments: `money` ("5.00"), `reason`, and `account_id`, which a run may leave out: its own mission's budget."""
+
+    code = "budget.topup"
+    label = "Ask for more budget"
+    cedar_action = "budget.topup"
+
+    def prepare(self, *, proposer: Principal, proposal: Proposal) -> Prepared:
+        money, reason, account_id = _arguments(proposal)
+        account = _account(proposer, account_id)
+        if account.team_id is None:
+            raise invalid("budget.no_team", "The organisation's own budget is set by finance, not asked for.")
+        limit = money_limit(account)
+        guards = []
+        if account.closed_at is not None:
+            guards.append(Finding(Verdict.DENY, "budget.closed", "What this budget was for is over."))
+        elif limit is None:
+            guards.append(Finding(Verdict.DENY, "budget.unlimited", "This budget has no limit in money."))
+        mission_id = account.subject_id if account.subject_type == "mission" else None
+        return Prepared(
+            team_id=account.team_id,
+            title=f"{money} {account.organisation.currency} more for “{account.name}”"[:200],
+            envelope={
+                "kind": proposal.kind,
+                "proposer": str(proposer.id),
+                "account": str(account.pk),
+                "money": str(money),
+                "reason": reason,
+            },
+            principal_entity=_person_or_agent(proposer),
+            resource_entity={"uid": {"type": "Budget", "id": str(account.pk)}, "attrs": {"level": account.level}},
+            context={"money_micros": int(money * MICRO)},
+            guards=guards,
+            guards_saw=f"Limit {limit.money.normalize():f} ({limit.kind})."
+            if limit and limit.money is not None
+            else "",
+            agent_id=proposer.agent_id,
+            mission_id=mission_id,
+            run_id=proposer.run_id,
+            subject_type="budget",
+            subject_id=account.pk,
+            excluded_user_ids=(proposer.user_id,) if proposer.user_id else (),
+            currency=account.organisation.currency,
+        )
+
+    def on_decided(self, *, action_id: uuid.UUID, state: ActionState, actor: Principal) -> None:
+        if state is not ActionState.PERMITTED:
+            return
+        action = governance.decided_action(action_id)
+        if action.subject_id is None:
+            raise not_found("budget")
+        raise_limit(
+            actor=actor,
+            account_id=action.subject_id,
+            money=Decimal(action.arguments["money"]),
+            action_id=action_id,
+            reason=str(action.arguments.get("reason", "")),
+        )
+
+
+def _arguments(proposal: Proposal) -> tuple[Decimal, str, uuid.UUID | None]:
+    given = dict(proposal.arguments)
+    money, reason, account = given.pop("money", None), given.pop("reason", ""), given.pop("account_id", None)
+    account_id = parse_id(account)
+    errors = [FieldError(f"/arguments/{name}", "not an argument of this action") for name in given]
+    if not isinstance(money, str) or not _MONEY.match(money) or Decimal(money) <= 0:
+        errors.append(FieldError("/arguments/money", 'text such as "5.00", more than nothing, at most six decimals'))
+    if not isinstance(reason, str) or len(reason) > LONGEST_REASON:
+        errors.append(FieldError("/arguments/reason", f"text of at most {LONGEST_REASON} characters"))
+    if account is not None and account_id is None:
+        errors.append(FieldError("/arguments/account_id", "an id"))
+    if errors:
+        raise invalid("action.arguments", "It names an amount and a reason.", *errors)
+    return Decimal(str(money)), str(reason), account_id
+
+
+def _account(proposer: Principal, account_id: uuid.UUID | None) -> Account:
+    """A machine's own mission's budget, or one a person may see. Raises 403, 404 `budget.not_found`."""
+    accounts = Account.objects.select_related("organisation")
+    if proposer.kind in _MACHINES:
+        if not proposer.has_anywhere(Permission.ACTION_PROPOSE):
+            raise forbidden(Permission.ACTION_PROPOSE.value)
+        own = accounts.filter(
+            organisation_id=proposer.organisation_id, subject_type="mission", subject_id=proposer.mission_id
+        )
+        found = own.first() if proposer.mission_id is not None else None
+        if found is not None and account_id not in (None, found.pk):
+            raise not_found("budget")
+    else:
+        if account_id is None:
+            raise invalid("action.arguments", "Which budget?", FieldError("/arguments/account_id", "an id"))
+        found = accounts.restrict(proposer, Permission.BUDGET_VIEW).filter(pk=account_id).first()
+    if found is None:
+        raise not_found("budget")
+    return found
+
+
+def _person_or_agent(proposer: Principal) -> dict[str, Any]:
+    if proposer.kind in _MACHINES:
+        return {
+            "uid": {"type": "Agent", "id": str(proposer.agent_id or proposer.id)},
+            "attrs": {"team": str(proposer.team_id), "runtime": ""},
+        }
+    return {
+        "uid": {"type": "Person", "id": str(proposer.id)},
+        "attrs": {"roles": sorted(role.value for role in proposer.roles)},
+    }
