@@ -39,6 +39,7 @@ DEFAULT_URL = "http://127.0.0.1:8020"
 DEFAULT_PACE_SECONDS = 0.6
 ACTION_META = "remit/action"
 IDEMPOTENCY_META = "remit/idempotency-key"
+JUSTIFICATION_META = "remit/justification"
 READ_TIMEOUT_SECONDS = 90.0
 GIVE_UP_AFTER_SECONDS = 600.0
 LONGEST_PAUSE_SECONDS = 8.0
@@ -59,7 +60,10 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Answer:
-    """A tool's result or the gateway's verdict. `data` is the parsed result when the call was let through."""
+    """A tool's result or the gateway's verdict. `data` is the parsed result when the call was let through.
+
+    `result_missing`: the call was let through, and the server's result did not arrive; it may have happened.
+    """
 
     verdict: Verdict
     data: Any = None
@@ -69,6 +73,7 @@ class Answer:
     remedies: tuple[str, ...] = ()
     retry_after_seconds: float | None = None
     expires_at: datetime | None = None
+    result_missing: bool = False
 
     @property
     def allowed(self) -> bool:
@@ -137,12 +142,18 @@ class Gateway:
         names: list[str] = await self._ask(_Call(tool=""))
         return names
 
-    async def call(self, tool: str, arguments: Mapping[str, Any] | None = None, *, action: str = "") -> Answer:
-        """Call a tool; with `action`, redeem what was decided about that earlier call.
+    async def call(
+        self, tool: str, arguments: Mapping[str, Any] | None = None, *, action: str = "", why: str = ""
+    ) -> Answer:
+        """Call a tool; with `action`, redeem what was decided about that earlier call. `why` is for people to read.
 
-        Raises TokenRefused, Unreachable.
+        Asked again after a lost connection, the same key makes it the same call. Raises TokenRefused, Unreachable.
         """
-        named = {IDEMPOTENCY_META: str(uuid.uuid4()), **({ACTION_META: action} if action else {})}
+        named = {IDEMPOTENCY_META: str(uuid.uuid4())}
+        if action:
+            named[ACTION_META] = action
+        if why:
+            named[JUSTIFICATION_META] = why
         meta = cast(RequestParamsMeta, named)
         answer: Answer = await self._ask(_Call(tool=tool, arguments=dict(arguments or {}), meta=meta))
         return answer
@@ -251,7 +262,9 @@ def _answer(result: CallToolResult) -> Answer:
             expires_at=_time(escalation.get("expires_at")),
         )
     if result.is_error:
-        return Answer(verdict=Verdict.ERROR, text=text)
+        # The gateway's own words, "allow" without a result, differ from a tool that says no.
+        missing = isinstance(said, dict) and said.get("verdict") == "allow"
+        return Answer(verdict=Verdict.ERROR, text=text, result_missing=missing)
     return Answer(verdict=Verdict.ALLOW, data=_data(said, texts), text=text)
 
 

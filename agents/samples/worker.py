@@ -16,6 +16,7 @@ POLL_SECONDS = 20
 PATIENCE = timedelta(hours=1)
 LONGEST_REST_SECONDS = 30.0
 MOST_EVIDENCE = 50
+MOST_EVIDENCE_CHARACTERS = 2000
 
 
 class Exit(IntEnum):
@@ -44,9 +45,8 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Decision:
-    """What people said about a waiting action. `arguments` are the approved ones, which need not be those asked for."""
+    """What became of a waiting action. `arguments` are the approved ones, which need not be those asked for."""
 
-    permitted: bool
     state: str
     message: str
     arguments: Mapping[str, Any]
@@ -68,13 +68,24 @@ class Worker:
         tools = await self._gateway.tools()
         log(f"I can see {len(tools)} tools: {', '.join(tools)}")
 
+    async def read(self, tool: str, arguments: Mapping[str, Any] | None = None, *, why: str = "") -> Answer:
+        """Use a tool that changes nothing: when its result got lost, ask once more."""
+        answer = await self.use(tool, arguments, why=why)
+        return await self.use(tool, arguments, why=why) if answer.result_missing else answer
+
     async def use(
-        self, tool: str, arguments: Mapping[str, Any] | None = None, *, action: str = "", quiet: bool = False
+        self,
+        tool: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        action: str = "",
+        why: str = "",
+        quiet: bool = False,
     ) -> Answer:
         """Call a tool, wait out a pause, note a refusal. Raises Stopped when nothing more can come of this run."""
         rest = 2.0
         while True:
-            answer = await self._gateway.call(tool, arguments, action=action)
+            answer = await self._gateway.call(tool, arguments, action=action, why=why)
             await self._gateway.rest()
             if answer.verdict is Verdict.DENY and _ended(answer.reason_code):
                 raise Stopped(answer.text)
@@ -110,12 +121,11 @@ class Worker:
             found = _mapping(answer.data)
             state = str(found.get("state", ""))
             if not answer.allowed:
-                return Decision(False, "unknown", answer.text, {})
-            if state not in ("proposed", "waiting"):
-                message = str(found.get("message") or state)
-                return Decision(state == "permitted", state, message, _mapping(found.get("arguments")))
+                return Decision("unknown", answer.text, {})
+            if state not in ("proposed", "waiting", "executing"):
+                return Decision(state, str(found.get("message") or state), _mapping(found.get("arguments")))
             await asyncio.sleep(max(0.2, min(1.0, (until - datetime.now(UTC)).total_seconds())))
-        return Decision(False, "expired", "nobody decided in time", {})
+        return Decision("expired", "nobody decided in time", {})
 
     async def tick(self, key: str, evidence: str) -> None:
         """Claim a criterion with what proves it."""
@@ -123,13 +133,14 @@ class Worker:
         if not item:
             log(f"The mission does not ask for “{self._criteria[key]}”; nothing to tick")
             return
-        arguments = {"position": item["position"], "state": "claimed", "evidence": evidence}
+        arguments = {"position": item["position"], "state": "claimed", "evidence": evidence[:MOST_EVIDENCE_CHARACTERS]}
         if (await self.use("remit__progress", arguments, quiet=True)).allowed:
             log(f"Claimed: {self._criteria[key]} ({evidence})")
 
-    async def finish(self, *, summary: str, evidence: Sequence[str]) -> None:
-        """Claim that the goal is reached. People accept or reject it."""
-        arguments = {"summary": summary, "evidence": [{"text": line} for line in evidence[:MOST_EVIDENCE]]}
+    async def finish(self, *, outcome: str, summary: str, evidence: Sequence[str]) -> None:
+        """Say how far the goal is reached ("reached", "partly"). People accept or reject it."""
+        kept = [line[:MOST_EVIDENCE_CHARACTERS] for line in evidence[:MOST_EVIDENCE]]
+        arguments = {"outcome": outcome, "summary": summary, "evidence": kept}
         if not (await self.use("remit__finish", arguments, quiet=True)).allowed:
             raise NotReached(f"The outcome claim was not taken: {summary}")
         log(f"Finished: {summary}")
@@ -175,12 +186,12 @@ def exhausted(answer: Answer) -> bool:
 
 
 def _ended(reason_code: str) -> bool:
-    return reason_code in ("mission.stopped", "mission.ended", "mission.expired", "run.ended", "run.stopped")
+    return reason_code in ("mission.ended", "mission.deadline", "mission.not_found", "run.ended", "agent.retired")
 
 
 def _passing(answer: Answer) -> bool:
     """Whether the same call may go through later without anybody changing the remit."""
-    return answer.retry_after_seconds is not None or answer.reason_code.endswith(".paused")
+    return answer.retry_after_seconds is not None or answer.reason_code in ("mission.not_active", "rate.exceeded")
 
 
 def _line(tool: str, arguments: Mapping[str, Any] | None, answer: Answer) -> str:

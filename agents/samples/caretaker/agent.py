@@ -50,7 +50,7 @@ class Caretaker:
         refusals = [f"{refusal.wanted}: {refusal.reason}" for refusal in worker.refusals]
         await worker.tick("report", f"{len(refusals)} refused: {'; '.join(refusals)}" if refusals else "none refused")
         summary = f"Uncommitted work is on {branch}; main is as it was; {len(refusals)} calls refused and left at that."
-        await worker.finish(summary=summary, evidence=[commit, *refusals])
+        await worker.finish(outcome="reached", summary=summary, evidence=[commit, *refusals])
 
     async def _look_next_door(self) -> None:
         """The read-me file speaks of settings beside the repository. Reading them was never asked for."""

@@ -59,6 +59,7 @@ class Ledgered:
     message: str = ""
     approved: dict[str, Any] | None = None
     consumed: bool = False
+    why: str = ""
     polls: int = 0
 
 
@@ -97,7 +98,7 @@ class GoverningServer:
         early = self.before_call(params.name, arguments)
         if early is not None:
             return _refusal(**early)
-        return await self._governed(params.name, arguments, dict(params.meta or {}).get("remit/action"))
+        return await self._governed(params.name, arguments, dict(params.meta or {}))
 
     def _own(self, name: str, arguments: dict[str, Any]) -> Any:
         match name:
@@ -138,8 +139,9 @@ class GoverningServer:
             "arguments": action.approved or action.arguments,
         }
 
-    async def _governed(self, tool: str, arguments: dict[str, Any], redeems: str | None) -> types.CallToolResult:
-        call = Ledgered(str(uuid.uuid4()), tool, arguments, "allow")
+    async def _governed(self, tool: str, arguments: dict[str, Any], meta: dict[str, Any]) -> types.CallToolResult:
+        call = Ledgered(str(uuid.uuid4()), tool, arguments, "allow", why=meta.get("remit/justification", ""))
+        redeems = meta.get("remit/action")
         if redeems is not None:
             permitted = next(known for known in self.calls if known.id == redeems)
             expected = permitted.approved or permitted.arguments

@@ -17,6 +17,7 @@ from agents.samples.receivables.book import build
 from agents.samples.terms import PROGRAMS
 from agents.servers import environments
 from agents.servers.environments import EnvironmentUnavailable, environment, names, node_environment
+from controlplane.config import configuration
 
 needs_node = pytest.mark.skipif(
     not (shutil.which("node") and shutil.which("npm")), reason="node and npm are not on the PATH"
@@ -25,8 +26,9 @@ FILESYSTEM, EVERYTHING = environments.NODE_PACKAGES
 
 
 @pytest.fixture(scope="module")
-def state(tmp_path_factory):
-    return tmp_path_factory.mktemp("state")
+def state():
+    """The test run's own state folder, so that other tests find what was built here."""
+    return configuration().state_dir
 
 
 async def listed_and_called(command, tool, arguments, **options):
