@@ -147,18 +147,21 @@ def proposer_of(action: Action) -> Principal | None:
 
 def _follow(action: Action, ladder: Ladder, prepared: Prepared | None, actor: Principal) -> None:
     if ladder.verdict is Verdict.ALLOW:
-        if action.hold_id is not None:
-            ledger().extend(hold_id=action.hold_id, ttl_seconds=APPROVED_TTL_SECONDS)
+        _keep(action, seconds=APPROVED_TTL_SECONDS)
         perform_at_once(action, actor=actor)
-    elif ladder.verdict is Verdict.DENY:
-        if action.hold_id is not None:
+    else:
+        if ladder.denied and action.hold_id is not None:
             ledger().void(hold_id=action.hold_id)
-        kind_of(action.kind).on_decided(action_id=action.pk, state=ActionState.DENIED, actor=actor)
-    elif prepared is not None:
-        if action.hold_id is not None:
-            ledger().extend(hold_id=action.hold_id, ttl_seconds=prepared.escalation_ttl_seconds)
-        inbox_changed(action)
+        if waits_for_people(ladder) and prepared is not None:
+            _keep(action, seconds=prepared.escalation_ttl_seconds)
+            inbox_changed(action)
+        kind_of(action.kind).on_decided(action_id=action.pk, state=rows.STATE_OF[ladder.verdict], actor=actor)
     action_changed(action)
+
+
+def _keep(action: Action, *, seconds: int) -> None:
+    if action.hold_id is not None:
+        ledger().extend(hold_id=action.hold_id, ttl_seconds=seconds)
 
 
 def _changed() -> Finding:

@@ -115,7 +115,7 @@ class ActionKind(Protocol):
         """Facts for judging. Reads only. Raises RemitError (4xx) for what is not a well-formed proposal at all."""
 
     def on_decided(self, *, action_id: uuid.UUID, state: ActionState, actor: Principal) -> None:
-        """Called inside the transaction whenever the action becomes permitted, denied, expired or withdrawn.
+        """Called inside the transaction whenever the action becomes waiting, permitted, denied, expired or withdrawn.
 
         An action without a tool is performed here, when `state` is permitted; the gate then records it as done. Raising
         undoes the whole decision. Writes of the kind itself should be conditional: a state may be told twice."""

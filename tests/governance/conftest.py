@@ -1,4 +1,4 @@
-"""A kind of action whose every fact a test can set, a ledger that counts, and the ways people and agents reach the gate."""
+"""A kind of action whose every fact a test can set, a ledger that counts, and the ways people reach the gate."""
 
 from __future__ import annotations
 
@@ -127,7 +127,12 @@ class Scene:
     excluded: list[uuid.UUID] = field(default_factory=list)
     ttl_seconds: int = 3600
     budget: bool = True
-    decided: list[tuple[ActionState, str]] = field(default_factory=list)
+    told: list[tuple[ActionState, str]] = field(default_factory=list)
+
+    @property
+    def decided(self) -> list[tuple[ActionState, str]]:
+        """What the kind was told, without that it has to wait."""
+        return [entry for entry in self.told if entry[0] is not ActionState.WAITING]
 
 
 class ToolCall:
@@ -188,7 +193,7 @@ class ToolCall:
         )
 
     def on_decided(self, *, action_id: uuid.UUID, state: ActionState, actor: Principal) -> None:
-        self.scene.decided.append((state, actor.name))
+        self.scene.told.append((state, actor.name))
 
 
 class SignOff(ToolCall):

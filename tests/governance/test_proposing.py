@@ -54,6 +54,7 @@ def test_an_escalating_grant_waits_for_a_person_and_holds_for_the_whole_wait(gat
     assert gate.ledger.states == ["held"]
     assert gate.ledger.longest_ttl >= 1800
     assert gate.events(judgement) == ["action.escalated"]
+    assert gate.scene.told == [(ActionState.WAITING, gate.run.name)]
 
 
 def test_a_call_without_a_grant_is_refused_in_words_an_agent_can_use(gate: Gate) -> None:
