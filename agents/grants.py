@@ -58,6 +58,21 @@ class Grant:
         words = f"Call {self.tool}" + (" with " + ", ".join(parts) if parts else "")
         return words + (f", at most {self.max_calls} times" if self.max_calls is not None else "")
 
+    def limits_in_words(self) -> dict[str, str]:
+        """Argument → what this grant asks of it."""
+        return {
+            name: ", ".join(_rule_in_words(operator, value) for operator, value in rules.items())
+            for name, rules in self.constraints.items()
+        }
+
+    def unmet(self, arguments: Mapping[str, Any]) -> set[str]:
+        """Arguments that this grant does not cover, for people to look at; the gate itself asks Cedar."""
+        return {
+            name
+            for name, rules in self.constraints.items()
+            if not all(_met(operator, wanted, arguments.get(name)) for operator, wanted in rules.items())
+        }
+
 
 def parse_grants(raw: Any) -> list[Grant]:
     """Grants from JSON. Raises 422 `grants.invalid` naming every bad field."""
@@ -244,6 +259,28 @@ def _pattern(value: str, *, wildcard: bool = False) -> str:
     if wildcard:
         return _text(value)[:-1].replace("*", "\\*") + '*"'
     return _text(value)
+
+
+def _met(operator: str, wanted: Any, value: Any) -> bool:
+    fact = _fact(_fact_kind(operator, wanted), value)
+    if fact is None:
+        return False
+    match operator:
+        case "min" | "max":
+            limit, found = _micros(wanted) or 0, int(fact)
+            return found >= limit if operator == "min" else found <= limit
+        case "max_length":
+            return int(fact) <= int(wanted)
+        case "starts_with":
+            return str(fact).startswith(wanted)
+        case "like":
+            return (
+                re.fullmatch(".*".join(re.escape(part) for part in wanted.split("*")), str(fact), re.DOTALL) is not None
+            )
+        case "one_of":
+            return value in wanted
+        case _:
+            return bool(value == wanted)
 
 
 # Validation and comparison -------------------------------------------------------------------------------------------

@@ -205,7 +205,8 @@ def _tool_entity(tool: str, snapshot: Snapshot) -> dict[str, Any]:
             "server": snapshot.server or "",
             "read_only": bool(snapshot.read_only),
             "reversible": bool(snapshot.reversible),
-            "approved": snapshot.tool_state == ToolState.ACTIVE,
+            # A tool nobody knows is not in quarantine; that it is unknown is a guard's finding.
+            "approved": snapshot.tool_state in (None, ToolState.ACTIVE),
         },
         "parents": [],
     }
@@ -250,6 +251,14 @@ def _guards(snapshot: Snapshot, proposal: Proposal) -> list[Finding]:
         RunState.RUNNING,
     ):
         deny("run.ended", "This run has ended.", "End the program.")
+    if snapshot.tool is None and any(
+        grant.tool == proposal.tool for grant in _grants(snapshot.version_id, snapshot.grants)
+    ):
+        deny(
+            "tool.unknown",
+            f"No registered server offers {proposal.tool}.",
+            "Ask an administrator to register the server.",
+        )
     if snapshot.recent >= RATE_LIMIT:
         deny(
             "rate.exceeded",

@@ -1,0 +1,275 @@
+"""The life of a mission through the services, with the real gate and the real ledger under it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+
+from agents import selectors, services
+from agents.choices import MissionState, Outcome, Runtime, RunState, VersionState
+from agents.grants import Grant
+from agents.models import Agent, Mission, Run
+from agents.services.onboarding import Person, create_organisation
+from budgets import selectors as budgets
+from budgets.types import Limits
+from controlplane.audit.events import Event
+from controlplane.audit.models import Entry
+from controlplane.common.clock import now
+from controlplane.common.errors import RemitError
+from controlplane.tenancy import services as tenancy
+from controlplane.tenancy.models import Organisation, Team, Token, User
+from controlplane.tenancy.types import Principal, Role
+from governance import selectors as governance
+from governance import services as gate
+from governance.choices import Verdict
+from governance.types import Proposal
+
+BOOK = Grant("books__apply_credit", constraints={"amount": {"max": "100.00"}})
+ASK = Grant("books__apply_credit", effect="escalate", constraints={"amount": {"max": "500.00"}})
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def company(db: None) -> Organisation:
+    return create_organisation(
+        name="Northwind",
+        currency="USD",
+        monthly_limit=Limits(money=Decimal(100)),
+        teams={"Finance": Limits(money=Decimal(50))},
+        people=(
+            Person("alice@northwind.example", "Alice", (Role.BUILDER,), "Finance"),
+            Person("bob@northwind.example", "Bob", (Role.APPROVER,), "Finance"),
+        ),
+    )
+
+
+@pytest.fixture
+def person(company: Organisation) -> Callable[[str], Principal]:
+    def of(name: str) -> Principal:
+        user = User.objects.get(email=f"{name}@northwind.example")
+        principal = tenancy.principal_of_user(user=user, organisation_id=company.pk)
+        assert principal is not None
+        return principal
+
+    return of
+
+
+@pytest.fixture
+def alice(person: Callable[[str], Principal]) -> Principal:
+    return person("alice")
+
+
+@pytest.fixture
+def bob(person: Callable[[str], Principal]) -> Principal:
+    return person("bob")
+
+
+@pytest.fixture
+def clerk(company: Organisation, alice: Principal) -> Agent:
+    team = Team.objects.get(organisation=company)
+    return services.register_agent(actor=alice, team_id=team.pk, name="Clerk", runtime=Runtime.EXTERNAL)
+
+
+def remit(*, budget: str = "1.00", grants: tuple[Grant, ...] = (BOOK,), **changes: object) -> services.Remit:
+    values: dict[str, object] = {
+        "goal": "Every overdue invoice has a reminder.",
+        "criteria": ["Reminders are written", "Credits are explained"],
+        "grants": grants,
+        "budget_money": Decimal(budget),
+        "deadline": now() + timedelta(hours=8),
+        "budget_steps": 100,
+    }
+    return services.Remit(**{**values, **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def started(alice: Principal, clerk: Agent) -> Mission:
+    mission = services.draft_mission(actor=alice, agent_id=clerk.pk, title="Chase invoices", remit=remit())
+    services.submit_mission(actor=alice, mission_id=mission.pk)
+    mission.refresh_from_db()
+    return mission
+
+
+def run_principal(alice: Principal, mission: Mission) -> Principal:
+    return tenancy.principal_of_token(services.issue_run_token(actor=alice, mission_id=mission.pk))
+
+
+def events_of(mission: Mission) -> list[str]:
+    return list(Entry.objects.filter(mission_id=mission.pk).order_by("id").values_list("event", flat=True))
+
+
+def test_small_budget_starts_at_once_with_its_budget_and_first_attempt(started: Mission) -> None:
+    assert started.state == MissionState.ACTIVE
+    run = Run.objects.get(mission=started)
+    assert (run.attempt, run.state) == (1, RunState.PENDING)
+    balance = budgets.mission_spend(mission_ids=[started.pk])[started.pk]
+    assert (balance.limits.money, balance.limits.steps, balance.spent.money) == (Decimal(1), 100, Decimal(0))
+    assert Event.MISSION_STARTED in events_of(started)
+
+
+def test_large_budget_waits_for_a_second_person_who_is_not_its_owner(
+    alice: Principal, bob: Principal, clerk: Agent
+) -> None:
+    mission = services.draft_mission(actor=alice, agent_id=clerk.pk, title="Big", remit=remit(budget="20.00"))
+    judgement = services.submit_mission(actor=alice, mission_id=mission.pk)
+    mission.refresh_from_db()
+    assert (judgement.verdict, mission.state) == (Verdict.ESCALATE, MissionState.AWAITING_SIGN_OFF)
+    assert not Run.objects.filter(mission=mission).exists()
+
+    [question] = governance.escalations_waiting_for(bob)
+    gate.decide(approver=bob, escalation_id=question.pk, version=question.version, approve=True, reason="")
+    mission.refresh_from_db()
+    assert mission.state == MissionState.ACTIVE
+    assert mission.versions.get().signed_off_by_id == bob.user_id
+    assert Run.objects.filter(mission=mission).count() == 1
+
+
+def test_refused_sign_off_goes_back_to_a_draft_and_nothing_runs(alice: Principal, bob: Principal, clerk: Agent) -> None:
+    mission = services.draft_mission(actor=alice, agent_id=clerk.pk, title="Big", remit=remit(budget="20.00"))
+    services.submit_mission(actor=alice, mission_id=mission.pk)
+    [question] = governance.escalations_waiting_for(bob)
+    gate.decide(approver=bob, escalation_id=question.pk, version=question.version, approve=False, reason="Too much")
+    mission.refresh_from_db()
+    assert mission.state == MissionState.DRAFT
+    assert "Too much" in mission.state_reason or "Not signed off" in mission.state_reason
+    assert not Run.objects.filter(mission=mission).exists()
+    assert mission.account_id is None
+
+
+def test_tighter_version_is_in_force_at_once_and_wider_one_waits(
+    alice: Principal, bob: Principal, started: Mission
+) -> None:
+    tighter = remit(budget="0.50", deadline=started.deadline)
+    services.change_mission(actor=alice, mission_id=started.pk, remit=tighter, note="less", expected_version=1)
+    started.refresh_from_db()
+    assert started.version == 2
+    assert budgets.mission_spend(mission_ids=[started.pk])[started.pk].limits.money == Decimal("0.50")
+
+    wider = remit(budget="0.50", deadline=started.deadline, grants=(BOOK, ASK))
+    services.change_mission(actor=alice, mission_id=started.pk, remit=wider, note="credits", expected_version=2)
+    started.refresh_from_db()
+    assert started.version == 2
+    assert started.versions.get(number=3).state == VersionState.AWAITING_SIGN_OFF
+
+    [question] = governance.escalations_waiting_for(bob)
+    gate.decide(approver=bob, escalation_id=question.pk, version=question.version, approve=True, reason="")
+    started.refresh_from_db()
+    assert started.version == 3
+
+
+def test_change_against_an_older_version_is_refused_and_changes_nothing(alice: Principal, started: Mission) -> None:
+    services.change_mission(
+        actor=alice, mission_id=started.pk, remit=remit(budget="0.50"), note="", expected_version=1
+    )
+    with pytest.raises(RemitError) as refused:
+        services.change_mission(
+            actor=alice, mission_id=started.pk, remit=remit(budget="0.20"), note="", expected_version=1
+        )
+    assert refused.value.status == 412
+    assert started.versions.count() == 2
+
+
+def test_call_that_is_not_granted_is_refused_with_what_is_allowed(alice: Principal, started: Mission) -> None:
+    agent = run_principal(alice, started)
+    judgement = gate.propose(proposer=agent, proposal=Proposal("tool.call", {"query": "x"}, tool="sqlite__write_query"))
+    assert (judgement.verdict, judgement.reason_code) == (Verdict.DENY, "grant.missing")
+    assert judgement.remedies
+
+
+def test_paused_mission_allows_nothing_until_it_is_resumed(alice: Principal, started: Mission) -> None:
+    agent = run_principal(alice, started)
+    services.pause_mission(actor=alice, mission_id=started.pk, reason="lunch")
+    judgement = gate.propose(proposer=agent, proposal=Proposal("tool.call", {}, tool="books__overdue"))
+    assert (judgement.verdict, judgement.reason_code) == (Verdict.DENY, "mission.not_active")
+    assert "lunch" in judgement.message
+    services.resume_mission(actor=alice, mission_id=started.pk)
+    started.refresh_from_db()
+    assert started.state == MissionState.ACTIVE
+
+
+def test_stop_kills_token_run_and_budget(alice: Principal, started: Mission) -> None:
+    token = services.issue_run_token(actor=alice, mission_id=started.pk)
+    services.stop_mission(actor=alice, mission_id=started.pk, reason="enough")
+    started.refresh_from_db()
+    assert (started.state, started.state_reason) == (MissionState.STOPPED, "enough")
+    with pytest.raises(RemitError) as refused:
+        tenancy.principal_of_token(token)
+    assert refused.value.code == "token.revoked"
+    assert Run.objects.get(mission=started).state == RunState.STOPPED
+    assert budgets.mission_spend(mission_ids=[started.pk])[started.pk].frozen
+    assert not Token.objects.filter(mission_id=started.pk, revoked_at__isnull=True).exists()
+
+
+def test_accepted_claim_ends_the_mission_as_succeeded(alice: Principal, started: Mission) -> None:
+    agent = run_principal(alice, started)
+    services.report_progress(principal=agent, position=0, state="claimed", evidence="31 of 31")
+    services.claim_outcome(principal=agent, summary="All reminders are written")
+    mission = services.accept_outcome(actor=alice, mission_id=started.pk)
+    assert (mission.state, mission.outcome) == (MissionState.SUCCEEDED, Outcome.ACCEPTED)
+    assert [item.state for item in mission.checklist.order_by("position")] == ["accepted", "open"]
+    with pytest.raises(RemitError):
+        services.accept_outcome(actor=alice, mission_id=started.pk)
+
+
+def test_rejected_claim_needs_a_reason_and_fails_the_mission(alice: Principal, started: Mission) -> None:
+    services.claim_outcome(principal=run_principal(alice, started), summary="Done")
+    with pytest.raises(RemitError) as refused:
+        services.reject_outcome(actor=alice, mission_id=started.pk, reason="  ")
+    assert refused.value.status == 422
+    mission = services.reject_outcome(actor=alice, mission_id=started.pk, reason="Half is missing")
+    assert (mission.state, mission.state_reason) == (MissionState.FAILED, "Half is missing")
+
+
+def test_deadline_ends_a_mission_once(started: Mission) -> None:
+    Mission.objects.filter(pk=started.pk).update(deadline=now() - timedelta(seconds=1))
+    assert services.expire_missions() == 1
+    assert services.expire_missions() == 0
+    started.refresh_from_db()
+    assert started.state == MissionState.EXPIRED
+    assert events_of(started).count(Event.MISSION_EXPIRED) == 1
+
+
+def test_first_call_of_an_external_run_turns_it_green(alice: Principal, started: Mission) -> None:
+    agent = run_principal(alice, started)
+    services.note_heartbeat(principal=agent)
+    run = Run.objects.get(mission=started)
+    assert run.state == RunState.RUNNING
+    assert run.first_call_at is not None
+
+
+def test_outsider_changes_nothing(as_charlie: Principal, started: Mission) -> None:
+    before = list(Entry.objects.values_list("id", flat=True))
+    for attempt in (
+        lambda: services.pause_mission(actor=as_charlie, mission_id=started.pk),
+        lambda: services.stop_mission(actor=as_charlie, mission_id=started.pk),
+        lambda: services.accept_outcome(actor=as_charlie, mission_id=started.pk),
+        lambda: services.issue_run_token(actor=as_charlie, mission_id=started.pk),
+        lambda: services.change_mission(
+            actor=as_charlie, mission_id=started.pk, remit=remit(), note="", expected_version=1
+        ),
+        lambda: selectors.mission(as_charlie, started.pk),
+    ):
+        with pytest.raises(RemitError) as refused:
+            attempt()
+        assert refused.value.status in (404, 409)
+    started.refresh_from_db()
+    assert started.state == MissionState.ACTIVE
+    assert list(Entry.objects.values_list("id", flat=True)) == before
+
+
+def test_reading_the_remit_of_a_run_says_what_is_left(alice: Principal, started: Mission) -> None:
+    facts = selectors.remit_of_run(principal=run_principal(alice, started))
+    assert facts["state"] == "active"
+    assert facts["budget"]["money_left"] is not None
+    assert [item["position"] for item in facts["criteria"]] == [0, 1]
+
+
+def test_submitting_twice_starts_one_run(alice: Principal, started: Mission) -> None:
+    with pytest.raises(RemitError) as refused:
+        services.submit_mission(actor=alice, mission_id=started.pk)
+    assert refused.value.code == "mission.not_draft"
+    assert Run.objects.filter(mission=started).count() == 1
