@@ -20,6 +20,7 @@ KEY_META = "remit/idempotency-key"
 JUSTIFICATION_META = "remit/justification"
 SOURCE_META = "remit/source"
 _OLDEST = "2024-11-05"
+_NOT_SHOWN = frozenset({"Cc", "Cf", "Zl", "Zp", "Co", "Cs"})  # controls, direction and joining signs, separators
 _VERDICT_OF_STATE = {
     ActionState.DENIED: Verdict.DENY,
     ActionState.EXPIRED: Verdict.DENY,
@@ -81,7 +82,7 @@ def refused(error: RemitError, *, action: Action | None = None) -> ToolResult:
 
 
 def carried_out(action: Action, tool: PinnedTool, result: UpstreamResult, *, protocol_version: str) -> ToolResult:
-    """The server's own result, labelled as untrusted. Only parts the protocol knows are passed on, and none of its `_meta`."""
+    """The server's own result, labelled as untrusted. Parts the protocol doesn't know and its `_meta` are left out."""
     answer: ToolResult = {
         "content": [_block(block, protocol_version) for block in result.content.get("content", [])],
         "isError": result.content.get("isError", False),
@@ -155,7 +156,7 @@ def for_display(text: str, *, limit: int = 200) -> str:
         " " if unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp", "Co", "Cs") else character
         for character in text[: limit * 4]
     )
-    return " ".join(shown.split())[:limit]
+    return " ".join("".join(shown).split())[:limit]
 
 
 def _refusal(
@@ -185,8 +186,8 @@ def _refusal(
     lines = [message or reason_code, *remedies]
     if escalation:
         lines.append(
-            f"A person is asked until {escalation['expires_at']}. Ask remit__action about {action_id}; once it is permitted, "
-            "make the same call again with the same arguments."
+            f"A person is asked until {escalation['expires_at']}. Ask remit__action about {action_id}; once it is "
+            "permitted, make the same call again with the same arguments."
         )
     # An error result even while it waits: the tool has not run, and its output schema does not describe this answer.
     return {"content": [{"type": "text", "text": "\n".join(lines)}], "structuredContent": said, "isError": True}

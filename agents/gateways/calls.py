@@ -1,4 +1,4 @@
-"""One tools/call from the gate to its recorded outcome. What was permitted is carried out once, whoever still listens."""
+"""One tools/call from the gate to its recorded outcome. What was permitted is carried out once, whoever listens."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class _Earlier:
 
 
 class Caller:
-    """Carries out calls through one session pool. Knows what is under way in this process, so that a repeat joins it."""
+    """Carries out calls through one session pool. Knows what is under way in this process: a repeat joins it."""
 
     def __init__(self, pool: SessionPool) -> None:
         self._pool = pool
@@ -139,7 +139,7 @@ class Caller:
 
 
 def _settle_who_may(principal: Principal, call: Call) -> _Started | _Earlier | Judgement:
-    """Everything of a call that needs the database before it is sent, in one unit: judge, or find the decision, and redeem."""
+    """All of a call that needs the database before it is sent, in one unit: judge, or find the decision; redeem."""
     named = call.meta.get(answers.ACTION_META)
     if named is not None:
         return _redeem_named(principal, call, named)
@@ -185,7 +185,7 @@ def _redeem_named(principal: Principal, call: Call, named: object) -> _Started |
 
 
 def _approved_before(principal: Principal, call: Call) -> Action | None:
-    """A call a person has agreed to and that was not made yet: for clients that can't name it, repeating it is enough."""
+    """A call a person agreed to, not made yet: for clients that can't name the action, repeating the call is enough."""
     if principal.run_id is None:
         return None
     rows = Action.objects.restrict(principal, Permission.ACTION_VIEW).filter(

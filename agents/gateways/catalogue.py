@@ -1,4 +1,4 @@
-"""Which tools one caller may see: granted by the mission in force, approved, of a server that is switched on. Nothing else is listed."""
+"""Which tools one caller may see: granted by the mission in force, approved, of a server that is switched on."""
 
 from __future__ import annotations
 

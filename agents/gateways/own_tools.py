@@ -26,8 +26,8 @@ DEFINITIONS: Final[tuple[dict[str, Any], ...]] = (
     {
         "name": "remit__action",
         "description": (
-            "How an action stands that had to wait for a person. Waits up to `wait` seconds (at most 30) for a change. Once its "
-            "state is “permitted”, make the same call again with the same arguments."
+            "How an action stands that had to wait for a person. Waits up to `wait` seconds (at most 30) for a change. "
+            "Once its state is “permitted”, make the same call again with the same arguments."
         ),
         "inputSchema": {
             "type": "object",
@@ -47,7 +47,7 @@ DEFINITIONS: Final[tuple[dict[str, Any], ...]] = (
     },
     {
         "name": "remit__finish",
-        "description": "Say that the goal is reached, or how far you came, with evidence. A person accepts or rejects it.",
+        "description": "Say that the goal is reached, or how far you came, with evidence. A person accepts or rejects.",
         "inputSchema": {
             "type": "object",
             "properties": {
@@ -65,7 +65,7 @@ DEFINITIONS: Final[tuple[dict[str, Any], ...]] = (
     },
     {
         "name": "remit__mission",
-        "description": "Your remit: goal, criteria and their state, what you may do, what is left of the budget, the deadline.",
+        "description": "Your remit: goal, criteria and their state, what you may do, what is left of budget and time.",
         "inputSchema": {"type": "object", "properties": {}, "additionalProperties": False},
         "annotations": {"readOnlyHint": True},
     },

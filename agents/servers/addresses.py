@@ -47,14 +47,14 @@ def url_problem(url: str) -> str:
 
 
 def address_problem(address: Address) -> str:
-    """Why this resolved address is out of bounds; empty when it is a public one (or loopback, where that is allowed)."""
+    """Why this resolved address is out of bounds; empty when it is public (or loopback, where that is allowed)."""
     plain = _unwrapped(address)
     if plain is None:
         return f"{address} tunnels to an address of another network."
     if plain.is_loopback:
         allowed = configuration().mcp_allow_loopback
         return "" if allowed else f"{address} is this machine; set REMIT_MCP_ALLOW_LOOPBACK=1 to allow that."
-    # `is_global` follows the registries: private, link-local (where metadata services live), reserved and documentation are not.
+    # `is_global` follows the registries: private, link-local (where metadata services live) and reserved are not.
     if not plain.is_global or plain.is_multicast or (plain.version == 4 and plain in _CARRIER_GRADE):
         return f"{address} is not an address of the public internet."
     return ""
@@ -83,8 +83,8 @@ async def resolve(host: str, port: int) -> Address:
 class GuardedTransport(httpx2.AsyncHTTPTransport):
     """Connects to the very address that was checked, so that a name can't point elsewhere between check and connect.
 
-    Redirects are answers like any other here; each request made of one is checked again. Compressed bodies are refused: a cap on
-    bytes read would not bound what they unpack to.
+    Redirects are answers like any other here; each request made of one is checked again. Compressed bodies are refused:
+    a cap on bytes read would not bound what they unpack to.
     """
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:

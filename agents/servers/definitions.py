@@ -1,4 +1,4 @@
-"""Tool definitions: which parts are pinned and hashed, which names and schemas are usable, and arguments against them."""
+"""Tool definitions: what of them is pinned and hashed, which names and schemas are usable, arguments against them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from controlplane.common.errors import FieldError, RemitError
 MAX_DEFINITION_BYTES = 128 * 1024
 PINNED_PARTS = ("name", "description", "inputSchema", "outputSchema", "annotations")
 SEPARATOR = "__"
-# Without "__" inside and "_" at an end, the first "__" of a qualified name always parts server from tool: no two servers
-# can spell the same name.
+# Without "__" inside and "_" at an end, the first "__" of a qualified name always parts server from tool: no two
+# servers can spell the same name.
 SLUG = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)*\Z")
 RESERVED_SLUGS = frozenset({"remit"})
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,120}\Z")
@@ -66,7 +66,7 @@ def sort_out(raw_tools: Sequence[Any]) -> tuple[list[ToolDefinition], list[Rejec
 
 
 def pin(raw: Mapping[str, Any]) -> ToolDefinition:
-    """The pinned parts of one tool and their hash. Raises 422 `tool.definition_*` for what can't be hashed or is too large."""
+    """The pinned parts of one tool and their hash. Raises 422 for what can't be hashed or is too large."""
     definition = {part: raw[part] for part in PINNED_PARTS if raw.get(part) is not None}
     check_value(definition)
     size = len(canonical_bytes(definition))
@@ -92,7 +92,7 @@ def schema_problem(definition: Mapping[str, Any]) -> str:
 
 
 def argument_errors(definition: Mapping[str, Any], arguments: Mapping[str, Any]) -> list[FieldError]:
-    """What is wrong with `arguments`, at most eight findings with JSON pointers. An unusable schema is a finding, never a pass."""
+    """What is wrong with `arguments`, at most eight findings. An unusable schema is a finding, never a pass."""
     problem = schema_problem(definition)
     if problem:
         return [FieldError("", problem)]
@@ -125,7 +125,7 @@ def _validator(canonical: str) -> Any:
 
 
 def _refuse_remote_references(schema: Any) -> None:
-    """References may only point into the schema itself. An `$id` would move what “itself” means, so only the root may have one."""
+    """References may only point into the schema itself. An `$id` moves what that means: only the root may have one."""
     stack: list[tuple[Any, bool]] = [(schema, True)]
     while stack:
         node, root = stack.pop()

@@ -1,7 +1,7 @@
-"""JSON-RPC to one upstream server, over a sandbox's stdio or over streamable HTTP. Knows ids and bytes, nothing of MCP's methods.
+"""JSON-RPC to one upstream server, over a sandbox's stdio or streamable HTTP. Knows ids and bytes, not MCP's methods.
 
-Written on the wire format itself, not on the SDK's client: we have to bound what is read before it is parsed, keep an answer from
-reaching a call it was not for, and know for certain whether a request that failed had been sent.
+Written on the wire format itself, not on the SDK's client: we have to bound what is read before it is parsed, keep an
+answer from reaching a call it was not for, and know for certain whether a request that failed had been sent.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class NotSent(ServerFault):
 
 
 class Link(Protocol):
-    """One connection. `fault` says why it is closed; `tools_changed` is set when the server says its tools are others now."""
+    """One connection. `fault`: why it is closed. `tools_changed`: the server has said that its tools are others now."""
 
     fault: ServerFault | None
     tools_changed: bool
@@ -70,7 +70,12 @@ class LineLink:
         self._task = asyncio.create_task(self._read())
 
     async def request(
-        self, method: str, params: Mapping[str, Any], *, seconds: float, headers: Mapping[str, str]
+        self,
+        method: str,
+        params: Mapping[str, Any],
+        *,
+        seconds: float,
+        headers: Mapping[str, str],  # noqa: ARG002 - lines have none
     ) -> Mapping[str, Any]:
         if self.fault:
             raise NotSent(self.fault.code, self.fault.message)
@@ -91,7 +96,13 @@ class LineLink:
         finally:
             self._pending.pop(identifier, None)
 
-    async def notify(self, method: str, params: Mapping[str, Any] | None, *, headers: Mapping[str, str]) -> None:
+    async def notify(
+        self,
+        method: str,
+        params: Mapping[str, Any] | None,
+        *,
+        headers: Mapping[str, str],  # noqa: ARG002
+    ) -> None:
         await self._write({"jsonrpc": "2.0", "method": method, **({"params": params} if params else {})})
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Sessions of live runs, in the event loop of the web process: one per run and server, opened at the first call, closed when idle."""
+"""Sessions of live runs, in the web process's event loop: one per run and server, opened at need, closed when idle."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import structlog
 from agents.servers.links import NotSent, Refused
 from agents.servers.sessions import UpstreamSession, open_session
 from agents.servers.types import (
+    DEFAULT_LIMITS,
     Limits,
     Listing,
     PinnedTool,
@@ -31,7 +32,7 @@ from controlplane.common.errors import RemitError
 log = structlog.get_logger(__name__)
 
 Opener = Callable[[ServerAddress, RunContext, Limits], Awaitable[UpstreamSession]]
-OnDrift = Callable[[ServerAddress, Listing], Awaitable[None]]
+OnListing = Callable[[ServerAddress, Listing], Awaitable[None]]
 WhichEnded = Callable[[Collection[uuid.UUID]], Awaitable[Collection[uuid.UUID]]]
 
 LISTING_IS_FRESH_SECONDS = 60.0
@@ -49,14 +50,14 @@ class _Slot:
 
 
 class SessionPool:
-    """`on_drift` is told whenever a server's listing differs from what a session saw before, or is first seen by one."""
+    """`on_listing` is told what a server offers whenever a session sees it for the first time, or changed."""
 
     def __init__(
         self,
         *,
-        on_listing: OnDrift,
+        on_listing: OnListing,
         which_ended: WhichEnded,
-        limits: Limits = Limits(),
+        limits: Limits = DEFAULT_LIMITS,
         opener: Opener = open_session,
     ) -> None:
         self._on_listing = on_listing
@@ -70,7 +71,7 @@ class SessionPool:
     async def call_upstream(
         self, context: RunContext, tool: PinnedTool, arguments: bytes, *, seconds: float | None = None
     ) -> UpstreamResult:
-        """Carry out one permitted call. `arguments` are the canonical bytes that were judged; exactly their value is sent.
+        """Carry out one permitted call. `arguments` are the canonical bytes that were judged; their value is sent.
 
         Never raises for what a server does: every way it can misbehave has a named result.
         """
@@ -87,7 +88,7 @@ class SessionPool:
         except NotSent as fault:
             return UpstreamResult(UpstreamKind.ERROR, fault.code, fault.message, sent=False)
         except ServerFault as fault:
-            # It was sent and there is no answer to go by. Only of a tool that changes nothing is it certain what that means.
+            # It was sent and there is no answer to go by. Of a tool that changes nothing we know what that means.
             kind = UpstreamKind.ERROR if tool.read_only else UpstreamKind.UNKNOWN
             return UpstreamResult(kind, fault.code, fault.message)
         return _checked(raw, tool)

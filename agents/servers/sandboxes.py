@@ -1,4 +1,4 @@
-"""The sandbox of one stdio server session: which program, which folders, and its streams. What is said over them is not known here."""
+"""The sandbox of one stdio server session: which program, which folders, and its streams; not what is said on them."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def mount_errors(mounts: Sequence[MountRequest]) -> list[FieldError]:
             errors.append(
                 FieldError(
                     f"/mounts/{index}/source",
-                    "a folder below missions/{mission} or data of the state folder, or one of the shipped programs, read-only",
+                    "a folder below missions/{mission} or data in the state folder, or a shipped program, read-only",
                 )
             )
         if not mount.target.startswith("/") or ".." in PurePosixPath(mount.target).parts:
@@ -150,7 +150,7 @@ def _mount(request: MountRequest, context: RunContext, scratch: Path | None) -> 
 
 
 def _allowed_roots(source: str, context: RunContext | None, *, writable: bool) -> bool:
-    """Whether `source` is inside a folder that is there for servers. A run's server sees its own mission's folder only."""
+    """Whether `source` is inside a folder for servers. A run's server sees its own mission's folder only."""
     path = _state() / source
     mission = "mission" if context is None else str(context.mission_id or "none")
     roots = [_state() / "missions" / mission, _state() / "data"]

@@ -35,7 +35,7 @@ def tool(principal: Principal | None, tool_id: uuid.UUID) -> McpTool:
 
 
 def tools_in_force(*, organisation_id: uuid.UUID, names: Collection[str]) -> list[McpTool]:
-    """The named tools of one organisation, ordered by name, with their servers; quarantined ones included, for callers to tell."""
+    """The named tools of one organisation by name, with their servers; quarantined ones too, for callers to tell."""
     rows = McpTool.objects.filter(server__organisation_id=organisation_id, qualified_name__in=names)
     return list(rows.exclude(server__state=ServerState.DISABLED).select_related("server").order_by("qualified_name"))
 

@@ -18,6 +18,8 @@ from agents.servers.environments import NODE_PACKAGES, names
 from agents.servers.selectors import address_of
 from agents.servers.sessions import open_session
 from agents.servers.types import (
+    DEFAULT_LIMITS,
+    NO_RUN,
     Limits,
     Listing,
     MountRequest,
@@ -105,12 +107,12 @@ def register_server(
 
 
 def refresh_tools(
-    *, actor: Principal, server_id: uuid.UUID, context: RunContext = RunContext(), limits: Limits = Limits()
+    *, actor: Principal, server_id: uuid.UUID, context: RunContext = NO_RUN, limits: Limits = DEFAULT_LIMITS
 ) -> Refreshed:
     """Ask the server for its tools in a short session and record what they are. For threads without an event loop.
 
-    `context` says whose folders a stdio server sees; without one they are empty. A server that can't be reached is a result
-    (`fault`), not an exception.
+    `context` says whose folders a stdio server sees; without one they are empty. A server that can't be reached is a
+    result (`fault`), not an exception.
     """
     row = McpServer.objects.restrict(actor, Permission.SERVER_WRITE).filter(pk=server_id).first()
     if row is None:
@@ -124,7 +126,7 @@ def refresh_tools(
     return record_listing(actor=actor, server=address, listing=listing)
 
 
-async def list_tools(server: ServerAddress, context: RunContext = RunContext(), limits: Limits = Limits()) -> Listing:
+async def list_tools(server: ServerAddress, context: RunContext = NO_RUN, limits: Limits = DEFAULT_LIMITS) -> Listing:
     """One listing through a session that lives no longer than it takes. Raises ServerFault."""
     session = await open_session(server, context, limits)
     try:
@@ -149,9 +151,9 @@ def record_listing(*, actor: Principal, server: ServerAddress, listing: Listing)
             if tool is None:
                 _discover(actor, row, offered, approved=first)
                 added.append(offered.name)
-            elif _note_change(actor, row, tool, offered):
+            elif _note_change(actor, tool, offered):
                 quarantined.append(offered.name)
-        removed = [tool.name for tool in known.values() if _remove(actor, row, tool)]
+        removed = [tool.name for tool in known.values() if _remove(actor, tool)]
         row.state = row.state if row.state == ServerState.DISABLED else ServerState.OK
         row.error = _rejections(listing.rejected)
         row.protocol_version = listing.protocol_version
@@ -265,7 +267,7 @@ def tool_subject(tool: McpTool) -> Subject:
     return Subject("tool", tool.pk, tool.qualified_name)
 
 
-# Listing against pins ----------------------------------------------------------------------------------------------------
+# Listing against pins ------------------------------------------------------------------------------------------------
 
 
 def _discover(actor: Principal, row: McpServer, offered: ToolDefinition, *, approved: bool) -> None:
@@ -288,10 +290,10 @@ def _discover(actor: Principal, row: McpServer, offered: ToolDefinition, *, appr
         _record_quarantine(actor, tool, offered.sha256)
 
 
-def _note_change(actor: Principal, row: McpServer, tool: McpTool, offered: ToolDefinition) -> bool:
+def _note_change(actor: Principal, tool: McpTool, offered: ToolDefinition) -> bool:
     """Whether the tool went into quarantine, or what waits there was replaced by yet another definition.
 
-    A definition that went back to the pinned one ends the quarantine only by a person's approval too: it has been something else.
+    A definition that went back to the pinned one stays quarantined until a person says so: it has been something else.
     """
     if tool.state == ToolState.ACTIVE and offered.sha256 == tool.definition_sha256:
         return False
@@ -305,7 +307,7 @@ def _note_change(actor: Principal, row: McpServer, tool: McpTool, offered: ToolD
     return True
 
 
-def _remove(actor: Principal, row: McpServer, tool: McpTool) -> bool:
+def _remove(actor: Principal, tool: McpTool) -> bool:
     if tool.state == ToolState.REMOVED:
         return False
     tool.state = ToolState.REMOVED
@@ -341,7 +343,7 @@ def listing_actor(server: ServerAddress) -> Principal:
     return system_principal(organisation_id=server.organisation_id)
 
 
-# Registration ------------------------------------------------------------------------------------------------------------
+# Registration --------------------------------------------------------------------------------------------------------
 
 
 def _registration_errors(

@@ -1,4 +1,4 @@
-"""One MCP session with an upstream server: which protocol generation it speaks, its tools, its calls. Both generations are spoken."""
+"""One MCP session with an upstream server of either protocol generation: its introduction, its tools, its calls."""
 
 from __future__ import annotations
 

@@ -27,9 +27,12 @@ class Limits:
     pages: int = 50
 
 
+DEFAULT_LIMITS = Limits()
+
+
 @dataclass(frozen=True)
 class MountRequest:
-    """A folder a stdio server wants. `source` is relative to the state folder's `data`; `{run}` and `{mission}` are filled in."""
+    """A folder a stdio server wants. `source` is below the state folder; `{run}` and `{mission}` are filled in."""
 
     source: str
     target: str
@@ -57,6 +60,9 @@ class RunContext:
 
     run_id: uuid.UUID | None = None
     mission_id: uuid.UUID | None = None
+
+
+NO_RUN = RunContext()
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,7 @@ class UpstreamKind(enum.StrEnum):
 
 @dataclass(frozen=True)
 class UpstreamResult:
-    """What came of one call. `content` is the server's own result, untrusted. `sent` False: the server never saw the call."""
+    """What came of one call. `content` is the server's own and untrusted. `sent` False: it never saw the call."""
 
     kind: UpstreamKind
     reason_code: str = ""

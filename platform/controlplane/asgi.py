@@ -1,4 +1,4 @@
-"""One ASGI application on one port: `/live`, `/mcp` and the hot machine ends are plain ASGI, everything else is Django behind a2wsgi.
+"""One ASGI application on one port: `/live`, `/mcp` and the hot machine ends are plain ASGI, the rest is Django by a2wsgi.
 
 Django's own ASGI handler costs several times its WSGI handler per request; measured in docs/benchmarks.md.
 """
@@ -20,7 +20,7 @@ from django.core.wsgi import get_wsgi_application  # noqa: E402
 
 from agents.gateways.mcp import MCP  # noqa: E402
 
-DJANGO = WSGIMiddleware(get_wsgi_application(), workers=8)
+DJANGO = WSGIMiddleware(get_wsgi_application(), workers=8)  # type: ignore[arg-type]
 
 # (scope type, exact path) → application. Paths are matched with and without a trailing slash.
 ROUTES: dict[tuple[str, str], Any] = {

@@ -58,7 +58,8 @@ class Bench:
             sys.executable, "-I", str(PROGRAM), self._generation, str(self.counter),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
-        assert process.stdout is not None and process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdin is not None
         self.processes.append(process)
         session = UpstreamSession(server, LineLink(process.stdout, process.stdin, limits), limits, None)
         await session.negotiate()

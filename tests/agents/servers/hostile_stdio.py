@@ -1,4 +1,4 @@
-"""An MCP server over stdio that misbehaves on demand: the name of the called tool says how. Plain Python, no library."""
+"""An MCP server over stdio that misbehaves on demand: the name of the called tool says how. No library."""
 
 import json
 import os
@@ -10,8 +10,8 @@ GENERATION = sys.argv[1] if len(sys.argv) > 1 else "2025-11-25"
 COUNTER = Path(sys.argv[2]) if len(sys.argv) > 2 else None
 ANYTHING = {"type": "object", "properties": {}, "additionalProperties": True}
 NAMES = [
-    "echo", "hang", "flood", "flood_lines", "die", "garbage", "not_rpc", "wrong_id", "text_id", "float_id", "twice", "early",
-    "error", "tool_error", "bad_shape", "deep", "huge_number", "ansi", "asks_back", "input_required", "changes", "slow",
+    "echo", "hang", "flood", "flood_lines", "die", "garbage", "not_rpc", "wrong_id", "text_id", "float_id", "twice",
+    "early", "error", "tool_error", "bad_shape", "deep", "huge_number", "ansi", "asks_back", "input_required", "changes", "slow",
 ]  # fmt: skip
 listings = 0
 description = "As it was approved."
@@ -31,7 +31,10 @@ def text(words, **more):
 
 
 def tools():
-    return [{"name": name, "description": description if name == "changes" else name, "inputSchema": ANYTHING} for name in NAMES]
+    return [
+        {"name": name, "description": description if name == "changes" else name, "inputSchema": ANYTHING}
+        for name in NAMES
+    ]
 
 
 def call(request):
@@ -53,7 +56,9 @@ def call(request):
                 sys.stdout.write("x" * (1 << 20))
         case "flood_lines":
             for _ in range(500_000):
-                sys.stdout.write('{"jsonrpc":"2.0","method":"notifications/message","params":{"data":"' + "y" * 60 + '"}}\n')
+                sys.stdout.write(
+                    '{"jsonrpc":"2.0","method":"notifications/message","params":{"data":"' + "y" * 60 + '"}}\n'
+                )
         case "die":
             os._exit(3)
         case "garbage":
@@ -89,12 +94,21 @@ def call(request):
                 value["a"] = value = {}
             answer(request, text("deep", structuredContent=nested))
         case "huge_number":
-            sys.stdout.write('{"jsonrpc":"2.0","id":%d,"result":{"content":[],"structuredContent":{"n":1%s}}}\n' % (request["id"], "0" * 400))
+            number = "1" + "0" * 400
+            start = json.dumps({"jsonrpc": "2.0", "id": request["id"]})[:-1]
+            sys.stdout.write(start + ', "result": {"content": [], "structuredContent": {"n": ' + number + "}}}\n")
             sys.stdout.flush()
         case "ansi":
             answer(request, text("\x1b[31mred\x1b[0m \u202egnp.exe\u202c \u200bhidden"))
         case "asks_back":
-            say({"jsonrpc": "2.0", "id": 1, "method": "sampling/createMessage", "params": {"messages": [], "maxTokens": 1}})
+            say(
+                {
+                    "jsonrpc": "2.0",
+                    "id": 1,
+                    "method": "sampling/createMessage",
+                    "params": {"messages": [], "maxTokens": 1},
+                }
+            )
             refusal = json.loads(sys.stdin.readline())
             answer(request, text(refusal["error"]["message"]))
         case "input_required":

@@ -1,4 +1,4 @@
-"""What servers do to a call that was permitted: every way has a named end, and no answer reaches a call it was not for."""
+"""What servers do to a permitted call: every way has a named end, and no answer reaches a call it was not for."""
 
 from __future__ import annotations
 
