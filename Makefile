@@ -11,8 +11,8 @@ PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.1
 	command -v $$name >/dev/null 2>&1 && $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
 
 # uv reads no pip configuration; a machine that installs from a mirror says so there.
-UV = UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-$$($(BIN)/python -m pip config get global.index-url 2>/dev/null)}}" \
-	$(BIN)/uv
+UV = env $$(index="$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-$$($(BIN)/python -m pip config get global.index-url 2>/dev/null)}}"; \
+	test -z "$$index" || echo "UV_DEFAULT_INDEX=$$index") $(BIN)/uv
 
 .PHONY: help run test quick lint bench test-browser test-cluster lock clean
 .DELETE_ON_ERROR:
