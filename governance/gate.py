@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 from opentelemetry import trace
 
+from controlplane.common.ids import new_id
 from controlplane.common.observability import tracer
 from governance import policy, sequence
 from governance.bundles import LoadedBundle
@@ -115,7 +116,9 @@ def sequence_and_judge(ladder: Ladder, *, prepared: Prepared, action_id: uuid.UU
     ladder.not_asked("judge", "Off: no judge is connected." if not ladder.denied else _SKIPPED)
 
 
-def reserve(ladder: Ladder, *, prepared: Prepared, organisation_id: uuid.UUID, ttl_seconds: int) -> uuid.UUID | None:
+def reserve(
+    ladder: Ladder, *, prepared: Prepared, organisation_id: uuid.UUID, action_id: uuid.UUID, ttl_seconds: int
+) -> uuid.UUID | None:
     """Inside the transaction, last: hold the budget. Returns the hold's id; None when nothing is held."""
     if ladder.denied:
         ladder.not_asked("budget", _SKIPPED)
@@ -125,9 +128,13 @@ def reserve(ladder: Ladder, *, prepared: Prepared, organisation_id: uuid.UUID, t
     if request is None:
         ladder.rung("budget", since_ns=since, saw="Costs nothing.", said="Nothing to hold.")
         return None
-    hold_id = uuid.uuid4()
+    hold_id = new_id()
     refused = ledger().reserve(
-        hold_id=hold_id, request=request, organisation_id=organisation_id, ttl_seconds=ttl_seconds
+        hold_id=hold_id,
+        request=request,
+        organisation_id=organisation_id,
+        ttl_seconds=ttl_seconds,
+        action_id=action_id,
     )
     saw = f"{request.money} {request.currency}, {request.tokens} tokens, {request.steps} steps."
     if refused is None:

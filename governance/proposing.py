@@ -106,6 +106,7 @@ def _commit(ladder: Ladder, action: Action, proposer: Principal, prepared: Prepa
         ladder,
         prepared=prepared,
         organisation_id=proposer.organisation_id,
+        action_id=action.pk,
         ttl_seconds=ttl + _HOLD_SLACK_SECONDS,
     )
     moment = now()

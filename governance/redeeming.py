@@ -54,9 +54,9 @@ def redeem(*, holder: Principal, action_id: uuid.UUID, audience: str, permit_tok
     moment = now()
     if permit is not None and permit.expires_at > moment and _holds(again, decision):
         return _consume(holder, action, audience, claims, decision)
-    if permit is not None and permit.expires_at <= moment:
-        raise permits.expired()
     if permit is None and not decision.approved_policies:
+        raise _lost(holder, action)
+    if permit is not None and permit.expires_at <= moment:
         raise permits.expired()
     return _judge_again(holder, action, audience, again, decision)
 
@@ -172,8 +172,7 @@ def _lost(holder: Principal, action: Action) -> RemitError:
     if action.state != ActionState.PERMITTED:
         return _not_permitted(action)
     forget(action.organisation_id)
-    permit = Permit.objects.filter(action=action).order_by("-id").first()
-    if permit is not None and permit.voided_at is None and permit.expires_at <= now():
+    if not live_permits().filter(action=action, expires_at__gt=now()).exists():
         return permits.expired()
     return _refused(
         holder, action, "permit.superseded", "A newer token was issued for this permit, or the rules have changed.", 409

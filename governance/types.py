@@ -134,7 +134,13 @@ class Ledger(Protocol):
     """What budgets registers with the gate. All calls run inside the caller's transaction."""
 
     def reserve(
-        self, *, hold_id: uuid.UUID, request: BudgetRequest, organisation_id: uuid.UUID, ttl_seconds: int
+        self,
+        *,
+        hold_id: uuid.UUID,
+        request: BudgetRequest,
+        organisation_id: uuid.UUID,
+        ttl_seconds: int,
+        action_id: uuid.UUID | None = None,
     ) -> HoldRefused | None: ...
 
     def dispatch(self, *, hold_id: uuid.UUID) -> None: ...

@@ -56,7 +56,13 @@ class CountingLedger:
             cursor.execute("DELETE FROM test_hold")
 
     def reserve(
-        self, *, hold_id: uuid.UUID, request: BudgetRequest, organisation_id: uuid.UUID, ttl_seconds: int
+        self,
+        *,
+        hold_id: uuid.UUID,
+        request: BudgetRequest,
+        organisation_id: uuid.UUID,
+        ttl_seconds: int,
+        action_id: uuid.UUID | None = None,
     ) -> HoldRefused | None:
         if self.refusal is not None:
             return self.refusal
