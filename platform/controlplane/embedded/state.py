@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import secrets
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -34,6 +35,8 @@ class StateFolder:
 
     def close(self) -> None:
         if self._lock is not None:
+            if self.sockets.parent != self.root:
+                shutil.rmtree(self.sockets, ignore_errors=True)
             os.close(self._lock)
             self._lock = None
 

@@ -153,6 +153,7 @@ def test_a_state_folder_too_deep_for_a_socket_still_works(tmp_path: Path, fresh_
     with psycopg.connect(postgres.url) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
     deep.close()
+    assert not deep.sockets.exists()
 
 
 def test_a_server_dies_with_the_process_that_started_it(postgres: Postgres, state: StateFolder) -> None:
