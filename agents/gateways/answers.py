@@ -194,7 +194,12 @@ def _refusal(
 
 
 def _escalation(identifier: object, action_id: object, expires_at: str) -> dict[str, Any]:
-    return {"id": str(identifier), "url": f"{settings.CONFIG.public_url}/actions/{action_id}", "expires_at": expires_at}
+    return {"id": str(identifier), "url": action_url(action_id), "expires_at": expires_at}
+
+
+def action_url(action_id: object) -> str:
+    """Where people look at an action."""
+    return f"{settings.CONFIG.public_url}/actions/{action_id}"
 
 
 def _state_message(action: Action) -> str:

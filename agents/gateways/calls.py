@@ -31,6 +31,7 @@ from governance.types import Judgement, Proposal
 log = structlog.get_logger(__name__)
 
 AUDIENCE = "mcp"
+_NEWEST = "2026-07-28"
 _REMEMBERED_RESULTS = 64
 _REMEMBERED_BYTES = 64 * 1024
 _REMEMBERED_SECONDS = 300.0
@@ -82,6 +83,17 @@ class Caller:
         if isinstance(found, _Earlier):
             return await self._join(found)
         return await self._follow(found.action.pk, self._carry_out(principal, found, call))
+
+    async def execute(
+        self, principal: Principal, action_id: uuid.UUID, *, permit_token: str | None, audience: str
+    ) -> answers.ToolResult:
+        """Make the call of an action that was permitted at another edge. Raises RemitError when its permit does not hold."""
+        action = await in_thread(
+            governance.redeem, holder=principal, action_id=action_id, audience=audience, permit_token=permit_token
+        )
+        tool = await in_thread(pinned_tool, principal, action.tool)
+        call = Call(tool=action.tool, arguments=action.arguments, meta={}, protocol_version=_NEWEST)
+        return await self._follow(action.pk, self._carry_out(principal, _Started(action, tool), call))
 
     async def finish(self) -> None:
         """Let calls under way end, at shutdown; what doesn't end in time is found by the sweep."""

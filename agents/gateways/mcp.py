@@ -28,7 +28,7 @@ from agents.gateways.threads import in_thread
 from agents.servers.pool import SessionPool
 from agents.servers.selectors import ended_runs
 from agents.servers.services import listing_actor, record_listing
-from agents.servers.types import Listing, ServerAddress
+from agents.servers.types import DEFAULT_LIMITS, Limits, Listing, ServerAddress
 from controlplane.common.canonical import parse_strict
 from controlplane.common.errors import RemitError
 from controlplane.tenancy.services import principal_of_token
@@ -67,10 +67,18 @@ class _Inbound:
 class McpGateway:
     """An ASGI application for `/mcp`. Serves only while `lifespan()` is entered, from the loop it was entered in."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
+        self._limits = limits
         self._app: Callable[[Scope, Receive, Send], Awaitable[None]] | None = None
         self._heartbeats: dict[uuid.UUID, float] = {}
         self._entered = 0
+        self._caller: Caller | None = None
+
+    def caller(self) -> Caller:
+        """Carries out calls for the REST twin, through the same upstream sessions. Raises 503 outside `lifespan()`."""
+        if self._caller is None:
+            raise RemitError("gateway.starting", "The gateway is starting or stopping.", 503, retry_after_seconds=1)
+        return self._caller
 
     @contextlib.asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
@@ -85,7 +93,7 @@ class McpGateway:
             finally:
                 self._entered -= 1
             return
-        pool = SessionPool(on_listing=_note_listing, which_ended=_which_ended)
+        pool = SessionPool(on_listing=_note_listing, which_ended=_which_ended, limits=self._limits)
         caller = Caller(pool)
         server = _protocol_server(caller)
         app = server.streamable_http_app(
@@ -97,12 +105,12 @@ class McpGateway:
         janitor = asyncio.create_task(pool.keep_tidy())
         try:
             async with server.session_manager.run():
-                self._app = app
+                self._app, self._caller = app, caller
                 yield
-                self._app = None
+                self._app = self._caller = None
                 await caller.finish()
         finally:
-            self._app = None
+            self._app = self._caller = None
             self._entered -= 1
             janitor.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -142,13 +150,14 @@ class McpGateway:
         try:
             if scheme.lower() != "bearer" or not token:
                 raise RemitError("token.missing", "Send the run's token as “Authorization: Bearer rmt_run_…”.", 401)
-            return await in_thread(self._principal, token.strip())
+            return await in_thread(self.principal_of, token.strip())
         except RemitError as error:
             challenge = f'Bearer realm="remit", error="invalid_token", error_description="{error.code}"'
             await _answer(send, 401, _problem(None, -32001, error.message, error), {"www-authenticate": challenge})
             return None
 
-    def _principal(self, token: str) -> Principal:
+    def principal_of(self, token: str) -> Principal:
+        """Who the token stands for; notes at most every ten seconds that this agent lives. Raises 401 `token.*`."""
         principal = principal_of_token(token)
         bound = principal.run_id or principal.agent_id
         if (

@@ -18,6 +18,7 @@ django.setup()
 from a2wsgi import WSGIMiddleware  # noqa: E402
 from django.core.wsgi import get_wsgi_application  # noqa: E402
 
+from agents.gateways import rest  # noqa: E402
 from agents.gateways.mcp import MCP  # noqa: E402
 
 DJANGO = WSGIMiddleware(get_wsgi_application(), workers=8)  # type: ignore[arg-type]
@@ -26,6 +27,8 @@ DJANGO = WSGIMiddleware(get_wsgi_application(), workers=8)  # type: ignore[arg-t
 ROUTES: dict[tuple[str, str], Any] = {
     ("http", "/mcp"): MCP,
 }
+# (scope type, beginning of the path) → application, for ends that route below themselves.
+PREFIXES: tuple[tuple[str, str, Any], ...] = (("http", rest.PREFIX, rest.actions),)
 # Entered at startup in this order, left at shutdown in reverse.
 LIFESPANS = (MCP.lifespan,)
 
@@ -34,8 +37,14 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
     if scope["type"] == "lifespan":
         await _lifespan(receive, send)
         return
-    route = ROUTES.get((scope["type"], scope["path"].rstrip("/")), DJANGO)
-    await route(scope, receive, send)
+    await _route(scope["type"], scope["path"])(scope, receive, send)
+
+
+def _route(kind: str, path: str) -> Any:
+    exact = ROUTES.get((kind, path.rstrip("/")))
+    if exact is not None:
+        return exact
+    return next((app for scope, prefix, app in PREFIXES if scope == kind and path.startswith(prefix)), DJANGO)
 
 
 async def _lifespan(receive: Any, send: Any) -> None:
