@@ -11,7 +11,7 @@ import hashlib
 import json
 import uuid
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from controlplane.audit.models import Entry
 from controlplane.common.canonical import digest, digest_of_bytes
@@ -72,25 +72,12 @@ def link(*, previous: str, organisation_id: uuid.UUID, sequence: int, facts: Fac
 def payload_digest(stored: str) -> str:
     """The digest of a payload from its text in the database.
 
-    jsonb writes 1e+22 out in full and RFC 8785 knows only doubles, so numbers beyond 2^53 are read back
-    as the doubles they were.
+    jsonb writes 1e+22 out in full and RFC 8785 knows only doubles, so numbers beyond 2^53 are read back as the doubles
+    they were.
     """
-    doubtful = not stored.isascii()
-
-    def whole(text: str) -> int | float:
-        number = int(text)
-        return number if -_EXACT < number < _EXACT else fraction(text)
-
-    def fraction(text: str) -> float:
-        nonlocal doubtful
-        doubtful = True
-        return float(text)
-
-    value: Any = json.loads(stored, parse_int=whole, parse_float=fraction)
-    if doubtful:
-        return digest(value)
-    # Without fractions and beyond-ASCII text, sorted compact JSON is RFC 8785's form, and ten times faster to write.
-    return digest_of_bytes(_COMPACT.encode(value).encode())
+    return digest(json.loads(stored, parse_int=_whole))
 
 
-_COMPACT = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+def _whole(text: str) -> int | float:
+    number = int(text)
+    return number if -_EXACT < number < _EXACT else float(text)

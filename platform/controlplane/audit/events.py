@@ -14,6 +14,7 @@ class Event(models.TextChoices):
     MEMBER_REMOVED = "member.removed", "{actor} took the role {role} from {subject}"
     PERSON_SIGNED_IN = "person.signed_in", "{subject} signed in"
     PERSON_SIGNED_OUT = "person.signed_out", "{subject} signed out"
+    PERSON_CHANGED = "person.changed", "{subject} changed their own profile"
     SIGN_IN_FAILED = "person.sign_in_failed", "A sign-in as {subject} failed"
     TOKEN_ISSUED = "token.issued", "{actor} issued the token {subject}"
     TOKEN_REVOKED = "token.revoked", "{actor} revoked the token {subject}"

@@ -63,6 +63,26 @@ def entry(*, principal: Principal, entry_id: uuid.UUID) -> Entry | None:
     return Entry.objects.restrict(principal, Permission.AUDIT_VIEW).select_related("seal").filter(pk=entry_id).first()
 
 
+@dataclass(frozen=True)
+class Told:
+    """One entry as a page about its subject shows it. `sequence` None: not sealed yet."""
+
+    pk: uuid.UUID
+    at: datetime
+    event: str
+    sentence: str
+    sequence: int | None
+
+
+def entries_about(principal: Principal, *, subject_id: uuid.UUID, limit: int = 20) -> list[Told]:
+    """What the trail says of one object, oldest first; the newest `limit` entries of it. One query."""
+    found = entries(principal=principal, filters=Filters(subject_id=subject_id), limit=limit).items
+    return [
+        Told(row.pk, row.at, row.event, sentence(row), row.seal.sequence if hasattr(row, "seal") else None)
+        for row in reversed(found)
+    ]
+
+
 def sentence(entry: Entry) -> str:
     """What happened, for people. Plain text: the page escapes it like any other."""
     values = {"actor": entry.actor_name, "subject": entry.subject_name, **_flat(entry.payload)}

@@ -1,10 +1,11 @@
-"""Strict JSON in, RFC 8785 canonical bytes and SHA-256 digests out. What is hashed here is what is judged and what is sent."""
+"""Strict JSON in, RFC 8785 canonical bytes and SHA-256 digests out. What is hashed is what is judged and sent."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -19,10 +20,11 @@ MAX_INTEGER = 2**53 - 1
 
 
 def parse_strict(raw: bytes, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH) -> Any:
-    """Parse JSON that means one thing to every reader.
+    """Parse JSON that means one thing to every reader. 1.0 and 1 are one number: the integer.
 
-    Refuses (422 `json.*`, 413 for size): duplicate keys, NaN and infinities, numbers that overflow, integers beyond 2^53,
-    negative zero, lone surrogates, NUL, invalid UTF-8, a byte order mark, depth over `max_depth`, more than 50,000 nodes.
+    Refuses (422 `json.*`, 413 for size): duplicate keys, NaN and infinities, numbers that overflow or vanish, numbers
+    beyond 2^53, literals of more than 64 digits, negative zero, lone surrogates, NUL, invalid UTF-8, a byte order mark,
+    depth over `max_depth`, more than 50,000 values.
     """
     if len(raw) > max_bytes:
         raise RemitError("json.too_large", f"The body has {len(raw)} bytes; at most {max_bytes} are read.", 413)
@@ -30,8 +32,7 @@ def parse_strict(raw: bytes, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise _refuse("invalid_utf8", f"Byte {error.start} is not valid UTF-8.") from error
-    if _nesting(text) > max_depth:
-        raise _refuse("too_deep", f"Values are nested deeper than {max_depth} levels.")
+    _check_structure(text, max_depth)
     try:
         value = json.loads(
             text, object_pairs_hook=_unique, parse_constant=_constant, parse_int=_integer, parse_float=_number
@@ -50,21 +51,21 @@ def check_value(value: Any, *, max_depth: int = MAX_DEPTH) -> None:
         item, depth = stack.pop()
         nodes += 1
         if nodes > MAX_NODES:
-            raise _refuse("too_many_values", f"The body holds more than {MAX_NODES} values.")
+            raise _too_many()
         if depth > max_depth:
-            raise _refuse("too_deep", f"Values are nested deeper than {max_depth} levels.")
+            raise _too_deep(max_depth)
         if isinstance(item, str):
             _check_text(item)
         elif isinstance(item, bool) or item is None:
             continue
         elif isinstance(item, int):
             if abs(item) > MAX_INTEGER:
-                raise _refuse(
-                    "integer_too_large", "Integers beyond 2^53 lose digits in other readers; send them as text."
-                )
+                raise _too_large()
         elif isinstance(item, float):
             if not math.isfinite(item) or (item == 0 and math.copysign(1, item) < 0):
                 raise _refuse("number_not_finite", "NaN, infinities and negative zero are not numbers here.")
+            if abs(item) > MAX_INTEGER:
+                raise _too_large()
         elif isinstance(item, Mapping):
             for key, child in item.items():
                 if not isinstance(key, str):
@@ -79,6 +80,13 @@ def check_value(value: Any, *, max_depth: int = MAX_DEPTH) -> None:
 
 def canonical_bytes(value: Any) -> bytes:
     """RFC 8785 form of a value that passed `parse_strict` or `check_value`."""
+    try:
+        text = _COMPACT.encode(value)
+    except (TypeError, ValueError):
+        return bytes(rfc8785.dumps(value))  # raises with the better message
+    # Sorted compact JSON is already RFC 8785's form, and ten times faster to write, except for these few things.
+    if text.isascii() and _WRITTEN_OTHERWISE.search(text) is None:
+        return text.encode()
     return bytes(rfc8785.dumps(value))
 
 
@@ -109,44 +117,64 @@ def _constant(name: str) -> NoReturn:
 def _integer(text: str) -> int:
     if text == "-0":
         raise _refuse("number_not_finite", "Negative zero is not a number here.")
-    if len(text) > 17:
-        raise _refuse("integer_too_large", "Integers beyond 2^53 lose digits in other readers; send them as text.")
-    return int(text)
+    if len(text) > 17 or abs(number := int(text)) > MAX_INTEGER:
+        raise _too_large()
+    return number
 
 
-def _number(text: str) -> float:
+def _number(text: str) -> int | float:
+    if len(text) > 64:
+        raise _refuse("number_too_long", "Numbers with so many digits are not exact; send them as text.")
     value = float(text)
     if not math.isfinite(value):
         raise _refuse("number_not_finite", f"{text[:24]} is too large for a number.")
-    return value
+    if value == 0 and (text[0] == "-" or _SIGNIFICANT.search(text)):
+        raise _refuse("number_not_finite", f"{text[:24]} is negative zero or too small for a number.")
+    if abs(value) > MAX_INTEGER:
+        raise _too_large()
+    return int(value) if value.is_integer() else value
 
 
 def _check_text(text: str) -> None:
     if "\x00" in text:
         raise _refuse("nul", "NUL characters are refused.")
-    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        raise _refuse("lone_surrogate", "Half of a surrogate pair is not text.")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise _refuse("lone_surrogate", "Half of a surrogate pair is not text.") from error
 
 
-def _nesting(text: str) -> int:
-    """Deepest bracket nesting outside strings, before the parser's own recursion can be made to overflow."""
-    if text.count("[") + text.count("{") <= MAX_DEPTH // 2:
-        return 0
-    depth = deepest = 0
-    quoted = escaped = False
-    for character in text:
-        if quoted:
-            if escaped:
-                escaped = False
-            elif character == "\\":
-                escaped = True
-            elif character == '"':
-                quoted = False
-        elif character == '"':
-            quoted = True
-        elif character in "[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif character in "]}":
-            depth -= 1
-    return deepest
+def _check_structure(text: str, max_depth: int) -> None:
+    """Depth and number of values, before the parser's recursion can overflow or its work can be made to take long."""
+    if text.count("[") + text.count("{") <= max_depth and text.count(",") < MAX_NODES:
+        return
+    structure = _STRINGS.sub("", text)
+    if structure.count(",") >= MAX_NODES:
+        raise _too_many()
+    depth = 0
+    for bracket in _BRACKETS.finditer(structure):
+        depth += 1 if bracket[0] in "[{" else -1
+        if depth > max_depth:
+            raise _too_deep(max_depth)
+
+
+def _too_large() -> RemitError:
+    return _refuse("integer_too_large", "Numbers beyond 2^53 lose digits in other readers; send them as text.")
+
+
+def _too_deep(max_depth: int) -> RemitError:
+    return _refuse("too_deep", f"Values are nested deeper than {max_depth} levels.")
+
+
+def _too_many() -> RemitError:
+    return _refuse("too_many_values", f"The body holds more than {MAX_NODES} values.")
+
+
+_COMPACT = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
+# Whole numbers as floats, exponents, and integers that may be beyond 2^53. Found inside a text, it only costs time.
+_WRITTEN_OTHERWISE = re.compile(r"\.0(?:[,\]}]|\Z)|[0-9]e[+-][0-9]{2,3}(?:[,\]}]|\Z)|[0-9]{16}")
+_SIGNIFICANT = re.compile(r"^-?[0.]*[1-9]")
+# Possessive and with an optional end, so that no input makes it start over: linear on any text.
+_STRINGS = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_BRACKETS = re.compile(r"[\[\]{}]")

@@ -1,4 +1,4 @@
-"""Errors as values: code, HTTP status, data, remedies, retryability. One handler per edge turns them into its own form."""
+"""Errors as values: code, HTTP status, data, remedies, retryability. One handler per edge puts them into its form."""
 
 from __future__ import annotations
 

@@ -9,20 +9,29 @@ from celery.contrib.django.task import DjangoTask
 from django.db import transaction
 from kombu.exceptions import OperationalError
 
+from controlplane.common.observability import incoming_span, outgoing_headers
+
 log = structlog.get_logger(__name__)
 
 
 class Task(DjangoTask):  # type: ignore[misc]
-    """Use `wake()` only. Arguments are ids; state lives in the database, where a sweep finds it if the message is lost."""
+    """Use `wake()` only. Arguments are ids; state lives in the database, where a sweep finds it."""
 
     abstract = True
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run inside a span that continues the trace of whoever woke the task."""
+        with incoming_span("task", {"traceparent": self.request.get("traceparent") or ""}, **{"task.name": self.name}):
+            structlog.contextvars.clear_contextvars()
+            return super().__call__(*args, **kwargs)
+
     def wake(self, *args: Any, **kwargs: Any) -> None:
         """Send after commit. A broker that is down costs a delay until the next sweep, never the caller's request."""
-        transaction.on_commit(lambda: self._send(args, kwargs), robust=True)
+        headers = outgoing_headers()
+        transaction.on_commit(lambda: self._send(args, kwargs, headers), robust=True)
 
-    def _send(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _send(self, args: tuple[Any, ...], kwargs: dict[str, Any], headers: dict[str, str]) -> None:
         try:
-            self.apply_async(args=args, kwargs=kwargs, retry=False)
+            self.apply_async(args=args, kwargs=kwargs, headers=headers, retry=False)
         except (OperationalError, OSError) as error:
             log.warning("task.not_sent", task=self.name, error=str(error))
