@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -21,6 +22,28 @@ pytestmark = [
 TODAY = date(2026, 11, 23)
 
 
+class KeptServer:
+    """One stdio process for a whole test. Its client lives in one task, on the loop of whoever calls first."""
+
+    def __init__(self, parameters):
+        self.parameters = parameters
+        self.calls = None
+
+    async def call(self, name, arguments):
+        if self.calls is None:
+            self.calls = asyncio.Queue()
+            self.task = asyncio.create_task(self.serve())
+        answer = asyncio.get_running_loop().create_future()
+        await self.calls.put((name, arguments, answer))
+        return await asyncio.wait_for(answer, 60)
+
+    async def serve(self):
+        async with Client(self.parameters) as client:
+            while True:
+                name, arguments, answer = await self.calls.get()
+                answer.set_result(await client.call_tool(name, arguments))
+
+
 def git(repository, *arguments):
     command = ["git", "-c", "safe.directory=*", *arguments]
     return subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True).stdout
@@ -33,15 +56,13 @@ def repository(tmp_path):
 
 @pytest.fixture
 def server(repository, governing):
-    """Each call through the stock server in its own environment, as a stdio process."""
+    """Calls go through the stock server in its own environment, as a stdio process."""
     command = environment("git").command(*mission.server_arguments(str(repository)))
 
-    def through(name):
-        async def call(arguments):
-            async with Client(StdioServerParameters(command=command[0], args=list(command[1:]))) as client:
-                return await client.call_tool(name, arguments)
+    stdio = KeptServer(StdioServerParameters(command=command[0], args=list(command[1:])))
 
-        return call
+    def through(name):
+        return lambda arguments: stdio.call(name, arguments)
 
     governing = governing(mission, {f"git__{name}": through(name) for name in tools_of(mission.GRANTS)})
     governing.grants = mission.grants(str(repository))
