@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import signal
 import time
@@ -186,7 +187,7 @@ class CgroupTree:
         for folder in {base / name for base in self.bases.values()}:
             with contextlib.suppress(OSError):
                 folder.rmdir()  # an empty one of the same name would bring its old counters along
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
         return self._cgroup(name)
 
     def sweep(self, *, patience_seconds: float = 5.0) -> None:
@@ -207,6 +208,11 @@ class CgroupTree:
         for base in set(self.bases.values()):
             with contextlib.suppress(OSError):
                 base.rmdir()
+
+
+def tree_label(state: Path) -> str:
+    """The name of a node's tree: the same for every node that follows on the same state folder."""
+    return "remit-" + hashlib.sha256(str(state.resolve()).encode()).hexdigest()[:12]
 
 
 def find_tree(label: str) -> CgroupTree | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import hashlib
 import logging
 import os
 import secrets
@@ -15,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from controlplane.clusters.node import isolation, rlimits
-from controlplane.clusters.node.cgroups import CgroupTree, find_tree
+from controlplane.clusters.node.cgroups import CgroupTree, find_tree, tree_label
 from controlplane.clusters.node.pipes import StandardStreams
 from controlplane.clusters.node.plan import HostPlaces, check_name, check_resources, invalid, make_plan, write_etc
 from controlplane.clusters.node.sandbox import DEATH_PATIENCE_SECONDS, Ground, Sandbox
@@ -78,9 +77,7 @@ class Node:
         self._take_state()
         write_etc(self._places)
         if self._want_cgroups:
-            self._tree = find_tree(
-                "remit-" + hashlib.sha256(str(self._places.state.resolve()).encode()).hexdigest()[:12]
-            )
+            self._tree = find_tree(tree_label(self._places.state))
         if self._tree:
             self._tree.sweep()
         for candidate in self._candidates:

@@ -14,6 +14,7 @@ import pytest
 
 from controlplane.clusters.drivers.local import LocalDriver
 from controlplane.clusters.node import node_command
+from controlplane.clusters.node.cgroups import find_tree, tree_label
 from controlplane.clusters.runtime_mounts import interpreter_mounts
 from controlplane.clusters.types import DriverError, SandboxPhase, SandboxSpec
 
@@ -72,6 +73,9 @@ class RunningNode:
 
     def remove(self):
         self.stop()
+        if tree := find_tree(tree_label(self.state)):  # a killed node could not remove it
+            tree.sweep()
+            tree.remove()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def shared(self, name):

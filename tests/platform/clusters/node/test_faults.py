@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import ctypes
-import hashlib
 import os
 import signal
 import subprocess
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from controlplane.clusters.node.cgroups import find_tree
+from controlplane.clusters.node.cgroups import find_tree, tree_label
 from controlplane.clusters.types import (
     MIB,
     DriverError,
@@ -81,7 +80,7 @@ def test_new_node_kills_and_removes_what_lies_in_the_old_ones_control_groups(sta
         pytest.skip("no control group can be written here")
     node.kill()
     # A process that escaped everything but its control group, as after a fault in the kernel's or our clean-up.
-    tree = find_tree(tree_label(node))
+    tree = find_tree(tree_label(node.state))
     assert tree is not None
     group = tree.create("left-behind")
     straggler = subprocess.Popen(["sleep", "600"], preexec_fn=join(group.join_files()))
@@ -96,7 +95,7 @@ def test_graceful_stop_ends_every_sandbox_and_leaves_no_control_group(start_node
     marker = f"stop-{os.getpid()}"
     node.python("one", STUBBORN, env={"MARKER": marker})
     node.until_output("one", "up")
-    label = tree_label(node)
+    label = tree_label(node.state)
     assert node.stop() == 0
     assert survivors(f"MARKER={marker}", seconds=0) == {}
     assert not node.socket.exists()
@@ -283,10 +282,6 @@ def may_raise_limits(pid):
 
 def spec_of(name, command):
     return SandboxSpec(name=name, command=command, gateway=False)
-
-
-def tree_label(node):
-    return "remit-" + hashlib.sha256(str(node.state.resolve()).encode()).hexdigest()[:12]
 
 
 def join(files):
