@@ -1,4 +1,5 @@
-"""Grants: what a mission may call and with which arguments. Parsed, compiled to Cedar, compared, and said in plain sentences."""
+"""Grants: what a mission may call and with which arguments. Parsed, compiled to Cedar, compared, and said in plain
+sentences."""
 
 from __future__ import annotations
 
@@ -24,11 +25,12 @@ Effect = Literal["allow", "escalate"]
 
 @dataclass(frozen=True)
 class Grant:
-    """One permit: a tool, and per argument what it must satisfy. `escalate` grants let the call happen once a person agrees.
+    """One permit: a tool, and per argument what it must satisfy. `escalate` grants let the call happen once a person
+    agrees.
 
     `constraints` maps an argument to operators: {"equals": v}, {"one_of": [v…]}, {"min": "0.01"}, {"max": "100.00"},
-    {"starts_with": "tickets/"}, {"like": "INV-*"}, {"max_length": 2000}. Several operators all have to hold; a constrained
-    argument must be present. `sentence` is how people read the grant; without one it is made from the parts.
+    {"starts_with": "tickets/"}, {"like": "INV-*"}, {"max_length": 2000}. Several operators all have to hold; a
+    constrained argument must be present. `sentence` is how people read the grant; without one it is made of the parts.
     """
 
     tool: str
@@ -103,12 +105,14 @@ def parse_grants(raw: Any) -> list[Grant]:
 
 
 def compile_grants(*, version_id: uuid.UUID, grants: Sequence[Grant]) -> Grants:
-    """Cedar text for the gate. Grants are the only permits of `tool.call`; an escalating grant adds a liftable forbid."""
+    """Cedar text for the gate. Grants are the only permits of `tool.call`; an escalating grant adds a liftable
+    forbid."""
     return _compile(str(version_id), json.dumps([grant.as_dict() for grant in grants], sort_keys=True))
 
 
 def argument_facts(*, tool: str, arguments: Mapping[str, Any], grants: Sequence[Grant]) -> dict[str, Any]:
-    """`context.args` for one call: only constrained arguments, typed. What can't be typed is left out, so its grant does not match."""
+    """`context.args` for one call: only constrained arguments, typed. What can't be typed is left out, so its grant
+    does not match."""
     facts: dict[str, Any] = {}
     for grant in grants:
         if grant.tool != tool:
@@ -125,7 +129,8 @@ def argument_facts(*, tool: str, arguments: Mapping[str, Any], grants: Sequence[
 
 
 def widens(*, old: Sequence[Grant], new: Sequence[Grant]) -> bool:
-    """Whether `new` might allow something `old` did not: each new grant must be covered by one old grant of no lesser effect."""
+    """Whether `new` might allow something `old` did not: each new grant must be covered by one old grant of no lesser
+    effect."""
     return not all(any(_covers(before, after) for before in old) for after in new)
 
 
@@ -148,7 +153,8 @@ def _compile(key: str, canonical: str) -> Grants:
             outside = "".join(f" && !({other})" for other in allowed)
             policies.append(
                 f'@id("grant/{index}/ask")\n@effect("escalate")\n@message({_text(grant.in_words())})\n'
-                f'forbid ({head}) when {{ {condition}{outside} }} unless {{ context.approved.contains("grant/{index}/ask") }};'
+                f"forbid ({head}) when {{ {condition}{outside} }} "
+                f'unless {{ context.approved.contains("grant/{index}/ask") }};'
             )
     return Grants(key=key, policies="\n".join(policies), argument_types=types)
 

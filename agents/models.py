@@ -11,8 +11,8 @@ from agents.choices import (
     Importance,
     MissionState,
     Outcome,
-    Runtime,
     RunState,
+    Runtime,
     ServerState,
     ToolState,
     Transport,
@@ -230,7 +230,8 @@ class McpServer(models.Model):
 
 
 class McpTool(models.Model):
-    """One tool as its server defines it. Agents see it as `<server>__<tool>`; only an approved definition can be called."""
+    """One tool as its server defines it. Agents see it as `<server>__<tool>`; only an approved definition can be
+    called."""
 
     class ToolQuerySet(TenantQuerySet["McpTool"]):
         organisation_path = "server__organisation_id"

@@ -1,4 +1,5 @@
-"""What a managed agent's version runs: a shipped program by name, or a command of one's own, with what it must see mounted."""
+"""What a managed agent's version runs: a shipped program by name, or a command of one's own, with what it must see
+mounted."""
 
 from __future__ import annotations
 

@@ -5,6 +5,6 @@ from celery import shared_task
 from agents.services import expire_missions
 
 
-@shared_task
+@shared_task  # type: ignore[untyped-decorator]
 def sweep() -> None:
     expire_missions()

@@ -1,4 +1,5 @@
-"""A mission's story on one axis: attempts, actions, waits for people and money, like neighbours grouped, gaps folded."""
+"""A mission's story on one axis: attempts, actions, waits for people and money, like neighbours grouped, gaps
+folded."""
 
 from __future__ import annotations
 
@@ -62,7 +63,8 @@ class Timeline:
 
 
 def timeline(principal: Principal, mission: Mission, *, verdict: str = "", before: uuid.UUID | None = None) -> Timeline:
-    """Five queries whatever the length. `mission.runs` must be prefetched. `verdict` shows only refused, waiting or allowed ones."""
+    """Five queries whatever the length. `mission.runs` must be prefetched. `verdict` shows only refused, waiting or
+    allowed ones."""
     actions = Action.objects.restrict(principal, Permission.ACTION_VIEW).filter(mission_id=mission.pk, kind="tool.call")
     chosen = {"refused": {"verdict": "deny"}, "asked": {"verdict": "escalate"}, "allowed": {"verdict": "allow"}}.get(
         verdict

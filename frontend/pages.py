@@ -1,17 +1,20 @@
-"""What every page starts with: a signed-in person inside an organisation, and how a refusal or a form error is shown."""
+"""What every page starts with: a signed-in person inside an organisation, and how a refusal or a form error is
+shown."""
 
 from __future__ import annotations
 
 import functools
 import uuid
 from collections.abc import Callable
-from typing import Any, Concatenate, ParamSpec
+from typing import Any, Concatenate, ParamSpec, cast
 
 from django.contrib.auth.views import redirect_to_login
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
 from django.shortcuts import render
 
-from controlplane.tenancy.types import Principal
+from controlplane.common.errors import RemitError
+from controlplane.tenancy.types import ROLE_PERMISSIONS, Permission, Principal, Role
 
 P = ParamSpec("P")
 
@@ -23,23 +26,52 @@ class PersonRequest(HttpRequest):
 
 
 def page(
-    view: Callable[Concatenate[PersonRequest, P], HttpResponse],
-) -> Callable[Concatenate[HttpRequest, P], HttpResponse]:
-    """Only for signed-in people with a membership. Others are sent to sign in, or told that nobody has invited them yet."""
+    view: Callable[Concatenate[PersonRequest, P], HttpResponseBase],
+) -> Callable[Concatenate[HttpRequest, P], HttpResponseBase]:
+    """Only for signed-in people with a membership. Others are sent to sign in, or told that nobody has invited them
+    yet."""
 
     @functools.wraps(view)
-    def guarded(request: Any, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
+    def guarded(request: Any, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
         if request.principal is None:
             if request.user.is_authenticated:
                 return render(request, "errors/no_organisation.html", status=403)
             return redirect_to_login(request.get_full_path())
         return view(request, *args, **kwargs)
 
-    return guarded
+    return cast(Callable[Concatenate[HttpRequest, P], HttpResponseBase], guarded)
+
+
+def require_anywhere(principal: Principal, permission: Permission, what: str) -> None:
+    """The page is for people who hold the permission in some team; others learn which roles have it."""
+    if principal.has_anywhere(permission):
+        return
+    raise RemitError(
+        "permission.denied",
+        f"{what} are for {roles_with(permission)} of {principal.organisation_name}.",
+        403,
+        remedies=("Ask an administrator of the organisation for one of these roles.",),
+    )
+
+
+def roles_with(permission: Permission) -> str:
+    """"administrators, approvers and auditors": who may, in words."""
+    words = [_ROLES_IN_WORDS[role] for role in Role if permission in ROLE_PERMISSIONS[role]]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+_ROLES_IN_WORDS = {
+    Role.ADMIN: "administrators",
+    Role.BUILDER: "builders",
+    Role.APPROVER: "approvers",
+    Role.FINANCE: "finance",
+    Role.AUDITOR: "auditors",
+}
 
 
 def is_part(request: HttpRequest) -> str:
-    """The id of the part an htmx request wants, or empty for a whole page. Partials are the includes the page itself uses."""
+    """The id of the part an htmx request wants, or empty for a whole page. Partials are the includes the page itself
+    uses."""
     return request.headers.get("HX-Target", "") if request.headers.get("HX-Request") == "true" else ""
 
 

@@ -1,4 +1,5 @@
-"""*Repository caretaker*: puts forgotten work of a shipped repository on a branch of its own, with the stock git server."""
+"""*Repository caretaker*: puts forgotten work of a shipped repository on a branch of its own, with the stock git
+server."""
 
 from __future__ import annotations
 

@@ -47,7 +47,8 @@ def seed_organisation() -> Organisation:
 
 
 def build_environments(say: Say) -> None:
-    """The programs the samples need, so that nobody waits for an installation later. What can't be had is said and left out."""
+    """The programs the samples need, so that nobody waits for an installation later. What can't be had is said and
+    left out."""
     for name in ("agent", "books", "sqlite", "git", "time"):
         try:
             environment(name, progress=say)
@@ -76,7 +77,8 @@ def register_need(actor: Principal, item: Template, need: ServerNeed) -> McpServ
         command=need.command,
         mounts=need.mounts,
     )
-    # Servers of samples want their files to be there even to say which tools they have: a folder as of a mission, for this once.
+    # Servers of samples want their files to be there even to say which tools they have: a folder as of a mission, for
+    # this once.
     folder = folder_of(server.pk)
     try:
         if item.files is not None:

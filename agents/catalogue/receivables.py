@@ -1,4 +1,5 @@
-"""*Receivables*: the sample clerk that chases overdue invoices in a shipped book, and meets every verdict on the way."""
+"""*Receivables*: the sample clerk that chases overdue invoices in a shipped book, and meets every verdict on the
+way."""
 
 from __future__ import annotations
 

@@ -60,7 +60,8 @@ def start_from_template(*, actor: Principal, team_id: uuid.UUID, code: str, valu
 
 
 def folder_of(mission_id: uuid.UUID) -> Path:
-    """The mission's own files, which its servers work on. Agents never see it: they only reach it through governed calls."""
+    """The mission's own files, which its servers work on. Agents never see it: they only reach it through governed
+    calls."""
     return Path(settings.CONFIG.state_dir) / "missions" / str(mission_id)
 
 

@@ -47,7 +47,8 @@ class Sample:
 
 @dataclass(frozen=True)
 class Template:
-    """`files` makes the mission's own folder (a book, a repository) before it starts; called outside any transaction."""
+    """`files` makes the mission's own folder (a book, a repository) before it starts; called outside any
+    transaction."""
 
     code: str
     name: str

@@ -7,7 +7,7 @@ import contextlib
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -19,6 +19,7 @@ from mcp.server.caching import CacheHint
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel.server import Server
 from mcp.server.transport_security import TransportSecuritySettings
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from agents import services
 from agents.gateways import own_tools
@@ -175,7 +176,8 @@ def _protocol_server(caller: Caller) -> Server[Any]:
     async def list_tools(context: ServerRequestContext[Any, Any], _params: types.PaginatedRequestParams | None) -> Any:
         inbound = _inbound(context)
         granted = await in_thread(granted_tools, inbound.principal)
-        return {"tools": sorted([*granted, *own_tools.DEFINITIONS], key=lambda tool: str(tool["name"]))}
+        tools = sorted([*granted, *own_tools.DEFINITIONS], key=lambda tool: str(tool["name"]))
+        return _complete({"tools": tools}, context)
 
     async def call_tool(
         context: ServerRequestContext[Any, Any],
@@ -192,7 +194,7 @@ def _protocol_server(caller: Caller) -> Server[Any]:
             meta=meta if isinstance(meta, dict) else {},
             protocol_version=context.protocol_version,
         )
-        return await caller.call(inbound.principal, call)
+        return _complete(await caller.call(inbound.principal, call), context)
 
     server: Server[Any] = Server(
         "remit",
@@ -206,6 +208,11 @@ def _protocol_server(caller: Caller) -> Server[Any]:
         on_call_tool=call_tool,
     )
     return server
+
+
+def _complete(result: Mapping[str, Any], context: ServerRequestContext[Any, Any]) -> dict[str, Any]:
+    """The stateless generation wants every result to say that it is whole; the older one doesn't know the field."""
+    return {**result, "resultType": "complete"} if context.protocol_version in MODERN_PROTOCOL_VERSIONS else {**result}
 
 
 def _inbound(context: ServerRequestContext[Any, Any]) -> _Inbound:

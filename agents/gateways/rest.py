@@ -206,7 +206,8 @@ def item_of(action: Action) -> dict[str, Any]:
 
 
 async def _execute(principal: Principal, action_id: uuid.UUID, body: Mapping[str, Any]) -> dict[str, Any]:
-    """Redeem the permit and let Remit make the call. `{"permit": "…"}`, or `{}` for an action that a person approved."""
+    """Redeem the permit and let Remit make the call. `{"permit": "…"}`, or `{}` for an action that a person
+    approved."""
     _only(body, {"permit"})
     result = await MCP.caller().execute(principal, action_id, permit_token=_text(body, "permit"), audience=AUDIENCE)
     row = await in_thread(selectors.action, principal=principal, action_id=action_id)

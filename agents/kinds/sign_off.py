@@ -89,7 +89,7 @@ def _named(proposer: Principal, proposal: Proposal) -> tuple[Mission, MissionVer
         )
     rows = Mission.objects.restrict(proposer, Permission.MISSION_OPERATE).select_related("organisation")
     mission = rows.filter(pk=mission_id).first()
-    version = mission and mission.versions.filter(number=number).first()
+    version = mission.versions.filter(number=number).first() if mission else None
     if mission is None or version is None:
         raise not_found("mission")
     return mission, version

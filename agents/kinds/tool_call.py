@@ -39,8 +39,10 @@ SELECT m.id, m.team_id, m.state, m.state_reason, m.owner_id, m.account_id, m.ver
        tool.qualified_name, tool.definition_sha256, tool.definition, tool.state, tool.read_only, tool.reversible,
        tool.effects, server.slug, server.state,
        (SELECT count(*) FROM governance_action g WHERE g.run_id = r.id AND g.id > %(since)s),
-       CASE WHEN jsonb_path_exists(v.grants, '$[*] ? (@.tool == $tool && @.max_calls != null)', jsonb_build_object('tool', %(tool)s::text)) THEN (SELECT count(*) FROM governance_action g
-            WHERE g.run_id = r.id AND g.tool = %(tool)s AND g.state IN ('permitted', 'executing', 'succeeded', 'failed', 'unknown'))
+       CASE WHEN jsonb_path_exists(v.grants, '$[*] ? (@.tool == $tool && @.max_calls != null)',
+                                   jsonb_build_object('tool', %(tool)s::text))
+       THEN (SELECT count(*) FROM governance_action g WHERE g.run_id = r.id AND g.tool = %(tool)s
+             AND g.state IN ('permitted', 'executing', 'succeeded', 'failed', 'unknown'))
        ELSE 0 END
 FROM agents_mission m
 JOIN agents_missionversion v ON v.mission_id = m.id AND v.number = m.version
@@ -99,7 +101,7 @@ class ToolCall:
             raise RemitError("action.not_an_agent", "Only agents call tools, with a run's token.", 403)
         if not proposal.tool or len(proposal.tool) > _LONG_TOOL:
             raise invalid("action.tool", "Name the tool.", FieldError("/tool", "1 to 160 characters"))
-        mission_id = proposer.mission_id or _only_mission(proposer)
+        mission_id = proposer.mission_id or _only_mission(proposer, proposer.agent_id)
         snapshot = _read(proposer, mission_id, proposal.tool)
         grants = _grants(snapshot.version_id, snapshot.grants)
         mine = [grant for grant in grants if grant.tool == proposal.tool]
@@ -129,7 +131,9 @@ class ToolCall:
             },
             grants=compile_grants(version_id=snapshot.version_id, grants=grants),
             guards=_guards(snapshot, proposal),
-            guards_saw=f"mission {snapshot.mission_state}, run {snapshot.run_state or 'none'}, {snapshot.recent} calls in 10 s",
+            guards_saw=(
+                f"mission {snapshot.mission_state}, run {snapshot.run_state or 'none'}, {snapshot.recent} calls in 10 s"
+            ),
             denial=_denial(proposal, snapshot, mine),
             budget=_budget(proposer, snapshot, proposal),
             agent_id=snapshot.agent_id,
@@ -216,14 +220,37 @@ def _imagined(team: str, tool: McpTool | None) -> Snapshot:
     """A mission that is active and has done nothing yet."""
     nobody = uuid.UUID(int=0)
     return Snapshot(
-        mission_id=nobody, team_id=nobody, mission_state=MissionState.ACTIVE, state_reason="", owner_id=nobody, account_id=None,
-        mission_version=1, agent_id=nobody, title="", version_id=nobody, grants="", importance="normal", deadline=now(),
-        currency="", agent_name="", runtime="managed", agent_state="active", team=team, run_state=None,
-        tool=tool.qualified_name if tool else None, definition_sha256=tool.definition_sha256 if tool else None, definition=None,
-        tool_state=tool.state if tool else None, read_only=tool.read_only if tool else None,
-        reversible=tool.reversible if tool else None, effects=None, server=tool.server.slug if tool else None,
-        server_state=None, recent=0, calls=0,
-    )  # fmt: skip
+        mission_id=nobody,
+        team_id=nobody,
+        mission_state=MissionState.ACTIVE,
+        state_reason="",
+        owner_id=nobody,
+        account_id=None,
+        mission_version=1,
+        agent_id=nobody,
+        title="",
+        version_id=nobody,
+        grants="",
+        importance="normal",
+        deadline=now(),
+        currency="",
+        agent_name="",
+        runtime="managed",
+        agent_state="active",
+        team=team,
+        run_state=None,
+        tool=tool.qualified_name if tool else None,
+        definition_sha256=tool.definition_sha256 if tool else None,
+        definition=None,
+        tool_state=tool.state if tool else None,
+        read_only=tool.read_only if tool else None,
+        reversible=tool.reversible if tool else None,
+        effects=None,
+        server=tool.server.slug if tool else None,
+        server_state=None,
+        recent=0,
+        calls=0,
+    )
 
 
 def _guards(snapshot: Snapshot, proposal: Proposal) -> list[Finding]:
@@ -284,9 +311,11 @@ def _denial(proposal: Proposal, snapshot: Snapshot, mine: Sequence[Grant]) -> Fi
     if all(grant.max_calls is not None and snapshot.calls >= grant.max_calls for grant in mine):
         most = max(grant.max_calls or 0 for grant in mine)
         return Finding(
-            Verdict.DENY, "grant.calls_used_up", f"Not sent. {proposal.tool} may be called {most} times; they are used up.",
+            Verdict.DENY,
+            "grant.calls_used_up",
+            f"Not sent. {proposal.tool} may be called {most} times; they are used up.",
             ("Go on with other work.", "Ask the mission's owner for more calls."),
-        )  # fmt: skip
+        )
     names = sorted({name for grant in mine for name in grant.constraints})
     facts = [argument_facts(tool=proposal.tool, arguments=proposal.arguments, grants=[grant]) for grant in mine]
     if any(_over_limit(grant, proposal.arguments) for grant in mine) and all(facts):
@@ -355,9 +384,9 @@ def _no_remote_references(uri: str) -> Any:
     raise ValueError(f"remote reference {uri}")
 
 
-def _only_mission(proposer: Principal) -> uuid.UUID:
+def _only_mission(proposer: Principal, agent_id: uuid.UUID) -> uuid.UUID:
     live = Mission.objects.filter(
-        agent_id=proposer.agent_id, organisation_id=proposer.organisation_id, state=MissionState.ACTIVE
+        agent_id=agent_id, organisation_id=proposer.organisation_id, state=MissionState.ACTIVE
     ).values_list("pk", flat=True)[:2]
     if len(live) != 1:
         raise invalid(
@@ -369,5 +398,6 @@ def _only_mission(proposer: Principal) -> uuid.UUID:
 
 
 def _uuid7_floor(moment: datetime) -> uuid.UUID:
-    """The smallest UUIDv7 of that millisecond: recent rows are found through the primary order, without a date column."""
+    """The smallest UUIDv7 of that millisecond: recent rows are found through the primary order, without a date
+    column."""
     return uuid.UUID(int=(int(moment.timestamp() * 1000) << 80) | (7 << 76) | (2 << 62))

@@ -11,7 +11,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Q
 from django.utils.text import slugify
 
-from agents.choices import AgentState, Runtime, RunState
+from agents.choices import AgentState, RunState, Runtime
 from agents.models import Agent, AgentVersion, Run
 from budgets import services as budgets
 from budgets.types import Level, Limits, WindowKind
@@ -25,6 +25,8 @@ from controlplane.tenancy.models import Team
 from controlplane.tenancy.types import Permission, Principal
 
 HEARTBEAT_EVERY = timedelta(seconds=10)
+DEFAULT_RESOURCES = Resources()
+NO_LIMITS = Limits()
 
 
 def register_agent(
@@ -37,10 +39,10 @@ def register_agent(
     capabilities: Sequence[str] = (),
     program: str = "",
     command: Sequence[str] = (),
-    resources: Resources = Resources(),
+    resources: Resources = DEFAULT_RESOURCES,
     wall_clock_seconds: int = 3600,
     version_label: str = "1",
-    monthly_money_limit: Limits = Limits(),
+    monthly_limits: Limits = NO_LIMITS,
 ) -> Agent:
     """A new agent with its first version and its budget account under the team's. Raises 409 `agent.name_taken`."""
     if not actor.is_person or actor.user_id is None:
@@ -79,7 +81,7 @@ def register_agent(
                 name=agent.name,
                 subject_type="agent",
                 subject_id=agent.pk,
-                limits=monthly_money_limit,
+                limits=monthly_limits,
                 window=WindowKind.MONTH,
             )
             agent.save(update_fields=["account_id"])
@@ -104,7 +106,7 @@ def add_version(
     label: str,
     program: str = "",
     command: Sequence[str] = (),
-    resources: Resources = Resources(),
+    resources: Resources = DEFAULT_RESOURCES,
     wall_clock_seconds: int = 3600,
 ) -> AgentVersion:
     """Another version; runs started from now on use it, runs under way keep theirs."""
@@ -151,6 +153,8 @@ def note_heartbeat(*, principal: Principal) -> None:
                 state=RunState.RUNNING, started_at=moment
             )
             announce(f"mission:{principal.mission_id}", "run")
+    if principal.agent_id is None:
+        return
     stale = Q(last_seen_at__isnull=True) | Q(last_seen_at__lt=moment - HEARTBEAT_EVERY)
     Agent.objects.filter(stale, pk=principal.agent_id).update(last_seen_at=moment)
 

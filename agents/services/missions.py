@@ -1,4 +1,5 @@
-"""The life of a mission: drafted, signed off, active, paused, ended. Every step is a conditional update with its audit entry."""
+"""The life of a mission: drafted, signed off, active, paused, ended. Every step is a conditional update with its audit
+entry."""
 
 from __future__ import annotations
 
@@ -93,7 +94,7 @@ def submit_mission(*, actor: Principal, mission_id: uuid.UUID) -> Judgement:
         raise conflict(
             "mission.not_draft", f"This mission is {mission.get_state_display().lower()}.", "Open it to see why."
         )
-    judgement = governance.propose(
+    return governance.propose(
         proposer=actor,
         proposal=Proposal(
             kind="mission.sign_off",
@@ -102,7 +103,6 @@ def submit_mission(*, actor: Principal, mission_id: uuid.UUID) -> Judgement:
             audience="remit",
         ),
     )
-    return judgement
 
 
 def change_mission(
@@ -238,7 +238,8 @@ def resume_mission(*, actor: Principal, mission_id: uuid.UUID) -> Mission:
 
 
 def stop_mission(*, actor: Principal, mission_id: uuid.UUID, reason: str = "") -> Mission:
-    """End it now: permits and tokens die, questions are withdrawn, holds released, the sandbox is deleted, the budget frozen."""
+    """End it now: permits and tokens die, questions are withdrawn, holds released, the sandbox is deleted, the budget
+    frozen."""
     live = [MissionState.DRAFT, MissionState.AWAITING_SIGN_OFF, MissionState.ACTIVE, MissionState.PAUSED]
     reason = reason.strip() or f"Stopped by {actor.name}"
     with transaction.atomic():
@@ -286,7 +287,8 @@ def subject_of(mission: Mission) -> Subject:
     return Subject("mission", mission.pk, mission.title, mission.team_id, mission.pk)
 
 
-# -- below: one level down ----------------------------------------------------------------------------------------------
+# -- below: one level down
+# ----------------------------------------------------------------------------------------------
 
 
 def _operable(actor: Principal, mission_id: uuid.UUID) -> Mission:

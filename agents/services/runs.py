@@ -10,7 +10,7 @@ from django.db import transaction
 from django.db.models import Max
 
 from agents import programs
-from agents.choices import ENDED_RUN_STATES, MissionState, Outcome, Runtime, RunState
+from agents.choices import ENDED_RUN_STATES, MissionState, Outcome, RunState, Runtime
 from agents.models import AgentVersion, Mission, Run
 from budgets import prices
 from budgets import services as budgets
@@ -90,7 +90,7 @@ def issue_run_token(*, actor: Principal, mission_id: uuid.UUID) -> str:
     with transaction.atomic():
         rows = Mission.objects.restrict(actor, Permission.MISSION_OPERATE).select_related("agent")
         mission = rows.filter(pk=mission_id, state=MissionState.ACTIVE, agent__runtime=Runtime.EXTERNAL).first()
-        run = mission and Run.objects.filter(mission=mission, state__in=_LIVE).first()
+        run = Run.objects.filter(mission=mission, state__in=_LIVE).first() if mission else None
         if mission is None or run is None:
             raise conflict(
                 "run.no_external", "There is no external run to give a token to.", "Start the mission first."
@@ -107,7 +107,8 @@ def issue_run_token(*, actor: Principal, mission_id: uuid.UUID) -> str:
 
 
 def stop_runs(*, actor: Principal, mission: Mission, reason: str) -> int:
-    """End every live attempt: its token dies now, its sandbox is deleted by the reconciler. Inside the caller's transaction."""
+    """End every live attempt: its token dies now, its sandbox is deleted by the reconciler. Inside the caller's
+    transaction."""
     stopped = 0
     for run in Run.objects.filter(mission=mission, state__in=_LIVE).select_related("mission"):
         if run.sandbox_id is not None:
@@ -117,7 +118,8 @@ def stop_runs(*, actor: Principal, mission: Mission, reason: str) -> int:
 
 
 def end_run(*, actor: Principal, run: Run, state: RunState, reason: str) -> bool:
-    """Conditional end: tokens revoked, open permits and questions void, seconds settled, audited. False: it had ended before."""
+    """Conditional end: tokens revoked, open permits and questions void, seconds settled, audited. False: it had ended
+    before."""
     ended = Run.objects.filter(pk=run.pk, state__in=_LIVE).update(
         state=state, desired="stopped", reason=reason[:300], ended_at=now()
     )
@@ -252,7 +254,7 @@ def _hold_sandbox_seconds(run: Run, mission: Mission, version: AgentVersion) -> 
 def _settle_sandbox_seconds(run: Run) -> None:
     if run.hold_id is None:
         return
-    sandbox = Sandbox.objects.filter(pk=run.sandbox_id).first()
+    sandbox = run.sandbox
     if sandbox is None or sandbox.started_at is None:
         budgets.void(hold_id=run.hold_id)
         return

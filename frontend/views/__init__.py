@@ -1,1 +1,2 @@
-"""Pages, one module per area. Views translate: request → service or selector → template. No rules, no queries of their own."""
+"""Pages, one module per area. Views translate: request → service or selector → template. No rules, no queries of their
+own."""

@@ -9,6 +9,7 @@ from typing import Any
 from django.conf import settings
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.cache import never_cache
@@ -27,12 +28,12 @@ from frontend.exports import csv_response
 from frontend.pages import PersonRequest, id_of, page
 
 TABS = ("timeline", "remit", "budget", "output", "checklist", "runs")
-TOKEN_SESSION_KEY = "shown_once"
+SHOWN_ONCE = "shown_once"
 
 
 @page
 @require_GET
-def listing(request: PersonRequest) -> HttpResponse:
+def listing(request: PersonRequest) -> HttpResponseBase:
     """All missions the viewer may see; filters live in the address."""
     filters = _filters(request)
     rows = selectors.missions(request.principal, filters)
@@ -68,7 +69,7 @@ def detail(request: PersonRequest, mission_id: uuid.UUID, tab: str = "timeline")
         "may_operate": request.principal.has(Permission.MISSION_OPERATE, team_id=mission.team_id),
         "balance": budgets.mission_spend(mission_ids=[mission.pk]).get(mission.pk),
         "done": sum(item.state != "open" for item in mission.checklist.all()),
-        "token": request.session.pop(f"{TOKEN_SESSION_KEY}:{mission.pk}", "") if tab == "timeline" and not part else "",
+        "token": request.session.pop(f"{SHOWN_ONCE}:{mission.pk}", "") if tab == "timeline" and not part else "",
         "stop_url": reverse("mission-operate", args=[mission.pk, "stop"]),
         "reject_url": reverse("mission-operate", args=[mission.pk, "reject"]),
         **_OF_TAB.get(tab, _nothing)(request, mission),
@@ -94,7 +95,7 @@ def _budget(request: HttpRequest, mission: Any) -> dict[str, Any]:
     return {"lines": lines}
 
 
-def _output(request: HttpRequest, mission: Any) -> dict[str, Any]:  # noqa: ARG001
+def _output(request: HttpRequest, mission: Any) -> dict[str, Any]:
     runs = [run for run in mission.runs.all() if run.sandbox_id]
     chosen = next((run for run in runs if str(run.attempt) == request.GET.get("attempt")), runs[0] if runs else None)
     return {"output_runs": runs, "output_run": chosen, "log": log_of(chosen.sandbox) if chosen else None}
@@ -144,7 +145,7 @@ def operate(request: PersonRequest, mission_id: uuid.UUID, what: str) -> HttpRes
             messages.success(request, "Outcome rejected.")
         case "token":
             text = services.issue_run_token(actor=actor, mission_id=mission_id)
-            request.session[f"{TOKEN_SESSION_KEY}:{mission_id}"] = text
+            request.session[f"{SHOWN_ONCE}:{mission_id}"] = text
     return redirect("mission", mission_id=mission_id)
 
 

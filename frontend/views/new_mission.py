@@ -1,4 +1,5 @@
-"""Starting a mission from a template: at most four fields, the remit in plain words beside them, and a try at the gate."""
+"""Starting a mission from a template: at most four fields, the remit in plain words beside them, and a try at the
+gate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""One ASGI application on one port: `/live`, `/mcp` and the hot machine ends are plain ASGI, the rest is Django by a2wsgi.
+"""One ASGI application on one port: `/live`, `/mcp` and the hot machine ends are plain ASGI, the rest is Django by
+a2wsgi.
 
 Django's own ASGI handler costs several times its WSGI handler per request; measured in docs/benchmarks.md.
 """

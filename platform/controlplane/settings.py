@@ -12,7 +12,8 @@ from controlplane.config import ROOT, configuration
 CONFIG = configuration()
 BASE_DIR = ROOT
 DEBUG = CONFIG.debug
-# Commands that touch no data (checks, --help, lint) may run without a key; `controlplane.common.checks` refuses to serve so.
+# Commands that touch no data (checks, --help, lint) may run without a key; `controlplane.common.checks` refuses to
+# serve so.
 SECRET_KEY = CONFIG.secret_key or "not-configured-" + "0" * 32
 ALLOWED_HOSTS = [host.strip() for host in CONFIG.allowed_hosts.split(",") if host.strip()]
 CSRF_TRUSTED_ORIGINS = [CONFIG.public_url]
@@ -109,7 +110,8 @@ REDIS_URL = CONFIG.redis_url or "unix:///nonexistent/valkey.sock"
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "channels_redis.core.RedisChannelLayer",
-        # redis-py 8 times sockets out after 5 s, just as long as the blocking read waits: without None every idle websocket dies.
+        # redis-py 8 times sockets out after 5 s, just as long as the blocking read waits: without None every idle
+        # websocket dies.
         "CONFIG": {"hosts": [{"address": REDIS_URL, "socket_timeout": None}], "capacity": 1000, "expiry": 30},
     }
 }

@@ -1,4 +1,5 @@
-"""`manage.py demo`: the demo organisation. With `--play` also its servers and its first mission, once everything runs."""
+"""`manage.py demo`: the demo organisation. With `--play` also its servers and its first mission, once everything
+runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""One reconcile step as a pure function: (desired, observed) → command. May run twice, late, or on two workers: same end state."""
+"""One reconcile step as a pure function: (desired, observed) → command. May run twice, late, or on two workers: same
+end state."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ class Desired:
 def next_command(*, desired: Desired, observed: SandboxStatus | None) -> Command:
     """The one thing to do now.
 
-    A sandbox that ran once and is unknown to its cluster is lost, never silently started again: what it did is not known,
+    A sandbox that ran once and is unknown to its cluster is lost, never silently started again: what it did is not
+    known,
     and only its owner may decide on another attempt.
     """
     if not desired.running:

@@ -1,4 +1,5 @@
-"""Makes a cluster's sandboxes what the database wants: one pass under a lease, every write fenced by the lease's epoch."""
+"""Makes a cluster's sandboxes what the database wants: one pass under a lease, every write fenced by the lease's
+epoch."""
 
 from __future__ import annotations
 

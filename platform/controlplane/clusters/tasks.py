@@ -12,7 +12,7 @@ from controlplane.clusters.reconciler import reconcile_cluster
 _PASSES = 5
 
 
-@shared_task
+@shared_task  # type: ignore[untyped-decorator]
 def reconcile(cluster_id: str) -> None:
     """Passes until nothing is left to do: what became dirty during a pass is not left to the next sweep."""
     key = uuid.UUID(cluster_id)
@@ -23,7 +23,7 @@ def reconcile(cluster_id: str) -> None:
             return
 
 
-@shared_task
+@shared_task  # type: ignore[untyped-decorator]
 def reconcile_all() -> None:
     for key in Cluster.objects.values_list("pk", flat=True):
         reconcile_cluster(key)

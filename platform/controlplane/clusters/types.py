@@ -84,7 +84,8 @@ class SandboxSpec:
 
 @dataclass(frozen=True)
 class SandboxStatus:
-    """Observed sandbox. `generation` counts applied sizes: equal to the desired one when a resize has really taken hold."""
+    """Observed sandbox. `generation` counts applied sizes: equal to the desired one when a resize has really taken
+    hold."""
 
     name: str
     phase: SandboxPhase
@@ -135,7 +136,8 @@ class DriverError(Exception):
 
 
 class ClusterDriver(Protocol):
-    """Five verbs, all idempotent, none slower than ten seconds. Recipe for a new one: CONTRIBUTING, “Add a cluster driver”."""
+    """Five verbs, all idempotent, none slower than ten seconds. Recipe for a new one: CONTRIBUTING, “Add a cluster
+    driver”."""
 
     def info(self) -> NodeInfo: ...
 

@@ -1,4 +1,5 @@
-"""Puts the acting principal on every Django request. Pages use the session; the REST edge overrides it from its token."""
+"""Puts the acting principal on every Django request. Pages use the session; the REST edge overrides it from its
+token."""
 
 from __future__ import annotations
 

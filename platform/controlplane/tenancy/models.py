@@ -105,7 +105,8 @@ class TokenKind(models.TextChoices):
 
 
 class Token(models.Model):
-    """A bearer credential. Only a keyed hash is stored; `hint` is the last four characters, for people to recognise it."""
+    """A bearer credential. Only a keyed hash is stored; `hint` is the last four characters, for people to recognise
+    it."""
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     organisation = models.ForeignKey(Organisation, on_delete=models.CASCADE, related_name="tokens")

@@ -1,4 +1,5 @@
-"""The querysets every read starts from. Forgetting to restrict shows nothing: default managers of tenant data refuse to iterate."""
+"""The querysets every read starts from. Forgetting to restrict shows nothing: default managers of tenant data refuse
+to iterate."""
 
 from __future__ import annotations
 

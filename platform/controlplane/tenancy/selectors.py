@@ -1,11 +1,38 @@
-"""Reads of organisations, teams and people."""
+"""Reads of organisations, teams, people and credentials."""
 
 from __future__ import annotations
 
-from controlplane.tenancy.models import Team
-from controlplane.tenancy.types import Permission, Principal
+import uuid
+from collections.abc import Collection
+
+from django.db.models import Q, QuerySet
+
+from controlplane.tenancy.models import Membership, Organisation, Team, Token, User
+from controlplane.tenancy.types import ROLE_PERMISSIONS, Permission, Principal, Role
 
 
 def teams_with(principal: Principal | None, permission: Permission) -> list[Team]:
     """Teams in which the principal holds the permission, by name."""
     return list(Team.objects.restrict(principal, permission).order_by("name"))
+
+
+def people_with(
+    principal: Principal, permission: Permission, *, team_id: uuid.UUID, without: Collection[uuid.UUID] = ()
+) -> list[User]:
+    """Who of the principal's organisation holds the permission in that team, by name: whom a question waits for."""
+    roles = [role.value for role in Role if permission in ROLE_PERMISSIONS[role]]
+    held = Membership.objects.filter(
+        Q(team_id=team_id) | Q(team__isnull=True), organisation_id=principal.organisation_id, role__in=roles
+    )
+    people = User.objects.filter(pk__in=held.values("user_id"), is_active=True).exclude(pk__in=list(without))
+    return list(people.order_by("name"))
+
+
+def organisations_of(user_id: uuid.UUID) -> list[Organisation]:
+    """Where a person belongs, by name."""
+    return list(Organisation.objects.filter(memberships__user_id=user_id).distinct().order_by("name"))
+
+
+def tokens_of_agent(principal: Principal, agent_id: uuid.UUID) -> QuerySet[Token]:
+    """The credentials of an agent and of its runs, the newest first; never their secrets, which are not stored."""
+    return Token.objects.restrict(principal, Permission.AGENT_VIEW).filter(agent_id=agent_id).order_by("-created_at")

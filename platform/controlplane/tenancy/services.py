@@ -20,7 +20,8 @@ _KINDS = {
 
 
 def principal_of_user(*, user: User, organisation_id: uuid.UUID | None = None) -> Principal | None:
-    """The person inside one of their organisations (the first by name when none is asked for); None without a membership."""
+    """The person inside one of their organisations (the first by name when none is asked for); None without a
+    membership."""
     memberships = Membership.objects.filter(user=user).select_related("organisation").order_by("organisation__name")
     if organisation_id is not None:
         memberships = memberships.filter(organisation_id=organisation_id)

@@ -75,7 +75,8 @@ def recognise(text: str) -> Token:
 
 
 def revoke(**which: object) -> int:
-    """Kill live tokens by `id`, `run_id`, `mission_id` or `agent_id`; returns how many died. Takes effect before the next decision."""
+    """Kill live tokens by `id`, `run_id`, `mission_id` or `agent_id`; returns how many died. Takes effect before the
+    next decision."""
     if not which:
         raise ValueError("say which tokens")
     return Token.objects.filter(Q(**which), revoked_at__isnull=True).update(revoked_at=now())

@@ -80,7 +80,7 @@ ROLE_PERMISSIONS: Mapping[Role, frozenset[Permission]] = {
     Role.AUDITOR: _READ | {Permission.ESCALATION_VIEW, Permission.COST_VIEW, Permission.AUDIT_VIEW},
 }
 _ROLE_SENTENCES = {
-    Role.ADMIN: "Manages members, servers, policies and limits of the organisation, and may do what the other roles do.",
+    Role.ADMIN: "Manages members, servers, policies and limits, and may do what the other roles do.",
     Role.BUILDER: "Registers agents, starts missions, watches and stops them.",
     Role.APPROVER: "Decides what agents may not decide alone. Never their own requests.",
     Role.FINANCE: "Sees every cost and sets budgets.",

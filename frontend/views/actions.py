@@ -1,0 +1,100 @@
+"""One action: what was asked, how it was judged, what came of it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.http import HttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_GET
+
+from agents import selectors as agents
+from agents.grants import parse_grants
+from controlplane.audit import selectors as audit
+from controlplane.tenancy.types import Permission
+from frontend.pages import PersonRequest, page
+from governance import selectors as governance
+from governance.choices import Verdict
+from governance.models import Action, Decision
+
+STAGE_NAMES = {
+    "intake": "Intake",
+    "guards": "Guards",
+    "policy": "Policy",
+    "sequence": "Sequence",
+    "judge": "Judge",
+    "budget": "Budget",
+}
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One stage of a decision, as components/rung.html takes it."""
+
+    stage: str
+    tone: str
+    said: str
+    saw: dict[str, str]
+    took: float | None
+    policies: Sequence[str]
+
+
+@page
+@require_GET
+def detail(request: PersonRequest, action_id: uuid.UUID) -> HttpResponse:
+    action = governance.action(principal=request.principal, action_id=action_id)
+    decisions = [(decision, rungs_of(decision)) for decision in action.decisions.all()]
+    over, limits = compared_with_remit(request, action)
+    context = {
+        "action": action,
+        "decisions": decisions,
+        "permit": next(iter(reversed(list(action.permits.all()))), None),
+        "entries": audit.entries_about(request.principal, subject_id=action.pk)
+        if request.principal.has_anywhere(Permission.AUDIT_VIEW)
+        else [],
+        "over": over,
+        "limits": limits,
+        "part": request.GET.get("part", ""),
+    }
+    return render(request, "actions/detail.html", context)
+
+
+def rungs_of(decision: Decision) -> list[Rung]:
+    rungs = []
+    for stage in decision.stages:
+        verdict = Verdict(stage["verdict"]) if stage.get("verdict") else None
+        rungs.append(
+            Rung(
+                stage=STAGE_NAMES.get(stage["name"], stage["name"]),
+                tone=verdict.tone if verdict else "off",
+                said=stage.get("said") or (verdict.label if verdict else "Not asked"),
+                saw={"saw": stage["saw"]} if stage.get("saw") else {},
+                took=stage["microseconds"] / 1_000_000 if stage.get("microseconds") else None,
+                policies=stage.get("policies") or (),
+            )
+        )
+    return rungs
+
+
+def compared_with_remit(request: PersonRequest, action: Action) -> tuple[list[str], dict[str, str]]:
+    """Arguments that no plain grant covers, and what the mission allows for each: (highlighted paths, words by
+    path)."""
+    if action.mission_id is None or action.kind != "tool.call":
+        return [], {}
+    mission = agents.missions(request.principal).filter(pk=action.mission_id).first()
+    number = action.mission_version
+    version = mission.versions.filter(number=number).first() if mission and number is not None else None
+    if version is None:
+        return [], {}
+    mine = [grant for grant in parse_grants(version.grants) if grant.tool == action.tool]
+    limits: dict[str, Any] = {}
+    for grant in mine:
+        for name, words in grant.limits_in_words().items():
+            suffix = "" if grant.effect == "allow" else " with a person"
+            limits.setdefault(name, []).append(words + suffix)
+    allowed = [grant for grant in mine if grant.effect == "allow"]
+    over = {name for grant in allowed for name in grant.unmet(action.arguments)}
+    return sorted(over), {name: "; ".join(words) for name, words in limits.items()}
