@@ -45,7 +45,7 @@ def reserve(
     note: str,
 ) -> Answer:
     row = _one(
-        "SELECT * FROM budgets_reserve(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        "SELECT * FROM budgets_reserve(%s, %s, %s, %s, %s::bigint, %s::bigint, %s, %s, %s, %s, %s, %s)",
         (
             *(hold_id, organisation_id, account_id, amounts.money, amounts.tokens, amounts.steps, currency),
             *(signature, ttl_seconds, action_id, mission_id, note),
@@ -95,7 +95,7 @@ def settle(
 ) -> tuple[str, Amounts, list[uuid.UUID], Decimal]:
     """(outcome, charged, accounts that overran, the largest amount of money beyond a limit)."""
     outcome, charged, used, counted, overruns, beyond = _one(
-        "SELECT * FROM budgets_settle(%s, %s, %s, %s)", (hold_id, money, tokens, steps)
+        "SELECT * FROM budgets_settle(%s, %s, %s::bigint, %s::bigint)", (hold_id, money, tokens, steps)
     )
     return outcome, Amounts(charged or Decimal(0), used or 0, counted or 0), list(overruns), beyond
 

@@ -10,6 +10,8 @@ from decimal import Decimal
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import F, Q
+from django.db.models.functions import Least
+from django.db.models.lookups import GreaterThanOrEqual
 
 from budgets.types import HoldState, RateKind, WindowKind
 from controlplane.common.ids import new_id
@@ -78,7 +80,7 @@ class Account(models.Model):
 class AccountLimit(models.Model):
     """What people want the account to be limited to, per kind of window. Empty: no limit of its own in that unit."""
 
-    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="limits")
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, db_index=False, related_name="limits")
     kind = models.CharField(max_length=8, choices=WindowKind.choices)
     money = _money_or_nothing()
     tokens = models.BigIntegerField(null=True)
@@ -100,7 +102,7 @@ class Window(models.Model):
     """One account in one period, made when first needed. `spent` is charged within the limit, `overrun` beyond it."""
 
     id = models.BigAutoField(primary_key=True)
-    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="windows")
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, db_index=False, related_name="windows")
     kind = models.CharField(max_length=8, choices=WindowKind.choices)
     depth = models.SmallIntegerField()  # of the account: rows are always locked by (-depth, account, kind, starts_at)
     starts_at = models.DateTimeField()
@@ -123,27 +125,29 @@ class Window(models.Model):
     class Meta:
         constraints = [
             models.UniqueConstraint(fields=["account", "kind", "starts_at"], name="budget_window_once"),
+            # One check, and a short one: the database reads its text anew at every update of a hot row.
             models.CheckConstraint(
-                condition=Q(
-                    held_money__gte=0,
-                    held_tokens__gte=0,
-                    held_steps__gte=0,
-                    spent_money__gte=0,
-                    spent_tokens__gte=0,
-                    spent_steps__gte=0,
-                    overrun_money__gte=0,
-                    overrun_tokens__gte=0,
-                    overrun_steps__gte=0,
-                ),
-                name="budget_window_not_negative",
-            ),
-            models.CheckConstraint(
-                condition=(Q(limit_money__isnull=True) | Q(limit_money__gte=F("held_money") + F("spent_money")))
-                & (Q(limit_tokens__isnull=True) | Q(limit_tokens__gte=F("held_tokens") + F("spent_tokens")))
-                & (Q(limit_steps__isnull=True) | Q(limit_steps__gte=F("held_steps") + F("spent_steps"))),
-                name="budget_window_within_limit",
+                condition=Q(GreaterThanOrEqual(Least("held_money", "spent_money", "overrun_money"), 0))
+                & Q(GreaterThanOrEqual(Least("held_tokens", "spent_tokens", "overrun_tokens"), 0))
+                & Q(GreaterThanOrEqual(Least("held_steps", "spent_steps", "overrun_steps"), 0))
+                & Q(limit_money__gte=F("held_money") + F("spent_money"))
+                & Q(limit_tokens__gte=F("held_tokens") + F("spent_tokens"))
+                & Q(limit_steps__gte=F("held_steps") + F("spent_steps")),
+                name="budget_window_within_limit",  # without a limit the comparison is NULL, which a check lets pass
             ),
         ]
+
+
+class Chain(models.Model):
+    """The windows one account's reserves pass at present, leaf → root. A cache: made when first needed, dropped when the
+    account or a level above gets a new kind of window."""
+
+    account = models.OneToOneField(
+        Account, on_delete=models.PROTECT, primary_key=True, db_constraint=False, related_name="+"
+    )
+    window_ids = ArrayField(models.BigIntegerField())
+    valid_from = models.DateTimeField()
+    valid_until = models.DateTimeField()
 
 
 class Hold(models.Model):
@@ -213,7 +217,9 @@ class Allocation(models.Model):
 class DailySpend(models.Model):
     """What a leaf account was charged per local day of the hold. Dashboards read this, never the journal."""
 
-    account = models.ForeignKey(Account, on_delete=models.PROTECT, db_constraint=False, related_name="+")
+    account = models.ForeignKey(
+        Account, on_delete=models.PROTECT, db_constraint=False, db_index=False, related_name="+"
+    )
     day = models.DateField()
     money = _money()
     tokens = models.BigIntegerField()

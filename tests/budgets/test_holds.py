@@ -401,6 +401,7 @@ def test_a_window_never_goes_beyond_its_limit_even_by_hand(tree: Tree) -> None:
 def test_the_journal_refuses_to_be_changed(tree: Tree, statement: str) -> None:
     services.settle(hold_id=tree.held("1"))
     with pytest.raises(IntegrityError, match="append-only"), transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
         cursor.execute(statement)
 
 

@@ -2,6 +2,8 @@
 --
 -- Locks are always taken in this order: hold, then windows by (depth descending, account, kind, starts_at), so that the
 -- hottest row, the root's, is locked last and shortest, and two callers can't wait for each other.
+--
+-- Hot functions switch sequential scans off: a plan made while a table was small would outlive its growth.
 
 -- Append-only tables ---------------------------------------------------------------------------------------------------
 
@@ -141,6 +143,28 @@ BEGIN
     ON CONFLICT (account_id, kind, starts_at) DO NOTHING;
 END $$;
 
+-- The windows an account's reserves pass now, remembered until the first of them ends.
+CREATE FUNCTION budgets_make_chain(p_account uuid, p_path uuid[], p_zone text, p_at timestamptz) RETURNS bigint[] LANGUAGE plpgsql AS $$
+DECLARE
+    v_windows bigint[];
+BEGIN
+    PERFORM budgets_make_windows(p_path, p_zone, p_at);
+    INSERT INTO budgets_chain AS c (account_id, window_ids, valid_from, valid_until)
+    SELECT p_account, array_agg(w.id ORDER BY w.depth DESC, w.account_id, w.kind), max(w.starts_at), min(w.ends_at)
+    FROM budgets_accountlimit AS l
+    JOIN budgets_window AS w ON w.account_id = l.account_id AND w.kind = l.kind
+        AND w.starts_at = budgets_starts_at(l.kind, p_zone, p_at)
+    WHERE l.account_id = ANY(p_path)
+    HAVING count(*) > 0
+    ON CONFLICT (account_id) DO UPDATE
+        SET window_ids = excluded.window_ids, valid_from = excluded.valid_from, valid_until = excluded.valid_until
+    RETURNING c.window_ids INTO v_windows;
+    IF v_windows IS NULL THEN
+        RAISE EXCEPTION 'account % has no window at any level', p_account USING ERRCODE = 'data_exception';
+    END IF;
+    RETURN v_windows;
+END $$;
+
 -- After something was released or a limit was set: the limit is what people want, but never below what is held and spent.
 CREATE FUNCTION budgets_follow_limit(p_window bigint) RETURNS void LANGUAGE sql AS $$
     UPDATE budgets_window AS w SET
@@ -161,6 +185,11 @@ DECLARE
     v_zone text;
     v_window bigint;
 BEGIN
+    -- Against the share lock of whoever makes a window or a chain now.
+    PERFORM FROM budgets_account WHERE id = p_account FOR NO KEY UPDATE;
+    IF NOT EXISTS (SELECT FROM budgets_accountlimit WHERE account_id = p_account AND kind = p_kind) THEN
+        DELETE FROM budgets_chain WHERE account_id IN (SELECT id FROM budgets_account WHERE path @> ARRAY[p_account]);
+    END IF;
     INSERT INTO budgets_accountlimit (account_id, kind, money, tokens, steps)
     VALUES (p_account, p_kind, p_money, p_tokens, p_steps)
     ON CONFLICT (account_id, kind)
@@ -270,7 +299,7 @@ CREATE FUNCTION budgets_reserve(
     p_id uuid, p_organisation uuid, p_account uuid, p_money numeric, p_tokens bigint, p_steps bigint, p_currency text,
     p_signature bytea, p_ttl integer, p_action uuid DEFAULT NULL, p_mission uuid DEFAULT NULL,
     p_note text DEFAULT '', p_rates bigint[] DEFAULT NULL, p_at timestamptz DEFAULT now()
-) RETURNS budgets_answer LANGUAGE plpgsql SET lock_timeout = '250ms' AS $$
+) RETURNS budgets_answer LANGUAGE plpgsql SET lock_timeout = '250ms' SET enable_seqscan = off AS $$
 DECLARE
     v_answer budgets_answer;
     v_path uuid[];
@@ -280,17 +309,26 @@ DECLARE
     v_mission uuid;
     v_hash bytea;
     v_windows bigint[];
-    v_missing boolean;
     v_fits boolean;
     v_window bigint;
 BEGIN
     IF (p_money >= 0 AND p_money < 1e16 AND p_tokens >= 0 AND p_steps >= 0 AND p_ttl > 0) IS NOT TRUE OR min_scale(p_money) > 12 THEN
         RAISE EXCEPTION 'amounts must be exact and not negative' USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    SELECT a.path, o.time_zone, o.currency, g.blocked, coalesce(p_mission, CASE WHEN a.subject_type = 'mission' THEN a.subject_id END)
-    INTO v_path, v_zone, v_currency, v_blocked, v_mission
+    -- 1. Read without a lock: what can't fit is refused here, and a crowd at an empty budget never queues.
+    SELECT a.path, o.time_zone, o.currency, g.blocked, c.window_ids,
+        coalesce(p_mission, CASE WHEN a.subject_type = 'mission' THEN a.subject_id END), (
+            SELECT bool_and(
+                NOT frozen
+                AND (p_money = 0 OR (held_money + spent_money + overrun_money + p_money <= limit_money) IS NOT FALSE)
+                AND (p_tokens = 0 OR (held_tokens + spent_tokens + overrun_tokens + p_tokens <= limit_tokens) IS NOT FALSE)
+                AND (p_steps = 0 OR (held_steps + spent_steps + overrun_steps + p_steps <= limit_steps) IS NOT FALSE)
+            ) FROM budgets_window WHERE id = ANY(c.window_ids)
+        )
+    INTO v_path, v_zone, v_currency, v_blocked, v_windows, v_mission, v_fits
     FROM budgets_account AS a
     JOIN tenancy_organisation AS o ON o.id = a.organisation_id
+    LEFT JOIN budgets_chain AS c ON c.account_id = a.id AND p_at >= c.valid_from AND p_at < c.valid_until
     LEFT JOIN budgets_guard AS g ON g.account_id = a.id
     WHERE a.id = p_account AND a.organisation_id = p_organisation;
     IF NOT FOUND THEN
@@ -304,28 +342,9 @@ BEGIN
     END IF;
     v_hash := budgets_request_hash(p_account, p_money, p_tokens, p_steps, p_signature);
 
-    -- 1. Read without a lock: what can't fit is refused here, and a crowd at an empty budget never queues.
-    FOR attempt IN 1..2 LOOP
-        SELECT
-            array_agg(w.id ORDER BY w.depth DESC, w.account_id, w.kind),
-            bool_or(w.id IS NULL),
-            bool_and(
-                NOT w.frozen
-                AND (w.limit_money IS NULL OR p_money = 0 OR w.held_money + w.spent_money + w.overrun_money + p_money <= w.limit_money)
-                AND (w.limit_tokens IS NULL OR p_tokens = 0 OR w.held_tokens + w.spent_tokens + w.overrun_tokens + p_tokens <= w.limit_tokens)
-                AND (w.limit_steps IS NULL OR p_steps = 0 OR w.held_steps + w.spent_steps + w.overrun_steps + p_steps <= w.limit_steps)
-            )
-        INTO v_windows, v_missing, v_fits
-        FROM budgets_accountlimit AS l
-        LEFT JOIN budgets_window AS w ON w.account_id = l.account_id AND w.kind = l.kind
-            AND w.starts_at = CASE l.kind WHEN 'total' THEN timestamptz '1970-01-01 00:00:00+00'
-                ELSE date_trunc(l.kind, p_at, v_zone) END
-        WHERE l.account_id = ANY(v_path);
-        EXIT WHEN NOT v_missing;
-        PERFORM budgets_make_windows(v_path, v_zone, p_at);
-    END LOOP;
-    IF v_missing IS NOT FALSE THEN
-        RAISE EXCEPTION 'account % has a level without a window', p_account USING ERRCODE = 'data_exception';
+    IF v_windows IS NULL THEN
+        v_windows := budgets_make_chain(p_account, v_path, v_zone, p_at);
+        v_fits := (budgets_refusal(v_windows, p_money, p_tokens, p_steps)).outcome = 'changed';
     END IF;
     IF NOT v_fits OR budgets_digest(p_signature) = ANY(v_blocked) THEN
         v_answer := budgets_replay(p_id, p_organisation, v_hash);
@@ -361,9 +380,9 @@ BEGIN
             UPDATE budgets_window SET
                 held_money = held_money + p_money, held_tokens = held_tokens + p_tokens, held_steps = held_steps + p_steps
             WHERE id = v_window AND NOT frozen
-                AND (limit_money IS NULL OR p_money = 0 OR held_money + spent_money + overrun_money + p_money <= limit_money)
-                AND (limit_tokens IS NULL OR p_tokens = 0 OR held_tokens + spent_tokens + overrun_tokens + p_tokens <= limit_tokens)
-                AND (limit_steps IS NULL OR p_steps = 0 OR held_steps + spent_steps + overrun_steps + p_steps <= limit_steps);
+                AND (p_money = 0 OR (held_money + spent_money + overrun_money + p_money <= limit_money) IS NOT FALSE)
+                AND (p_tokens = 0 OR (held_tokens + spent_tokens + overrun_tokens + p_tokens <= limit_tokens) IS NOT FALSE)
+                AND (p_steps = 0 OR (held_steps + spent_steps + overrun_steps + p_steps <= limit_steps) IS NOT FALSE);
             IF NOT FOUND THEN
                 RAISE EXCEPTION 'no room' USING ERRCODE = 'RB001';
             END IF;
@@ -388,7 +407,7 @@ END $$;
 CREATE FUNCTION budgets_reserve_batch(
     p_organisation uuid, p_currency text, p_ids uuid[], p_accounts uuid[], p_money numeric[], p_tokens bigint[],
     p_steps bigint[], p_signatures bytea[], p_actions uuid[], p_ttl integer, p_at timestamptz DEFAULT now()
-) RETURNS TABLE (item integer, answer budgets_answer) LANGUAGE plpgsql SET lock_timeout = '250ms' AS $$
+) RETURNS TABLE (item integer, answer budgets_answer) LANGUAGE plpgsql SET lock_timeout = '250ms' SET enable_seqscan = off AS $$
 DECLARE
     v_count integer := cardinality(p_ids);
     v_taken integer;
@@ -407,20 +426,12 @@ BEGIN
             SELECT * FROM unnest(p_ids, p_accounts, p_money, p_tokens, p_steps, p_signatures, p_actions)
                 AS r (id, account_id, money, tokens, steps, signature, action_id)
         ), chain AS MATERIALIZED (
-            SELECT a.id AS account_id, CASE WHEN a.subject_type = 'mission' THEN a.subject_id END AS mission_id, g.blocked, c.windows
+            SELECT a.id AS account_id, CASE WHEN a.subject_type = 'mission' THEN a.subject_id END AS mission_id, g.blocked, c.window_ids AS windows
             FROM (SELECT DISTINCT account_id FROM request) AS d
             JOIN budgets_account AS a ON a.id = d.account_id AND a.organisation_id = p_organisation
             JOIN tenancy_organisation AS o ON o.id = a.organisation_id AND o.currency = coalesce(p_currency, o.currency)
             LEFT JOIN budgets_guard AS g ON g.account_id = a.id
-            CROSS JOIN LATERAL (
-                SELECT array_agg(w.id ORDER BY w.depth DESC, w.account_id, w.kind) AS windows, bool_or(w.id IS NULL) AS missing
-                FROM budgets_accountlimit AS l
-                LEFT JOIN budgets_window AS w ON w.account_id = l.account_id AND w.kind = l.kind
-                    AND w.starts_at = CASE l.kind WHEN 'total' THEN timestamptz '1970-01-01 00:00:00+00'
-                        ELSE date_trunc(l.kind, p_at, o.time_zone) END
-                WHERE l.account_id = ANY(a.path)
-            ) AS c
-            WHERE NOT c.missing
+            JOIN budgets_chain AS c ON c.account_id = a.id AND p_at >= c.valid_from AND p_at < c.valid_until
         ), inserted AS (
             INSERT INTO budgets_hold (
                 id, organisation_id, account_id, request_hash, window_ids, money, tokens, steps, state, provisional,
@@ -463,12 +474,12 @@ BEGIN
                 held_tokens = held_tokens + v_nets.tokens[i],
                 held_steps = held_steps + v_nets.steps[i]
             WHERE id = v_nets.windows[i] AND NOT frozen
-                AND (limit_money IS NULL OR v_nets.money[i] = 0
-                    OR held_money + spent_money + overrun_money + v_nets.money[i] <= limit_money)
-                AND (limit_tokens IS NULL OR v_nets.tokens[i] = 0
-                    OR held_tokens + spent_tokens + overrun_tokens + v_nets.tokens[i] <= limit_tokens)
-                AND (limit_steps IS NULL OR v_nets.steps[i] = 0
-                    OR held_steps + spent_steps + overrun_steps + v_nets.steps[i] <= limit_steps);
+                AND (v_nets.money[i] = 0
+                    OR (held_money + spent_money + overrun_money + v_nets.money[i] <= limit_money) IS NOT FALSE)
+                AND (v_nets.tokens[i] = 0
+                    OR (held_tokens + spent_tokens + overrun_tokens + v_nets.tokens[i] <= limit_tokens) IS NOT FALSE)
+                AND (v_nets.steps[i] = 0
+                    OR (held_steps + spent_steps + overrun_steps + v_nets.steps[i] <= limit_steps) IS NOT FALSE);
             IF NOT FOUND THEN
                 RAISE EXCEPTION 'no room' USING ERRCODE = 'RB001';
             END IF;
@@ -480,14 +491,15 @@ BEGIN
     END;
     -- Every window of every item first, in the one order, so that the items may then come as they are.
     FOR v_paths IN
-        SELECT DISTINCT a.path, o.time_zone FROM budgets_account AS a JOIN tenancy_organisation AS o ON o.id = a.organisation_id
-        WHERE a.id = ANY(p_accounts) AND a.organisation_id = p_organisation ORDER BY a.path
+        SELECT a.id, a.path, o.time_zone FROM budgets_account AS a JOIN tenancy_organisation AS o ON o.id = a.organisation_id
+        WHERE a.id = ANY(p_accounts) AND a.organisation_id = p_organisation ORDER BY a.id
     LOOP
-        PERFORM budgets_make_windows(v_paths.path, v_paths.time_zone, p_at);
+        PERFORM budgets_make_chain(v_paths.id, v_paths.path, v_paths.time_zone, p_at);
     END LOOP;
     PERFORM FROM budgets_window AS w
-    WHERE w.ends_at > p_at AND w.account_id IN (
-        SELECT unnest(a.path) FROM budgets_account AS a WHERE a.id = ANY(p_accounts) AND a.organisation_id = p_organisation
+    WHERE w.id IN (
+        SELECT unnest(c.window_ids) FROM budgets_chain AS c JOIN budgets_account AS a ON a.id = c.account_id
+        WHERE a.id = ANY(p_accounts) AND a.organisation_id = p_organisation
     ) ORDER BY w.depth DESC, w.account_id, w.kind, w.starts_at FOR UPDATE;
     FOR i IN 1..v_count LOOP
         item := i;
@@ -503,7 +515,7 @@ END $$;
 
 -- The money may be spent from here on. The clock starts anew. Outcomes: dispatched, replayed, unknown, closed.
 CREATE FUNCTION budgets_dispatch(p_id uuid, p_at timestamptz DEFAULT now(), OUT outcome text, OUT hold_state text)
-LANGUAGE plpgsql SET lock_timeout = '250ms' AS $$
+LANGUAGE plpgsql SET lock_timeout = '250ms' SET enable_seqscan = off AS $$
 DECLARE
     h budgets_hold;
 BEGIN
@@ -546,9 +558,8 @@ END $$;
 CREATE FUNCTION budgets_settle(
     p_id uuid, p_money numeric, p_tokens bigint, p_steps bigint, p_provisional boolean DEFAULT false,
     p_at timestamptz DEFAULT now(),
-    OUT outcome text, OUT money numeric, OUT tokens bigint, OUT steps bigint, OUT overruns uuid[], OUT beyond numeric
-) LANGUAGE plpgsql SET lock_timeout = '250ms' AS $$
-#variable_conflict use_column
+    OUT outcome text, OUT charged_money numeric, OUT charged_tokens bigint, OUT charged_steps bigint, OUT overruns uuid[], OUT beyond numeric
+) LANGUAGE plpgsql SET lock_timeout = '250ms' SET enable_seqscan = off AS $$
 DECLARE
     h budgets_hold;
     w budgets_window;
@@ -574,18 +585,19 @@ BEGIN
         outcome := 'voided';
         RETURN;
     END IF;
-    money := coalesce(p_money, h.money);
-    tokens := coalesce(p_tokens, h.tokens);
-    steps := coalesce(p_steps, h.steps);
-    IF (money >= 0 AND money < 1e16 AND tokens >= 0 AND steps >= 0) IS NOT TRUE OR min_scale(money) > 12 THEN
+    charged_money := coalesce(p_money, h.money);
+    charged_tokens := coalesce(p_tokens, h.tokens);
+    charged_steps := coalesce(p_steps, h.steps);
+    IF (charged_money >= 0 AND charged_money < 1e16 AND charged_tokens >= 0 AND charged_steps >= 0) IS NOT TRUE
+        OR min_scale(charged_money) > 12 THEN
         RAISE EXCEPTION 'amounts must be exact and not negative' USING ERRCODE = 'invalid_parameter_value';
     END IF;
     IF h.state = 'settled' THEN
         IF p_provisional OR NOT h.provisional THEN
             outcome := 'replayed';
-            money := h.actual_money;
-            tokens := h.actual_tokens;
-            steps := h.actual_steps;
+            charged_money := h.actual_money;
+            charged_tokens := h.actual_tokens;
+            charged_steps := h.actual_steps;
             RETURN;
         END IF;
         outcome := 'corrected';
@@ -596,9 +608,9 @@ BEGIN
             free_m := h.money; free_t := h.tokens; free_s := h.steps;
         END IF;
     END IF;
-    sure_m := least(money, was_m + free_m) - was_m; more_m := greatest(money - was_m - free_m, 0);
-    sure_t := least(tokens, was_t + free_t) - was_t; more_t := greatest(tokens - was_t - free_t, 0);
-    sure_s := least(steps, was_s + free_s) - was_s; more_s := greatest(steps - was_s - free_s, 0);
+    sure_m := least(charged_money, was_m + free_m) - was_m; more_m := greatest(charged_money - was_m - free_m, 0);
+    sure_t := least(charged_tokens, was_t + free_t) - was_t; more_t := greatest(charged_tokens - was_t - free_t, 0);
+    sure_s := least(charged_steps, was_s + free_s) - was_s; more_s := greatest(charged_steps - was_s - free_s, 0);
 
     FOREACH v_window IN ARRAY h.window_ids LOOP
         IF more_m = 0 AND more_t = 0 AND more_s = 0 THEN
@@ -642,20 +654,20 @@ BEGIN
     END LOOP;
 
     UPDATE budgets_hold SET state = 'settled', provisional = p_provisional, closed_at = coalesce(closed_at, p_at),
-        actual_money = money, actual_tokens = tokens, actual_steps = steps
+        actual_money = charged_money, actual_tokens = charged_tokens, actual_steps = charged_steps
     WHERE id = p_id;
     INSERT INTO budgets_journal (at, organisation_id, account_id, kind, hold_id, mission_id, action_id, money, tokens, steps, note)
     VALUES (
         p_at, h.organisation_id, h.account_id, CASE outcome WHEN 'corrected' THEN 'correct' ELSE 'settle' END, p_id,
-        h.mission_id, h.action_id, money - was_m, tokens - was_t, steps - was_s,
+        h.mission_id, h.action_id, charged_money - was_m, charged_tokens - was_t, charged_steps - was_s,
         CASE WHEN p_provisional THEN 'provisional' WHEN h.state = 'expired' THEN 'late' ELSE '' END
     ) RETURNING id INTO v_journal;
     INSERT INTO budgets_posting (journal_id, at, side, account_id, money, tokens, steps) VALUES
-        (v_journal, p_at, 'expense', h.account_id, money - was_m, tokens - was_t, steps - was_s),
-        (v_journal, p_at, 'payable', h.account_id, was_m - money, was_t - tokens, was_s - steps);
+        (v_journal, p_at, 'expense', h.account_id, charged_money - was_m, charged_tokens - was_t, charged_steps - was_s),
+        (v_journal, p_at, 'payable', h.account_id, was_m - charged_money, was_t - charged_tokens, was_s - charged_steps);
     SELECT (h.created_at AT TIME ZONE o.time_zone)::date INTO STRICT v_day FROM tenancy_organisation AS o WHERE o.id = h.organisation_id;
     INSERT INTO budgets_dailyspend AS d (account_id, day, money, tokens, steps)
-    VALUES (h.account_id, v_day, money - was_m, tokens - was_t, steps - was_s)
+    VALUES (h.account_id, v_day, charged_money - was_m, charged_tokens - was_t, charged_steps - was_s)
     ON CONFLICT (account_id, day) DO UPDATE SET
         money = d.money + excluded.money, tokens = d.tokens + excluded.tokens, steps = d.steps + excluded.steps;
 END $$;
@@ -664,7 +676,7 @@ END $$;
 -- Outcomes: voided (or expired), replayed, unknown, settled (too late: it was charged).
 CREATE FUNCTION budgets_void(
     p_id uuid, p_state text DEFAULT 'voided', p_at timestamptz DEFAULT now(), OUT outcome text
-) LANGUAGE plpgsql SET lock_timeout = '250ms' AS $$
+) LANGUAGE plpgsql SET lock_timeout = '250ms' SET enable_seqscan = off AS $$
 DECLARE
     h budgets_hold;
     v_window bigint;
