@@ -68,6 +68,7 @@ class Supervisor:
         self._environment: dict[str, str] = {}
         self._servers: list[Child] = []
         self._processes: list[Child] = []
+        self._demo: Child | None = None
         # Held open for as long as we live: whoever connects while the web process is started again only waits.
         self._listeners: list[socket.socket] = []
         self._started_at = time.monotonic()
@@ -109,6 +110,14 @@ class Supervisor:
         web.argv, web.descriptors = inherit, listeners
         self._launch(self._own("worker", manage("worker"), stop_seconds=12.0))
         self._greet(public_url, people)
+        if people and not self._demo_stamp.exists():
+            self._play_demo()
+
+    def _play_demo(self) -> None:
+        """Servers and first mission of the demo, made beside what already serves: installing the samples takes a while."""
+        self._demo = Child(self._own("demo", manage("demo", "--play")))
+        self._demo.start()
+        _say("The samples are being installed; the first mission starts by itself in a moment.")
 
     def _start_servers(self, public_url: str) -> None:
         """Start what the environment does not name. What we made ourselves is written down for other terminals."""
@@ -165,13 +174,30 @@ class Supervisor:
             for child in (*self._servers, *self._processes):
                 if news := child.heal():
                     _say(news)
+            self._hear_of_demo()
             if time.monotonic() > next_look:
                 next_look = time.monotonic() + 60
                 for log in self._state.logs.glob("*.log"):
                     shorten(log)
 
+    @property
+    def _demo_stamp(self) -> Path:
+        return self._state.root / "demo-played"
+
+    def _hear_of_demo(self) -> None:
+        if self._demo is None or self._demo.process is None or (code := self._demo.process.poll()) is None:
+            return
+        if code == 0:
+            self._demo_stamp.touch()
+        else:
+            _say(f"The demo could not be played: {self._demo.output().strip().splitlines()[-1:]}")
+            _say(f"Its log is in {self._state.log('demo')}; the next start tries again.")
+        self._demo.process = None
+
     def _stop(self) -> None:
         """Who asks before who answers: web and worker, then the node, then the broker and the database."""
+        if self._demo is not None:
+            self._demo.stop()
         web_and_worker = [child for child in self._processes if child.service.name != NODE]
         for child in web_and_worker:
             child.ask_to_stop()
