@@ -33,7 +33,7 @@ from agents.servers.types import (
 from controlplane.audit.events import Event
 from controlplane.audit.services import Subject, record
 from controlplane.common.clock import now
-from controlplane.common.errors import FieldError, conflict, invalid, not_found
+from controlplane.common.errors import FieldError, conflict, forbidden, invalid, not_found
 from controlplane.live.services import announce
 from controlplane.tenancy.types import Permission, Principal, system_principal
 
@@ -64,7 +64,7 @@ def register_server(
 
     Raises 422 `server.invalid` naming every field, 409 `server.slug_taken`.
     """
-    actor.require(Permission.SERVER_WRITE)
+    _require_write(actor)
     if not actor.is_person or actor.user_id is None:
         raise invalid("server.owner", "A server is registered by a person.")
     errors = _registration_errors(name, slug, transport, environment, command, url, mounts)
@@ -181,7 +181,7 @@ def approve_definition(*, actor: Principal, tool_id: uuid.UUID, sha256: str) -> 
 
     Raises 409 `tool.definition_moved` when the server offers something else by now, 422 `tool.schema_unusable`.
     """
-    actor.require(Permission.SERVER_WRITE)
+    _require_write(actor)
     if not actor.is_person or actor.user_id is None:
         raise invalid("tool.approver", "A definition is approved by a person.")
     with transaction.atomic():
@@ -212,7 +212,7 @@ def approve_definition(*, actor: Principal, tool_id: uuid.UUID, sha256: str) -> 
 
 def describe_tool(*, actor: Principal, tool_id: uuid.UUID, traits: ToolTraits) -> McpTool:
     """Say what a tool does: whether it only reads, can be undone, and which effects sequence rules should see."""
-    actor.require(Permission.SERVER_WRITE)
+    _require_write(actor)
     with transaction.atomic():
         rows = McpTool.objects.restrict(actor, Permission.SERVER_WRITE).select_for_update(of=("self",))
         tool = rows.select_related("server").filter(pk=tool_id).first()
@@ -238,7 +238,7 @@ def describe_tool(*, actor: Principal, tool_id: uuid.UUID, traits: ToolTraits) -
 
 def switch_server(*, actor: Principal, server_id: uuid.UUID, on: bool) -> McpServer:
     """Take a server out of use, or back: switched off, none of its tools can be called whatever is granted."""
-    actor.require(Permission.SERVER_WRITE)
+    _require_write(actor)
     with transaction.atomic():
         rows = McpServer.objects.restrict(actor, Permission.SERVER_WRITE).filter(pk=server_id)
         row = rows.select_for_update(of=("self",)).first()
@@ -332,6 +332,12 @@ def _rejections(rejected: Sequence[RejectedTool]) -> str:
     first = rejected[0]
     more = f" and {len(rejected) - 1} more" if len(rejected) > 1 else ""
     return f"Tools left out: “{first.name}”{more}. {first.reason}"[:300]
+
+
+def _require_write(actor: Principal) -> None:
+    """Servers belong to the organisation as a whole: whoever may write them in some team may write them."""
+    if not actor.has_anywhere(Permission.SERVER_WRITE):
+        raise forbidden(Permission.SERVER_WRITE.value)
 
 
 def _announce(row: McpServer) -> None:

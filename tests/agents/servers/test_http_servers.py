@@ -46,7 +46,6 @@ async def serve() -> AsyncIterator[Callable[[Any], Awaitable[str]]]:
 
         async def stop() -> None:
             server.should_exit = True
-            server.force_exit = True
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait_for(task, 10)
 
