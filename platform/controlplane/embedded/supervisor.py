@@ -114,7 +114,7 @@ class Supervisor:
             self._play_demo()
 
     def _play_demo(self) -> None:
-        """Servers and first mission of the demo, made beside what already serves: installing the samples takes a while."""
+        """Servers and first mission of the demo, beside what already serves: installing the samples takes a while."""
         self._demo = Child(self._own("demo", manage("demo", "--play")))
         self._demo.start()
         _say("The samples are being installed; the first mission starts by itself in a moment.")
