@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import functools
 import json
-from collections.abc import Collection, Mapping
+import threading
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import cedarpy
+import msgspec
 
 from governance.choices import Verdict
 from governance.types import Finding, Grants
 
 ARGUMENTS_ACTION: Final = "tool.call"  # the one action whose `context.args` takes its attributes from the grants
 NO_GRANTS: Final = Grants(key="", policies="")
-_ENTITIES_KEPT = 256
-_COMPILED_KEPT = 256
+_PERMITTED: Final = Finding(Verdict.ALLOW, "", "Permitted.")
+_ENTITIES_KEPT: Final = 256
+_ENCODER: Final = msgspec.json.Encoder()
+_COMPILED_KEPT: Final = 256
 _POLICY_REMEDY = ("Ask the owner of the policies; the action's page shows which rule answered.",)
 
 
@@ -59,7 +62,8 @@ class Compiled:
     policies: cedarpy.PolicySet
     schema: cedarpy.Schema
     rules: Mapping[str, Rule]  # by the parser's own policy ids
-    entities: dict[str, cedarpy.Entities] = field(default_factory=dict)
+    argument_types: Mapping[str, str]
+    entities: dict[bytes, cedarpy.Entities] = field(default_factory=dict)
 
 
 class PoliciesInvalid(ValueError):
@@ -76,23 +80,15 @@ def ask(compiled: Compiled, facts: Facts, *, approved: Collection[str], denial: 
         return _broken(
             "policy.evaluation_failed", "The policies could not be evaluated, so nothing is allowed.", str(error)
         )
-    if result.diagnostics.errors:
-        unfit = result.decision is cedarpy.Decision.NoDecision
-        return _broken(
-            "policy.facts_do_not_fit" if unfit else "policy.evaluation_failed",
-            "What is known of this action does not fit the policies' schema, so it is refused."
-            if unfit
-            else "A policy failed while it was evaluated, so nothing is allowed.",
-            "; ".join(result.diagnostics.errors),
-        )
-    rules = _rules_that_fired(compiled, result)
-    if rules is None or result.decision is cedarpy.Decision.NoDecision:
-        return _broken(
-            "policy.no_decision", "The policies gave no decision, so nothing is allowed.", str(result.decision)
-        )
+    decision, diagnostics = result.decision, result.diagnostics
+    if diagnostics.errors:
+        return _failed(decision, diagnostics.errors)
+    rules = _rules_that_fired(compiled, diagnostics)
+    if rules is None or decision is cedarpy.Decision.NoDecision:
+        return _broken("policy.no_decision", "The policies gave no decision, so nothing is allowed.", str(decision))
     fired = tuple(rule.id for rule in rules)
-    if result.decision is cedarpy.Decision.Allow:
-        return PolicyAnswer(Finding(Verdict.ALLOW, "", "Permitted."), fired)
+    if decision is cedarpy.Decision.Allow:
+        return PolicyAnswer(_PERMITTED, fired)
     hard = [rule for rule in rules if not rule.escalates]
     if hard:
         return PolicyAnswer(_refusal(hard[0]), fired)
@@ -104,9 +100,17 @@ def ask(compiled: Compiled, facts: Facts, *, approved: Collection[str], denial: 
 def compiled_for(*, sha256: str, policies: str, schema: Mapping[str, Any], grants: Grants | None) -> Compiled:
     """Parse, check against the schema, remember. Raises PoliciesInvalid."""
     wanted = grants or NO_GRANTS
-    types = tuple(sorted(wanted.argument_types.items()))
-    # The texts are part of the key, so that a key someone reuses can never bring back another mission's permissions.
-    return _compile(sha256, wanted.key, wanted.policies, types, _Texts(policies, schema))
+    # The text is part of the key, so that a key someone reuses can never bring back another mission's permissions.
+    key = (sha256, wanted.key, wanted.policies)
+    known = _COMPILED.get(key)
+    if known is not None and known.argument_types == wanted.argument_types:
+        return known
+    compiled = _compile(policies, schema, wanted)
+    with _COMPILED_LOCK:
+        while len(_COMPILED) >= _COMPILED_KEPT:
+            del _COMPILED[next(iter(_COMPILED))]
+        _COMPILED[key] = compiled
+    return compiled
 
 
 def rules_of(policies: str) -> dict[str, Rule]:
@@ -131,29 +135,18 @@ def schema_with_arguments(schema: Mapping[str, Any], types: Mapping[str, str]) -
         raise PoliciesInvalid(f"schema: {error}") from error
 
 
-class _Texts:
-    """A bundle's texts on the way into the cache. Named by its hash already, so it compares equal to anything."""
-
-    def __init__(self, policies: str, schema: Mapping[str, Any]) -> None:
-        self.policies = policies
-        self.schema = schema
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Texts)
-
-    def __hash__(self) -> int:
-        return 0
+_COMPILED: Final[dict[tuple[str, str, str], Compiled]] = {}
+_COMPILED_LOCK: Final = threading.Lock()
 
 
-@functools.lru_cache(maxsize=_COMPILED_KEPT)
-def _compile(_sha256: str, _key: str, grants: str, types: tuple[tuple[str, str], ...], texts: _Texts) -> Compiled:
-    policies = f"{texts.policies}\n{grants}"
-    schema = schema_with_arguments(texts.schema, dict(types))
+def _compile(bundle: str, bundle_schema: Mapping[str, Any], grants: Grants) -> Compiled:
+    policies = f"{bundle}\n{grants.policies}"
+    schema = schema_with_arguments(bundle_schema, grants.argument_types)
     rules = rules_of(policies)
     validation = cedarpy.validate_policies(policies, schema)
     if not validation.validation_passed:
         raise PoliciesInvalid("; ".join(str(error) for error in validation.errors))
-    return Compiled(policies=cedarpy.PolicySet.from_str(policies), schema=schema, rules=rules)
+    return Compiled(cedarpy.PolicySet.from_str(policies), schema, rules, dict(grants.argument_types))
 
 
 def _evaluate(compiled: Compiled, facts: Facts, approved: Collection[str]) -> cedarpy.AuthzResult:
@@ -168,20 +161,20 @@ def _evaluate(compiled: Compiled, facts: Facts, approved: Collection[str]) -> ce
 
 def _entities(compiled: Compiled, facts: Facts) -> cedarpy.Entities:
     """Built with the schema: without it, forbids on groups of actions silently would not fire."""
-    text = json.dumps((facts.principal, facts.resource))
+    text = _ENCODER.encode((facts.principal, facts.resource))
     entities = compiled.entities.get(text)
     if entities is None:
         if len(compiled.entities) >= _ENTITIES_KEPT:
             compiled.entities.clear()
-        entities = compiled.entities[text] = cedarpy.Entities.from_json_str(text, compiled.schema)
+        entities = compiled.entities[text] = cedarpy.Entities.from_json_str(text.decode(), compiled.schema)
     return entities
 
 
-def _rules_that_fired(compiled: Compiled, result: cedarpy.AuthzResult) -> list[Rule] | None:
+def _rules_that_fired(compiled: Compiled, diagnostics: cedarpy.Diagnostics) -> list[Rule] | None:
     """None when Cedar names a policy otherwise than we read it: then we don't know what fired."""
-    annotated = result.diagnostics.id_annotations_by_reason
+    annotated = diagnostics.id_annotations_by_reason
     fired: list[Rule] = []
-    for name in result.diagnostics.reasons:
+    for name in diagnostics.reasons:
         rule = compiled.rules.get(name)
         if rule is None or annotated.get(name) != rule.id:
             return None
@@ -196,7 +189,7 @@ def _escalation(
     escalating = tuple(rule.id for rule in rules)
     lifted = _evaluate(compiled, facts, {*approved, *escalating})
     if lifted.diagnostics.errors or lifted.decision is not cedarpy.Decision.Allow:
-        remaining = [rule for rule in _rules_that_fired(compiled, lifted) or [] if not rule.permits]
+        remaining = [rule for rule in _rules_that_fired(compiled, lifted.diagnostics) or [] if not rule.permits]
         return PolicyAnswer(_refusal(remaining[0]) if remaining else denial or _nothing_permits(facts), escalating)
     first = rules[0]
     return PolicyAnswer(
@@ -228,6 +221,21 @@ def _nothing_permits(facts: Facts) -> Finding:
             ("Use a granted tool within its limits.", "Ask the mission's owner to widen the mission."),
         )
     return Finding(Verdict.DENY, "policy.not_permitted", "No policy permits this.", _POLICY_REMEDY)
+
+
+def _failed(decision: cedarpy.Decision, errors: Sequence[str]) -> PolicyAnswer:
+    """A forbid that can't be evaluated does not fire, so an error anywhere makes every answer worthless."""
+    if decision is cedarpy.Decision.NoDecision:
+        return _broken(
+            "policy.facts_do_not_fit",
+            "What is known of this action does not fit the policies' schema, so it is refused.",
+            "; ".join(errors),
+        )
+    return _broken(
+        "policy.evaluation_failed",
+        "A policy failed while it was evaluated, so nothing is allowed.",
+        "; ".join(errors),
+    )
 
 
 def _broken(code: str, message: str, trouble: str) -> PolicyAnswer:

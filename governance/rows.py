@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
+import msgspec
+import psycopg
 from django.db import connection
 
 from controlplane.audit.models import Entry
@@ -29,10 +30,8 @@ _ENTRY_COLUMNS: Final = tuple(field.attname for field in Entry._meta.concrete_fi
 
 def commit(**rows: Row | None) -> str:
     """Write action, decision, permit or escalation, entry: 'done', 'repeated' or 'bundle_changed'. In a transaction."""
-    document = json.dumps({name: row for name, row in rows.items() if row is not None}, default=str)
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT governance_commit(%s)", [document])
-        return str(cursor.fetchone()[0])
+    document = _encode({name: row for name, row in rows.items() if row is not None})
+    return _ask("SELECT governance_commit(%s::jsonb)", document)
 
 
 def consume(
@@ -47,21 +46,12 @@ def consume(
     entry: Row,
 ) -> bool:
     """Use the live permit and start the action; False when there is none that fits. Needs a transaction."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT governance_consume(%s, %s, %s, %s, %s, %s, %s, %s)",
-            [
-                action_id,
-                holder_id,
-                audience,
-                digest,
-                nonce_sha256,
-                bundle_sha256,
-                moment,
-                json.dumps(entry, default=str),
-            ],
-        )
-        return bool(cursor.fetchone()[0] == "consumed")
+    answer = _ask(
+        "SELECT governance_consume(%s, %s, %s, %s, %s, %s, %s, %s::jsonb)",
+        *(action_id, holder_id, audience, digest, nonce_sha256, bundle_sha256, moment),
+        _encode(entry),
+    )
+    return answer == "consumed"
 
 
 def decision_row(
@@ -158,6 +148,23 @@ def subject_of(action: Action) -> Subject:
 
 
 _ACTION_COLUMNS: Final = tuple(field.attname for field in Action._meta.concrete_fields)
+
+
+def _encode(value: Row) -> str:
+    return _ENCODER.encode(value).decode()
+
+
+def _ask(statement: str, *parameters: object) -> str:
+    """One value of one statement, its parameters beside it: quoted into the text they would be read twice."""
+    connection.ensure_connection()
+    with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
+        row = cursor.execute(statement, parameters).fetchone()
+    if row is None:
+        raise RuntimeError("a function that returns one value returned none")
+    return str(row[0])
+
+
+_ENCODER: Final = msgspec.json.Encoder()
 
 
 def _stage(stage: Stage) -> Row:

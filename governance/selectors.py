@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from django.db.models import Count, Prefetch, QuerySet
+from django.db.models import Count, Prefetch, Q, QuerySet
 
 from controlplane.common.clock import now
-from controlplane.common.errors import FieldError, invalid, not_found
+from controlplane.common.errors import FieldError, forbidden, invalid, not_found
 from controlplane.common.ids import parse_id
 from controlplane.tenancy.types import Permission, Principal
-from governance.choices import ActionState, EscalationState, Verdict
+from governance.choices import ActionState, BundleState, EscalationState, Verdict
 from governance.models import Action, Decision, Escalation, Permit, PolicyBundle, Vote
 
 MAX_PAGE: Final = 200
+_SEARCHED: Final = 3000
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,16 @@ def action(*, principal: Principal, action_id: uuid.UUID) -> Action:
     return row
 
 
+def find_actions(principal: Principal, *, text: str, limit: int = 5) -> list[Action]:
+    """By whole id, else by title among the newest few thousand: a search must not read the whole history."""
+    rows = Action.objects.restrict(principal, Permission.ACTION_VIEW)
+    key = parse_id(text.lower())
+    if key is not None:
+        return list(rows.filter(pk=key))
+    newest = rows.order_by("-id").values("pk")[:_SEARCHED]
+    return list(Action.objects.filter(pk__in=newest, title__icontains=text).order_by("-id")[:limit])
+
+
 def decided_action(action_id: uuid.UUID) -> Action:
     """For action kinds, inside `on_decided`: the action being decided. Whoever decided it has been checked."""
     return Action.objects.get(pk=action_id)
@@ -122,6 +133,28 @@ def count_waiting_for(*, principal: Principal) -> int:
     return _waiting_for(principal).count()
 
 
+def open_escalations(principal: Principal, *, limit: int = 100) -> list[Escalation]:
+    """Every open question the principal may see, the most urgent first, whoever has to decide it."""
+    rows = Escalation.objects.restrict(principal, Permission.ESCALATION_VIEW).filter(state=EscalationState.OPEN)
+    return list(rows.select_related("action").order_by("expires_at")[: max(1, min(limit, MAX_PAGE))])
+
+
+def decided_escalations(principal: Principal, *, limit: int = 50) -> list[Escalation]:
+    """Questions that are no longer open, the last closed first, each with its votes."""
+    rows = Escalation.objects.restrict(principal, Permission.ESCALATION_VIEW).exclude(state=EscalationState.OPEN)
+    return list(_with_votes(rows).order_by("-closed_at", "-id")[: max(1, min(limit, MAX_PAGE))])
+
+
+def similar_decisions(principal: Principal, escalation: Escalation, *, limit: int = 5) -> list[Escalation]:
+    """What people said before to the same kind of question about the same tool, the last first, with their votes."""
+    rows = Escalation.objects.restrict(principal, Permission.ESCALATION_VIEW).filter(
+        kind=escalation.kind,
+        action__tool=escalation.action.tool,
+        state__in=[EscalationState.APPROVED, EscalationState.DENIED],
+    )
+    return list(_with_votes(rows.exclude(pk=escalation.pk)).order_by("-closed_at", "-id")[:limit])
+
+
 def verdict_mix(principal: Principal, since: datetime) -> Mapping[Verdict, int]:
     """How many actions proposed since then were allowed, asked for and refused; all three are always there."""
     counted = (
@@ -137,6 +170,21 @@ def verdict_mix(principal: Principal, since: datetime) -> Mapping[Verdict, int]:
 def bundles(*, principal: Principal) -> list[PolicyBundle]:
     """The organisation's own bundles, newest first; the baseline is not among them."""
     return list(PolicyBundle.objects.restrict(principal, Permission.POLICY_VIEW).order_by("-created_at"))
+
+
+def bundle_in_force(principal: Principal) -> PolicyBundle | None:
+    """The rules the principal's organisation is judged by: its own, else the baseline. None: everything is refused."""
+    if not principal.has_anywhere(Permission.POLICY_VIEW):
+        raise forbidden(Permission.POLICY_VIEW.value)
+    rows = PolicyBundle.objects.filter(
+        Q(organisation_id=principal.organisation_id) | Q(organisation__isnull=True), state=BundleState.ACTIVE
+    )
+    return rows.order_by("organisation_id").first()  # PostgreSQL sorts empty last: an organisation's own comes first
+
+
+def _with_votes(rows: QuerySet[Escalation]) -> QuerySet[Escalation]:
+    votes = Vote.objects.order_by("id").select_related("user")
+    return rows.select_related("action").prefetch_related(Prefetch("votes", votes))
 
 
 def _waiting_for(principal: Principal) -> QuerySet[Escalation]:
