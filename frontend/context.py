@@ -56,13 +56,11 @@ WORK = (
     NavItem("Approvals", "/approvals", "approve", Permission.ESCALATION_VIEW, counts_approvals=True),
     NavItem("Agents", "/agents", "agent", Permission.AGENT_VIEW),
     NavItem("Budgets", "/budgets", "budget", Permission.BUDGET_VIEW),
-    NavItem("Costs", "/costs", "cost", Permission.COST_VIEW, later=True),
     NavItem("Audit", "/audit", "audit", Permission.AUDIT_VIEW, later=True),
 )
 ARRANGEMENTS = (
     NavItem("Servers", "/servers", "server", Permission.SERVER_VIEW, later=True),
     NavItem("Policies", "/policies", "policy", Permission.POLICY_VIEW, later=True),
-    NavItem("Settings", "/settings/members", "settings", Permission.MEMBER_VIEW, also=("/settings",), later=True),
 )
 
 StripSource = Callable[[Principal], Iterable[Strip]]

@@ -55,7 +55,7 @@ def require_anywhere(principal: Principal, permission: Permission, what: str) ->
 
 
 def roles_with(permission: Permission) -> str:
-    """"administrators, approvers and auditors": who may, in words."""
+    """ "administrators, approvers and auditors": who may, in words."""
     words = [_ROLES_IN_WORDS[role] for role in Role if permission in ROLE_PERMISSIONS[role]]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 

@@ -2,9 +2,24 @@
 
 from django.urls import path
 
-from frontend.views import missions, new_mission, sign_in
+from frontend.views import (
+    actions,
+    agents,
+    approvals,
+    audit,
+    budgets,
+    home,
+    me,
+    missions,
+    new_mission,
+    policies,
+    search,
+    servers,
+    sign_in,
+)
 
 urlpatterns = [
+    path("", home.home, name="home"),
     path("sign-in/<str:secret>", sign_in.with_link, name="sign-in-link"),
     path("missions", missions.listing, name="missions"),
     path("missions/new", new_mission.new, name="mission-new"),
@@ -13,4 +28,28 @@ urlpatterns = [
     path("missions/<uuid:mission_id>/resize", missions.resize, name="mission-resize"),
     path("missions/<uuid:mission_id>/do/<str:what>", missions.operate, name="mission-operate"),
     path("missions/<uuid:mission_id>/<str:tab>", missions.detail, name="mission-tab"),
+    path("actions/<uuid:action_id>", actions.detail, name="action"),
+    path("approvals", approvals.listing, name="approvals"),
+    path("approvals/<uuid:escalation_id>", approvals.detail, name="approval"),
+    path("approvals/<uuid:escalation_id>/decide", approvals.decide, name="approval-decide"),
+    path("agents", agents.listing, name="agents"),
+    path("agents/new", agents.new, name="agent-new"),
+    path("agents/<uuid:agent_id>", agents.detail, name="agent"),
+    path("agents/<uuid:agent_id>/retire", agents.retire, name="agent-retire"),
+    path("budgets", budgets.tree, name="budgets"),
+    path("budgets/<uuid:account_id>", budgets.lines, name="budget"),
+    path("audit", audit.listing, name="audit"),
+    path("audit/verify", audit.verify, name="audit-verify"),
+    path("audit/<uuid:entry_id>", audit.detail, name="audit-entry"),
+    path("servers", servers.listing, name="servers"),
+    path("servers/new", servers.new, name="server-new"),
+    path("servers/<uuid:server_id>", servers.detail, name="server"),
+    path("servers/<uuid:server_id>/refresh", servers.refresh, name="server-refresh"),
+    path("servers/<uuid:server_id>/switch", servers.switch, name="server-switch"),
+    path("tools/<uuid:tool_id>/approve", servers.approve, name="tool-approve"),
+    path("tools/<uuid:tool_id>/describe", servers.describe, name="tool-describe"),
+    path("policies", policies.active, name="policies"),
+    path("me", me.profile, name="me"),
+    path("switch-organisation", home.switch_organisation, name="switch-organisation"),
+    path("search", search.search, name="search"),
 ]

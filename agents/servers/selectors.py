@@ -5,10 +5,10 @@ from __future__ import annotations
 import uuid
 from collections.abc import Collection, Iterable
 
-from django.db.models import Prefetch, QuerySet
+from django.db.models import Exists, OuterRef, Prefetch, Q, QuerySet
 
-from agents.choices import ENDED_RUN_STATES, ServerState, Transport
-from agents.models import McpServer, McpTool, Run
+from agents.choices import ENDED_MISSION_STATES, ENDED_RUN_STATES, ServerState, Transport
+from agents.models import McpServer, McpTool, Mission, MissionVersion, Run
 from agents.servers.types import MountRequest, PinnedTool, ServerAddress
 from controlplane.common.errors import not_found
 from controlplane.tenancy.types import Permission, Principal
@@ -32,6 +32,18 @@ def tool(principal: Principal | None, tool_id: uuid.UUID) -> McpTool:
     if found is None:
         raise not_found("tool")
     return found
+
+
+def missions_using(principal: Principal | None, names: Collection[str], *, limit: int = 50) -> list[Mission]:
+    """Missions not yet over whose remit in force grants one of these tools, the newest first. One query."""
+    if not names:
+        return []
+    granted = Q()
+    for name in names:
+        granted |= Q(grants__contains=[{"tool": name}])
+    versions = MissionVersion.objects.filter(granted, mission=OuterRef("pk"), number=OuterRef("version"))
+    rows = Mission.objects.restrict(principal, Permission.MISSION_VIEW).exclude(state__in=ENDED_MISSION_STATES)
+    return list(rows.filter(Exists(versions)).select_related("agent", "owner").order_by("-id")[:limit])
 
 
 def tools_in_force(*, organisation_id: uuid.UUID, names: Collection[str]) -> list[McpTool]:

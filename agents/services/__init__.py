@@ -13,6 +13,7 @@ from agents.services.missions import (
     stop_mission,
     submit_mission,
 )
+from agents.services.people import update_profile
 from agents.services.progress import claim_outcome, report_progress
 from agents.services.runs import issue_run_token, restart_run
 
@@ -35,4 +36,5 @@ __all__ = [
     "retire_agent",
     "stop_mission",
     "submit_mission",
+    "update_profile",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -56,8 +56,10 @@ def listing(request: PersonRequest) -> HttpResponseBase:
 @require_GET
 def detail(request: PersonRequest, mission_id: uuid.UUID, tab: str = "timeline") -> HttpResponse:
     mission = selectors.mission(request.principal, mission_id)
-    version = selectors.version_in_force(mission)
     part = request.GET.get("part", "")
+    if tab not in TABS or part not in ("", *_PARTS) or (part in TABS and part != tab):
+        raise Http404
+    version = selectors.version_in_force(mission)
     context: dict[str, Any] = {
         "mission": mission,
         "version": version,
@@ -76,7 +78,7 @@ def detail(request: PersonRequest, mission_id: uuid.UUID, tab: str = "timeline")
     }
     if context["external"]:
         context |= connection_settings(settings.CONFIG.public_url, context["token"])
-    template = f"missions/parts/{part}.html" if part in _PARTS else "missions/detail.html"
+    template = f"missions/parts/{part}.html" if part else "missions/detail.html"
     return render(request, template, context)
 
 
@@ -91,6 +93,8 @@ def _remit(request: HttpRequest, mission: Any) -> dict[str, Any]:  # noqa: ARG00
 
 
 def _budget(request: HttpRequest, mission: Any) -> dict[str, Any]:
+    if mission.account_id is None:  # never started: there is nothing to account for
+        return {"lines": None}
     lines = budgets.lines(request.principal, mission_id=mission.pk, cursor=request.GET.get("cursor"))  # type: ignore[attr-defined]
     return {"lines": lines}
 
@@ -111,7 +115,7 @@ _OF_TAB: dict[str, Callable[[HttpRequest, Any], dict[str, Any]]] = {
     "budget": _budget,
     "output": _output,
 }
-_PARTS = {"head", "timeline", "spend", "checklist", "waiting", "runs", "output", "connected", "checks"}
+_PARTS = {"head", "timeline", "spend", "checklist", "runs", "output", "connected", "checks"}
 
 
 @page
@@ -146,6 +150,8 @@ def operate(request: PersonRequest, mission_id: uuid.UUID, what: str) -> HttpRes
         case "token":
             text = services.issue_run_token(actor=actor, mission_id=mission_id)
             request.session[f"{SHOWN_ONCE}:{mission_id}"] = text
+        case _:
+            raise Http404
     return redirect("mission", mission_id=mission_id)
 
 

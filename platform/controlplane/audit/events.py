@@ -6,7 +6,7 @@ from django.db import models
 
 
 class Event(models.TextChoices):
-    """Code and sentence. To add one: add it here; record it in the service that makes the change, in its transaction."""
+    """Code and sentence. To add one: add it here; record it in the service that makes the change."""
 
     ORGANISATION_CREATED = "organisation.created", "{actor} created the organisation {subject}"
     TEAM_CREATED = "team.created", "{actor} created the team {subject}"

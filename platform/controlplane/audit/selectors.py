@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from controlplane.audit.events import Event
-from controlplane.audit.models import Entry, Unsealed
+from controlplane.audit.models import Entry, Seal, Unsealed
 from controlplane.common.clock import now
 from controlplane.tenancy.types import Permission, Principal
 
@@ -90,16 +90,34 @@ def sentence(entry: Entry) -> str:
     return _SENTENCES.vformat(_template(entry.event), (), values)
 
 
+@dataclass(frozen=True)
+class Backlog:
+    """What is committed and not yet sealed."""
+
+    entries: int
+    lag_seconds: float
+
+
 def sealer_lag_seconds(organisation_id: uuid.UUID) -> float:
-    """Age of the oldest entry that is committed and not yet sealed; 0 when none is."""
-    oldest = (
-        Entry.objects.filter(
-            pk__in=Unsealed.objects.filter(organisation_id=organisation_id).order_by("entry_id").values("entry_id")[:1]
-        )
-        .values_list("at", flat=True)
-        .first()
-    )
-    return max(0.0, (now() - oldest).total_seconds()) if oldest else 0.0
+    """Age of the organisation's oldest entry that is committed and not yet sealed; 0 when none is."""
+    return _lag(Unsealed.objects.filter(organisation_id=organisation_id))
+
+
+def backlog() -> Backlog:
+    """Of all organisations together, for the metrics."""
+    return Backlog(Unsealed.objects.count(), _lag(Unsealed.objects.all()))
+
+
+def _lag(waiting: QuerySet[Unsealed]) -> float:
+    oldest = waiting.order_by("entry_id").values("entry_id")[:1]
+    at = Entry.objects.filter(pk__in=oldest).values_list("at", flat=True).first()
+    return max(0.0, (now() - at).total_seconds()) if at else 0.0
+
+
+def sealed_entries(organisation_id: uuid.UUID) -> int:
+    """How long the organisation's chain is: its last sequence number."""
+    last = Seal.objects.filter(organisation_id=organisation_id).order_by("-sequence").values_list("sequence", flat=True)
+    return last.first() or 0
 
 
 class _SafeFormatter(string.Formatter):

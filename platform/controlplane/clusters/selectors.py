@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from django.db.models import QuerySet
 
-from controlplane.clusters.models import Sandbox, SandboxLog
+from controlplane.clusters.models import Cluster, Sandbox, SandboxLog
 from controlplane.clusters.reconciler import LOG_CAP_BYTES
 from controlplane.tenancy.types import Permission, Principal
 
@@ -24,6 +25,11 @@ def sandboxes(principal: Principal | None) -> QuerySet[Sandbox]:
     return (
         Sandbox.objects.restrict(principal, Permission.SANDBOX_VIEW).select_related("cluster", "team").order_by("-id")
     )
+
+
+def silent_clusters(since: datetime) -> list[str]:
+    """Names of clusters that were reached once and not since then. Clusters are the installation's, not a tenant's."""
+    return list(Cluster.objects.filter(seen_at__lt=since).order_by("name").values_list("name", flat=True))
 
 
 def log_of(sandbox: Sandbox, *, last_bytes: int = 200_000) -> Log:

@@ -36,3 +36,8 @@ def organisations_of(user_id: uuid.UUID) -> list[Organisation]:
 def tokens_of_agent(principal: Principal, agent_id: uuid.UUID) -> QuerySet[Token]:
     """The credentials of an agent and of its runs, the newest first; never their secrets, which are not stored."""
     return Token.objects.restrict(principal, Permission.AGENT_VIEW).filter(agent_id=agent_id).order_by("-created_at")
+
+
+def currency_of(principal: Principal) -> str:
+    """The currency of the principal's organisation."""
+    return Organisation.objects.values_list("currency", flat=True).get(pk=principal.organisation_id)

@@ -77,7 +77,7 @@ def test_a_refused_permission_says_who_can_help(a_request: Requests) -> None:
     response = _answer(a_request("/costs"), PermissionDenied())
     html = response.content.decode()
     assert response.status_code == 403
-    assert "See who can give access" in html
+    assert "See what you may do" in html
 
 
 def test_someone_not_signed_in_is_shown_the_way_in_and_back(a_request: Requests) -> None:

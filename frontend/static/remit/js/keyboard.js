@@ -40,7 +40,7 @@ function select() {
 
 // The row under the cursor answers first; without one, the page's own button does. Never another row's.
 function press(key) {
-  const wanted = `[data-key="${CSS.escape(key)}"]`;
+  const wanted = `[data-key~="${CSS.escape(key)}"]`; // several keys may be named, apart by spaces
   const row = currentRow();
   const outside = [...document.querySelectorAll(wanted)].filter((element) => !element.closest("[data-row]"));
   const target = [...(row?.querySelectorAll(wanted) ?? []), ...outside].find((element) => element.checkVisibility() && !element.disabled);

@@ -1,0 +1,194 @@
+"""What stands on an approval card besides the question itself: the clause, the change, the money, who may answer."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from agents import selectors as agents
+from agents.grants import Grant, parse_grants
+from agents.models import McpTool, Mission, MissionVersion
+from agents.servers import selectors as servers
+from budgets import selectors as budgets
+from budgets.types import Balance
+from controlplane.common.errors import RemitError
+from controlplane.tenancy import selectors as tenancy
+from controlplane.tenancy.models import User
+from controlplane.tenancy.types import Permission, Principal
+from governance import selectors as governance
+from governance.choices import EscalationState
+from governance.models import Action, Escalation
+
+_GRANT = re.compile(r"grant/(\d{1,4})/ask\Z")
+
+
+@dataclass(frozen=True)
+class DiffLine:
+    """One line for components/diff.html."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class TopUp:
+    """More money for one budget: what it has, and what it would have."""
+
+    money: Decimal
+    reason: str
+    balance: Balance | None
+
+    @property
+    def limit_after(self) -> Decimal | None:
+        limit = self.balance.limits.money if self.balance else None
+        return None if limit is None else limit + self.money
+
+
+@dataclass(frozen=True)
+class Card:
+    """All that a person needs in order to decide. `not_you` says why the viewer may not; empty when they may."""
+
+    escalation: Escalation
+    mission: Mission | None = None
+    version: MissionVersion | None = None
+    clauses: Sequence[str] = ()
+    grants: Sequence[Grant] = ()
+    changes: Sequence[DiffLine] = ()
+    tool: McpTool | None = None
+    top_up: TopUp | None = None
+    before: Sequence[Escalation] = ()
+    others: Sequence[User] = ()
+    not_you: str = ""
+    approvals: int = 0
+    past: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def may_decide(self) -> bool:
+        return self.escalation.state == EscalationState.OPEN and not self.not_you
+
+
+def card(principal: Principal, escalation: Escalation) -> Card:
+    """A constant number of queries. `escalation` comes from `governance.selectors.escalation`."""
+    action = escalation.action
+    mission = _mission(principal, escalation)
+    version = _version(mission, action)
+    votes = list(escalation.votes.all())
+    before = governance.similar_decisions(principal, escalation)
+    excluded = {*escalation.excluded_user_ids, action.proposer_id}
+    voted = {vote.user_id for vote in votes}
+    return Card(
+        escalation=escalation,
+        mission=mission,
+        version=version,
+        clauses=_clauses(escalation, version),
+        grants=parse_grants(version.grants) if version is not None and action.kind != "tool.call" else (),
+        changes=_changes(mission, version) if action.kind == "mission.widen" else (),
+        tool=_tool(principal, action),
+        top_up=_top_up(principal, action) if action.kind == "budget.topup" else None,
+        before=before,
+        others=tenancy.people_with(
+            principal, Permission.ESCALATION_DECIDE, team_id=escalation.team_id, without=excluded | voted
+        ),
+        not_you=_why_not(principal, escalation, mission, voted),
+        approvals=sum(vote.approve for vote in votes),
+        past={
+            "approved": sum(row.state == EscalationState.APPROVED for row in before),
+            "refused": sum(row.state == EscalationState.DENIED for row in before),
+        },
+    )
+
+
+def diff_lines(old: str, new: str) -> list[DiffLine]:
+    """Two texts line by line; long stretches without a change are left out."""
+    kinds = {"+": "added", "-": "removed", "@": "hunk", " ": "same"}
+    lines = difflib.unified_diff(old.splitlines(), new.splitlines(), lineterm="", n=3)
+    return [
+        DiffLine(kinds[line[0]], line[1:] if line[0] in "+- " else "…")
+        for line in lines
+        if line and line[0] in kinds and not line.startswith(("---", "+++"))
+    ]
+
+
+def _why_not(principal: Principal, escalation: Escalation, mission: Mission | None, voted: set[uuid.UUID]) -> str:
+    user_id = principal.user_id
+    if not principal.has(Permission.ESCALATION_DECIDE, team_id=escalation.team_id):
+        return "Your role sees approvals and does not decide them."
+    if user_id == escalation.action.proposer_id:
+        return "You asked for this, so somebody else must decide."
+    if user_id in escalation.excluded_user_ids:
+        owner = mission is not None and mission.owner_id == user_id
+        return f"You {'own this mission' if owner else 'are responsible for this'}, so somebody else must decide."
+    return "You have answered. It waits for another approver." if user_id in voted else ""
+
+
+def _mission(principal: Principal, escalation: Escalation) -> Mission | None:
+    if escalation.mission_id is None:
+        return None
+    try:
+        return agents.mission(principal, escalation.mission_id)
+    except RemitError:  # the viewer may see the question and not the mission
+        return None
+
+
+def _version(mission: Mission | None, action: Action) -> MissionVersion | None:
+    if mission is None:
+        return None
+    return next((row for row in mission.versions.all() if row.number == action.mission_version), None)
+
+
+def _clauses(escalation: Escalation, version: MissionVersion | None) -> list[str]:
+    """The grants of the mission that send this to a person, in the words of the remit."""
+    if version is None:
+        return []
+    grants = parse_grants(version.grants)
+    numbers = [int(found[1]) for policy in escalation.policies if (found := _GRANT.match(policy))]
+    return [grants[number].in_words() for number in numbers if number < len(grants)]
+
+
+def _tool(principal: Principal, action: Action) -> McpTool | None:
+    if not action.tool:
+        return None
+    found = servers.tools_in_force(organisation_id=principal.organisation_id, names=[action.tool])
+    return found[0] if found else None
+
+
+def _top_up(principal: Principal, action: Action) -> TopUp:
+    balance = None
+    if action.subject_id is not None and principal.has_anywhere(Permission.BUDGET_VIEW):
+        try:
+            balance = budgets.balance(principal, action.subject_id)
+        except RemitError:
+            balance = None
+    return TopUp(Decimal(action.arguments["money"]), str(action.arguments.get("reason", "")), balance)
+
+
+def _changes(mission: Mission | None, version: MissionVersion | None) -> list[DiffLine]:
+    if mission is None or version is None:
+        return []
+    number = mission.version if mission.version != version.number else version.number - 1
+    current = next((row for row in mission.versions.all() if row.number == number), None)
+    return diff_lines(_in_words(current) if current else "", _in_words(version))
+
+
+def _in_words(version: MissionVersion) -> str:
+    """A version as lines, one a promise, so that a diff reads like a list of changes."""
+    grants = [
+        f"{'May' if grant.effect == 'allow' else 'With a person'}: {grant.in_words()}"
+        for grant in parse_grants(version.grants)
+    ]
+    return "\n".join(
+        [
+            f"Goal: {version.goal}",
+            f"Budget: {version.budget_money.normalize():f} {version.currency}",
+            f"Steps: {version.budget_steps if version.budget_steps is not None else 'no limit'}",
+            f"Tokens: {version.budget_tokens if version.budget_tokens is not None else 'no limit'}",
+            f"Ends: {version.deadline:%Y-%m-%d %H:%M} UTC",
+            f"Importance: {version.importance}",
+            *(f"Accepted when: {text}" for text in version.criteria),
+            *grants,
+        ]
+    )

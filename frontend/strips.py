@@ -1,0 +1,77 @@
+"""Warnings every page shows while something is wrong with Remit itself: judge, node, sealer, policies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+from django.conf import settings
+from django.urls import reverse
+
+from controlplane.audit import selectors as audit
+from controlplane.clusters import selectors as clusters
+from controlplane.common.clock import now
+from controlplane.tenancy.types import Permission, Principal
+from frontend.context import Strip, register_strip_source
+from governance.bundles import active_bundle
+
+NODE_SILENT = timedelta(seconds=15)
+SEALER_BEHIND_SECONDS = 5.0
+
+
+def register() -> None:
+    for source in (policies_missing, node_silent, sealer_behind, judge_off):
+        register_strip_source(source)
+
+
+def policies_missing(principal: Principal) -> Iterator[Strip]:
+    if active_bundle(principal.organisation_id) is None:
+        yield Strip(
+            "No policies are loaded.",
+            "Every action is refused until there are rules to judge it by.",
+            "See the policies",
+            reverse("policies"),
+            tone="deny",
+        )
+
+
+def node_silent(principal: Principal) -> Iterator[Strip]:
+    """Sandboxes start and stop through their cluster's node; without it they keep their last known state."""
+    if not principal.has_anywhere(Permission.SANDBOX_VIEW):
+        return
+    for name in clusters.silent_clusters(now() - NODE_SILENT):
+        yield Strip(
+            f"The node of “{name}” does not answer.",
+            "Agents there do not start or stop. Restart it with `manage.py localnode`, or look at its log.",
+            "See what runs",
+            reverse("missions"),
+            tone="deny",
+            icon="unplugged",
+        )
+
+
+def sealer_behind(principal: Principal) -> Iterator[Strip]:
+    """The sealer runs in the worker: when it is behind, the worker is gone or too busy."""
+    if not principal.has(Permission.AUDIT_VIEW):
+        return
+    behind = audit.sealer_lag_seconds(principal.organisation_id)
+    if behind > SEALER_BEHIND_SECONDS:
+        yield Strip(
+            f"The audit trail is {round(behind)} s behind.",
+            "Entries are kept, but not yet chained: the worker is gone or busy. Restart it with `manage.py up`.",
+            "See the trail",
+            reverse("audit"),
+        )
+
+
+def judge_off(principal: Principal) -> Iterator[Strip]:
+    """Said to those who could connect one; the rules and budgets decide without it."""
+    if principal.has(Permission.POLICY_WRITE) and not getattr(settings.CONFIG, "judge_url", ""):
+        yield Strip(
+            "No judge model is connected.",
+            "Policies, grants, budgets and people decide.",
+            "See what decides",
+            reverse("policies"),
+            tone="neutral",
+            icon="judge",
+        )

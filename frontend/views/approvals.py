@@ -1,0 +1,141 @@
+"""Approvals: the inbox of open questions, the card of one, and the answer. Only POST decides."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET, require_POST
+
+from controlplane.common.errors import RemitError, invalid
+from controlplane.tenancy.types import Permission
+from frontend.approving import card
+from frontend.pages import PersonRequest, page, require_anywhere
+from frontend.views.actions import compared_with_remit, rungs_of
+from governance import selectors as governance
+from governance import services
+from governance.choices import EscalationState
+from governance.models import Escalation
+
+TABS = ("mine", "open", "decided")
+_LOST_RACES = frozenset({"escalation.closed", "escalation.changed", "escalation.expired", "escalation.voted"})
+
+
+@page
+@never_cache
+@require_GET
+def listing(request: PersonRequest) -> HttpResponse:
+    """The inbox with the card of the most urgent question beside it."""
+    require_anywhere(request.principal, Permission.ESCALATION_VIEW, "Approvals")
+    tab = _tab(request)
+    rows = _rows(request, tab)
+    chosen = None
+    if rows and tab != "decided":
+        chosen = governance.escalation(principal=request.principal, escalation_id=rows[0].pk)
+    return render(request, "approvals/page.html", _context(request, tab, rows, chosen))
+
+
+@page
+@never_cache
+@require_GET
+def detail(request: PersonRequest, escalation_id: uuid.UUID) -> HttpResponse:
+    return _card_page(request, escalation_id, error=None, status=200)
+
+
+@page
+@require_POST
+def decide(request: PersonRequest, escalation_id: uuid.UUID) -> HttpResponse:
+    """One vote, on the version the person saw. Whoever comes second learns who was first."""
+    answer, version = request.POST.get("answer", ""), request.POST.get("version", "")
+    try:
+        if answer not in ("approve", "deny") or not (version.isascii() and version.isdigit() and len(version) < 9):
+            raise invalid("approval.malformed", "That answer did not come from this page. Nothing was decided.")
+        decided = services.decide(
+            approver=request.principal,
+            escalation_id=escalation_id,
+            version=int(version),
+            approve=answer == "approve",
+            reason=request.POST.get("reason", ""),
+        )
+    except RemitError as error:
+        if error.status == 404:
+            raise
+        return _card_page(request, escalation_id, error=_told(request, escalation_id, error), status=error.status)
+    messages.success(request, _said(decided, approve=answer == "approve"))
+    return redirect("approvals")
+
+
+def _card_page(
+    request: PersonRequest, escalation_id: uuid.UUID, *, error: RemitError | None, status: int
+) -> HttpResponse:
+    chosen = governance.escalation(principal=request.principal, escalation_id=escalation_id)
+    tab = _tab(request)
+    if tab == "mine" and (chosen.state != EscalationState.OPEN or not _may_decide(request)):
+        tab = "open" if chosen.state == EscalationState.OPEN else "decided"
+    rows = _rows(request, tab)
+    return render(
+        request, "approvals/page.html", {**_context(request, tab, rows, chosen), "error": error}, status=status
+    )
+
+
+def _context(request: PersonRequest, tab: str, rows: list[Escalation], chosen: Escalation | None) -> dict[str, Any]:
+    context: dict[str, Any] = {"tab": tab, "rows": rows, "chosen": chosen, "may_decide": _may_decide(request)}
+    if tab == "mine" and not rows:
+        context["last"] = governance.decided_escalations(request.principal, limit=5)
+    if chosen is not None:
+        over, limits = compared_with_remit(request, chosen.action)
+        context |= {
+            "card": card(request.principal, chosen),
+            "action": chosen.action,
+            "rungs": rungs_of(chosen.decision),
+            "over": over,
+            "limits": limits,
+        }
+    return context
+
+
+def _rows(request: PersonRequest, tab: str) -> list[Escalation]:
+    match tab:
+        case "mine":
+            return governance.escalations_waiting_for(request.principal)
+        case "open":
+            return governance.open_escalations(request.principal)
+        case _:
+            return governance.decided_escalations(request.principal)
+
+
+def _tab(request: PersonRequest) -> str:
+    chosen = request.GET.get("tab", "")
+    return chosen if chosen in TABS else ("mine" if _may_decide(request) else "open")
+
+
+def _may_decide(request: PersonRequest) -> bool:
+    return request.principal.has_anywhere(Permission.ESCALATION_DECIDE)
+
+
+def _said(escalation: Escalation, *, approve: bool) -> str:
+    match escalation.state:
+        case EscalationState.APPROVED:
+            return f"Approved once: {escalation.title}."
+        case EscalationState.DENIED:
+            return f"Refused: {escalation.title}. The agent was told why."
+        case EscalationState.SUPERSEDED:
+            return f"Your approval was counted, but today's rules refuse {escalation.title}. Nothing was done."
+    return "Your approval counts. It waits for another approver." if approve else "Your answer was recorded."
+
+
+def _told(request: PersonRequest, escalation_id: uuid.UUID, error: RemitError) -> RemitError:
+    """The loser of a race learns who was first."""
+    if error.code not in _LOST_RACES:
+        return error
+    row = governance.escalation(principal=request.principal, escalation_id=escalation_id)
+    names = ", ".join(f"{vote.user.name} {'approved' if vote.approve else 'refused'}" for vote in row.votes.all())
+    if not names:
+        return error
+    return RemitError(
+        error.code, f"{names} before you. Your answer was not counted.", error.status, remedies=error.remedies
+    )

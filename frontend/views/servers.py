@@ -1,0 +1,228 @@
+"""Servers: which MCP servers are registered, whether their tools may be trusted, and who uses them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from django import forms
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from agents.choices import ServerState, ToolState, Transport
+from agents.models import McpServer, McpTool
+from agents.servers import selectors, services
+from agents.servers.environments import NODE_PACKAGES, names
+from agents.servers.types import ToolTraits
+from controlplane.common.errors import FieldError, RemitError, invalid
+from controlplane.tenancy.types import Permission
+from frontend.approving import DiffLine, diff_lines
+from frontend.form_errors import show_error
+from frontend.pages import PersonRequest, page, require_anywhere
+
+
+@dataclass(frozen=True)
+class ServerRow:
+    """One server of the list with how many of its tools are in which state."""
+
+    server: McpServer
+    approved: int
+    quarantined: int
+
+    @property
+    def words(self) -> str:
+        return f"{self.quarantined} quarantined"
+
+
+@dataclass(frozen=True)
+class Quarantine:
+    """A tool that can't be called until a person approves `sha256`, which is what the diff shows."""
+
+    tool: McpTool
+    sha256: str
+    is_new: bool
+    lines: list[DiffLine]
+
+    @property
+    def words(self) -> str:
+        return "New, not approved" if self.is_new else "Changed, quarantined"
+
+
+@page
+@require_GET
+def listing(request: PersonRequest) -> HttpResponse:
+    require_anywhere(request.principal, Permission.SERVER_VIEW, "Servers")
+    rows = []
+    for server in selectors.servers(request.principal):
+        states = [tool.state for tool in server.tools.all()]
+        rows.append(ServerRow(server, states.count(ToolState.ACTIVE), states.count(ToolState.QUARANTINED)))
+    return render(request, "servers/list.html", {"rows": rows, "may_write": _may_write(request)})
+
+
+@page
+@require_GET
+def detail(request: PersonRequest, server_id: uuid.UUID) -> HttpResponse:
+    server = selectors.server(request.principal, server_id)
+    tools = list(server.tools.all())
+    context = {
+        "server": server,
+        "tools": [tool for tool in tools if tool.state != ToolState.QUARANTINED],
+        "quarantined": [_quarantine(tool) for tool in tools if tool.state == ToolState.QUARANTINED],
+        "missions": selectors.missions_using(request.principal, [tool.qualified_name for tool in tools]),
+        "command": shlex.join(server.command),
+        "off": server.state == ServerState.DISABLED,
+        "may_write": _may_write(request),
+    }
+    return render(request, "servers/detail.html", context)
+
+
+@page
+@require_http_methods(["GET", "POST"])
+def new(request: PersonRequest) -> HttpResponse:
+    require_anywhere(request.principal, Permission.SERVER_WRITE, "New servers")
+    form = ServerForm(request.POST or None)
+    error: RemitError | None = None
+    if request.method == "POST" and form.is_valid():
+        try:
+            server = _register(request, form.cleaned_data)
+        except RemitError as refused:
+            error = show_error(form, refused)
+        else:
+            messages.success(request, "Registered. Read its tools next: what it offers first is what you approve.")
+            return redirect("server", server_id=server.pk)
+    status = 422 if error is not None or form.errors else 200
+    return render(request, "servers/new.html", {"form": form, "error": error}, status=status)
+
+
+@page
+@require_POST
+def refresh(request: PersonRequest, server_id: uuid.UUID) -> HttpResponse:
+    """Ask the server for its tools now, within this request: it ends with the listing's own time limit."""
+    result = services.refresh_tools(actor=request.principal, server_id=server_id)
+    if result.fault:
+        messages.error(request, f"Not reached. {result.fault} Its tools stay as they are.")
+    elif result.quarantined:
+        messages.warning(request, f"Changed and quarantined: {', '.join(result.quarantined)}.")
+    elif result.added or result.removed:
+        messages.success(request, f"{len(result.added)} new, {len(result.removed)} no longer offered.")
+    else:
+        messages.success(request, "Reached. Nothing has changed.")
+    return redirect("server", server_id=server_id)
+
+
+@page
+@require_POST
+def switch(request: PersonRequest, server_id: uuid.UUID) -> HttpResponse:
+    on = request.POST.get("on") == "1"
+    row = selectors.server(request.principal, server_id)
+    services.switch_server(actor=request.principal, server_id=row.pk, on=on)
+    messages.success(request, "Switched on." if on else "Switched off. None of its tools can be called.")
+    return redirect("server", server_id=server_id)
+
+
+@page
+@require_POST
+def approve(request: PersonRequest, tool_id: uuid.UUID) -> HttpResponse:
+    """Put the definition with the hash the person read in force, or nothing."""
+    tool = selectors.tool(request.principal, tool_id)
+    try:
+        services.approve_definition(actor=request.principal, tool_id=tool_id, sha256=request.POST.get("sha256", ""))
+    except RemitError as error:
+        if error.status not in (409, 422):
+            raise
+        messages.error(request, f"{error.message} {' '.join(error.remedies)}")
+    else:
+        messages.success(request, f"{tool.qualified_name} is approved and can be called again.")
+    return redirect("server", server_id=tool.server_id)
+
+
+@page
+@require_POST
+def describe(request: PersonRequest, tool_id: uuid.UUID) -> HttpResponse:
+    """What people say of a tool: whether it only reads, and whether it can be undone. Its effects stay as they are."""
+    tool = selectors.tool(request.principal, tool_id)
+    traits = ToolTraits(
+        read_only="read_only" in request.POST, reversible="reversible" in request.POST, effects=tuple(tool.effects)
+    )
+    services.describe_tool(actor=request.principal, tool_id=tool_id, traits=traits)
+    messages.success(request, f"{tool.qualified_name} is described.")
+    return redirect("server", server_id=tool.server_id)
+
+
+class ServerForm(forms.Form):
+    """A program in our sandbox, or an address."""
+
+    name = forms.CharField(label="Name", max_length=120, widget=forms.TextInput(attrs={"autocomplete": "off"}))
+    slug = forms.CharField(
+        label="Short name",
+        max_length=40,
+        help_text="Its tools are called <short name>__<tool>. Lower-case letters and digits.",
+        widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false", "class": "code"}),
+    )
+    transport = forms.ChoiceField(
+        label="Where it runs",
+        choices=[(Transport.STDIO.value, "A program in our sandbox"), (Transport.HTTP.value, "At an address (HTTP)")],
+        widget=forms.RadioSelect,
+        initial=Transport.STDIO.value,
+    )
+    environment = forms.ChoiceField(
+        label="Environment", required=False, help_text="For a program: what it is run with."
+    )
+    command = forms.CharField(
+        label="Arguments",
+        required=False,
+        max_length=2000,
+        help_text="For a program: what follows its interpreter, as in a shell.",
+        widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false", "class": "code"}),
+    )
+    url = forms.CharField(
+        label="Address",
+        required=False,
+        max_length=400,
+        help_text="For HTTP: https:// and the path of its MCP end.",
+        widget=forms.TextInput(attrs={"inputmode": "url", "autocomplete": "off", "spellcheck": "false"}),
+    )
+
+    def __init__(self, data: Any = None) -> None:
+        super().__init__(data)
+        choices = [("", "None: it is at an address"), *((name, name) for name in (*names(), *NODE_PACKAGES))]
+        self.fields["environment"].choices = choices  # type: ignore[attr-defined]
+
+
+def _register(request: PersonRequest, data: dict[str, str]) -> McpServer:
+    transport = Transport(data["transport"])
+    try:
+        command = shlex.split(data["command"])
+    except ValueError as error:
+        raise invalid("server.invalid", "Not registered.", FieldError("/command", "a quote is not closed")) from error
+    return services.register_server(
+        actor=request.principal,
+        name=data["name"],
+        slug=data["slug"],
+        transport=transport,
+        environment=data["environment"],
+        command=command,
+        url=data["url"].strip(),
+    )
+
+
+def _may_write(request: PersonRequest) -> bool:
+    """Whether the form is of use to them."""
+    return request.principal.has_anywhere(Permission.SERVER_WRITE)
+
+
+def _quarantine(tool: McpTool) -> Quarantine:
+    """A tool that was never in force has nothing to compare with: all of it is new."""
+    is_new = tool.pending_definition is None
+    offered = tool.definition if tool.pending_definition is None else tool.pending_definition
+    old = "" if is_new else _as_text(tool.definition)
+    return Quarantine(tool, tool.pending_sha256 or tool.definition_sha256, is_new, diff_lines(old, _as_text(offered)))
+
+
+def _as_text(definition: Any) -> str:
+    return json.dumps(definition, indent=2, sort_keys=True, ensure_ascii=False)

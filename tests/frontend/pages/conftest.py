@@ -1,0 +1,299 @@
+"""Northwind at work: budgets, a server with tools, a mission with every kind of verdict, and people signed in."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from django.core.cache import cache
+from django.db import connection
+from django.test import Client
+
+from agents import services as agents
+from agents.catalogue import TEMPLATES
+from agents.choices import Runtime, ServerState, ToolState, Transport
+from agents.grants import Grant
+from agents.models import Agent, McpServer, McpTool, Mission, Run
+from agents.services import Remit
+from budgets import prices
+from budgets import services as budgets
+from budgets.types import Level, Limits, WindowKind
+from controlplane.common.canonical import digest
+from controlplane.common.clock import now
+from controlplane.tenancy import tokens
+from controlplane.tenancy.models import Organisation, Team, TokenKind, User
+from controlplane.tenancy.services import principal_of_token
+from controlplane.tenancy.types import Principal, system_principal
+from governance import services as governance
+from governance.bundles import ensure_baseline, forget
+from governance.choices import ActionState
+from governance.models import Escalation
+from governance.types import Judgement, Proposal
+
+CLERK = TEMPLATES["receivables"]
+_TEXT = {"type": "object", "additionalProperties": {"type": "string"}}
+
+
+@pytest.fixture(autouse=True)
+def _plain_static_names(settings: Any) -> None:
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+    }
+
+
+@pytest.fixture(autouse=True)
+def _fresh_caches(db: None) -> Iterator[None]:
+    """The frame keeps warnings, governance its bundle; tests with threads empty the table that held the baseline."""
+    ensure_baseline()
+    forget()
+    cache.clear()
+    yield
+    cache.clear()
+    forget()
+
+
+@dataclass
+class World:
+    """What stands in the database, and how an agent acts in it."""
+
+    organisation: Organisation
+    team: Team
+    owner: Principal
+    agent: Agent
+    server: McpServer
+    mission: Mission
+    run: Run
+    as_run: Principal
+
+    def act(self, tool: str, summary: str = "", outcome: str = "success", **arguments: str) -> Judgement:
+        """Propose a call as the agent; what is allowed is done and ends with `outcome`."""
+        proposal = Proposal(kind="tool.call", tool=tool, arguments=arguments, justification="")
+        judgement = governance.propose(proposer=self.as_run, proposal=proposal)
+        if judgement.state is ActionState.PERMITTED and judgement.permit:
+            governance.redeem(
+                holder=self.as_run,
+                action_id=judgement.action_id,
+                audience="api",
+                permit_token=judgement.permit.token,
+            )
+            governance.record_outcome(
+                holder=self.as_run, action_id=judgement.action_id, outcome=outcome, summary=summary or "done"
+            )
+        return judgement
+
+    def ask_credit(self, amount: str = "240.00", reason: str = "Delivered 9 days late") -> Escalation:
+        """A credit above what the clerk may give alone: waits for a person."""
+        judgement = self.act("books__apply_credit", invoice="INV-0131", amount=amount, reason=reason)
+        assert judgement.escalation is not None, judgement
+        return Escalation.objects.select_related("action").get(pk=judgement.escalation.id)
+
+    def draft(self, title: str, *, budget: str = "2.00", owner: Principal | None = None) -> Mission:
+        return agents.draft_mission(
+            actor=owner or self.owner, agent_id=self.agent.pk, title=title, remit=remit(budget=budget)
+        )
+
+    def account_of(self, subject_type: str, subject_id: uuid.UUID) -> uuid.UUID:
+        found = budgets.account_of(subject_type=subject_type, subject_id=subject_id)
+        assert found is not None
+        return found
+
+
+def remit(*, budget: str = "2.00", grants: tuple[Grant, ...] = tuple(CLERK.grants), goal: str = CLERK.goal) -> Remit:
+    return Remit(
+        goal=goal,
+        criteria=list(CLERK.criteria),
+        grants=list(grants),
+        budget_money=Decimal(budget),
+        budget_steps=250,
+        budget_tokens=10_000,
+        deadline=now() + timedelta(hours=8),
+    )
+
+
+@pytest.fixture
+def make_remit() -> Callable[..., Remit]:
+    return remit
+
+
+@pytest.fixture
+def budgets_open(northwind: Organisation, team: Team, other_team: Team) -> None:
+    """400 a month for Northwind, 100 for each team."""
+    actor = system_principal(organisation_id=northwind.pk)
+    prices.load_default_prices(organisation_id=northwind.pk)
+    top = open_budget(actor, northwind, None, None, Level.ORGANISATION, northwind.name, northwind.pk, "400")
+    for each in (team, other_team):
+        open_budget(actor, northwind, each, top, Level.TEAM, each.name, each.pk, "100")
+
+
+def open_budget(
+    actor: Principal,
+    organisation: Organisation,
+    team: Team | None,
+    parent: uuid.UUID | None,
+    level: Level,
+    name: str,
+    subject_id: uuid.UUID,
+    limit: str,
+) -> uuid.UUID:
+    return budgets.open_account(
+        actor=actor,
+        organisation_id=organisation.pk,
+        team_id=team.pk if team else None,
+        parent_id=parent,
+        level=level,
+        name=name,
+        subject_type=level.value,
+        subject_id=subject_id,
+        limits=Limits(money=Decimal(limit)),
+        window=WindowKind.MONTH,
+    )
+
+
+@pytest.fixture
+def make_server(northwind: Organisation, alice: User) -> Callable[..., McpServer]:
+    """A server that was reached, with approved tools as its listing gave them."""
+
+    def make(slug: str, names: tuple[str, ...], **traits: bool) -> McpServer:
+        server = McpServer.objects.create(
+            organisation=northwind,
+            name=slug.capitalize(),
+            slug=slug,
+            transport=Transport.STDIO,
+            environment=slug if slug in ("books", "sqlite") else "time",
+            command=["/remit/samples", slug],
+            state=ServerState.OK,
+            protocol_version="2025-06-18",
+            checked_at=now(),
+            created_by=alice,
+        )
+        for name in names:
+            definition = {"name": name, "description": f"{name.replace('_', ' ').capitalize()}.", "inputSchema": _TEXT}
+            McpTool.objects.create(
+                server=server,
+                name=name,
+                qualified_name=f"{slug}__{name}",
+                definition=definition,
+                definition_sha256=digest(definition),
+                state=ToolState.ACTIVE,
+                read_only=name not in ("apply_credit", "write_reminder", "write_query"),
+                reversible=name != "write_query",
+                approved_by=alice,
+                approved_at=now(),
+                changed_at=now(),
+            )
+        return server
+
+    return make
+
+
+@pytest.fixture
+def world(
+    northwind: Organisation,
+    team: Team,
+    budgets_open: None,
+    as_alice: Principal,
+    make_server: Callable[..., McpServer],
+) -> World:
+    """Alice's clerk with a running mission; nothing has been done yet."""
+    server = make_server(
+        "books", ("overdue", "customer", "search", "outbox", "attachment", "write_reminder", "apply_credit")
+    )
+    make_server("sqlite", ("list_tables", "describe_table", "read_query", "write_query"))
+    agent = agents.register_agent(
+        actor=as_alice,
+        team_id=team.pk,
+        name=CLERK.agent_name,
+        runtime=Runtime.MANAGED,
+        description=CLERK.sentence,
+        capabilities=CLERK.capabilities,
+        program=CLERK.program,
+    )
+    mission = agents.draft_mission(
+        actor=as_alice, agent_id=agent.pk, title="Chase overdue invoices", remit=remit(), template="receivables"
+    )
+    agents.submit_mission(actor=as_alice, mission_id=mission.pk)
+    mission.refresh_from_db()
+    run = Run.objects.get(mission=mission)
+    Run.objects.filter(pk=run.pk).update(state="running", started_at=now())
+    return World(northwind, team, as_alice, agent, server, mission, run, principal_of_run(mission, run))
+
+
+def principal_of_run(mission: Mission, run: Run) -> Principal:
+    text = tokens.issue(
+        kind=TokenKind.RUN,
+        organisation_id=mission.organisation_id,
+        team_id=mission.team_id,
+        agent_id=mission.agent_id,
+        mission_id=mission.pk,
+        run_id=run.pk,
+        name=mission.agent.name,
+        expires_at=now() + timedelta(hours=1),
+    )[1]
+    return principal_of_token(text)
+
+
+@pytest.fixture
+def busy(world: World, as_bob: Principal) -> World:
+    """A morning's work: reading, writing, a refusal for each reason, a loop, an approval and an open question."""
+    act = world.act
+    act("books__overdue", "31 invoices")
+    for number in range(113, 119):
+        act("books__customer", f"Customer of INV-0{number}", invoice=f"INV-0{number}")
+    for number in range(113, 117):
+        act(
+            "books__write_reminder",
+            "Reminder in the outbox",
+            invoice=f"INV-0{number}",
+            subject="Your invoice is overdue",
+            body="Please pay within 14 days.",
+        )
+    act(
+        "books__apply_credit", "Credit note CN-0007", invoice="INV-0113", amount="40.00", reason="Delivered 4 days late"
+    )
+    act("sqlite__write_query", query="UPDATE customers SET iban = 'DE00 0000 0000 0000 0000 00' WHERE id = 17")
+    act("books__attachment", path="/etc/passwd")
+    earlier = world.ask_credit("180.00", "Delivered 12 days late, agreed with logistics in ticket 4402")
+    governance.decide(
+        approver=as_bob, escalation_id=earlier.pk, version=1, approve=True, reason="Agreed with logistics"
+    )
+    refused = world.ask_credit("480.00", "The customer asked for it on the phone")
+    governance.decide(
+        approver=as_bob, escalation_id=refused.pk, version=1, approve=False, reason="No ticket, no agreement"
+    )
+    world.ask_credit("240.00", "Delivered 9 days late (ticket 4471)")
+    agents.report_progress(principal=world.as_run, position=0, state="claimed", evidence="31 invoices listed")
+    agents.note_heartbeat(principal=world.as_run)
+    return world
+
+
+@pytest.fixture
+def signed_in() -> Callable[..., Client]:
+    """A browser without script, with the person's session."""
+
+    def sign_in(user: User | None, *, enforce_csrf: bool = False) -> Client:
+        client = Client(enforce_csrf_checks=enforce_csrf)
+        if user is not None:
+            client.force_login(user, backend="allauth.account.auth_backends.AuthenticationBackend")
+        return client
+
+    return sign_in
+
+
+@pytest.fixture
+def queries() -> Callable[..., int]:
+    """How many statements one GET costs, after one that filled the caches."""
+    from django.test.utils import CaptureQueriesContext
+
+    def count(client: Client, path: str) -> int:
+        assert client.get(path).status_code == 200
+        with CaptureQueriesContext(connection) as captured:
+            assert client.get(path).status_code == 200
+        return len([query for query in captured.captured_queries if "SAVEPOINT" not in query["sql"]])
+
+    return count
