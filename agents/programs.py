@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from django.conf import settings
+
 from agents.models import AgentVersion, Mission, Run
 from agents.samples.terms import PROGRAMS
 from agents.servers.environments import environment
@@ -25,6 +27,7 @@ def launch(*, version: AgentVersion, mission: Mission, run: Run, secrets: Mappin
         "REMIT_RUN": str(run.pk),
         "HOME": "/workspace",
         "PYTHONUNBUFFERED": "1",
+        **({"REMIT_SAMPLE_PACE": settings.CONFIG.sample_pace} if settings.CONFIG.sample_pace else {}),
         **{key: str(value) for key, value in mission.settings.get("variables", {}).items()},
     }
     if not version.program:

@@ -47,6 +47,11 @@ class Configuration(BaseSettings):
     otlp_endpoint: str = ""
     log_format: Literal["json", "text"] = Field(default="json", validation_alias=AliasChoices("REMIT_LOG_FORMAT"))
     log_level: str = Field(default="INFO", validation_alias=AliasChoices("REMIT_LOG_LEVEL"))
+    sample_pace: str = Field(
+        default="",
+        description="Seconds the sample agents pause between calls; empty for a pace people can watch",
+        validation_alias=AliasChoices("REMIT_SAMPLE_PACE"),
+    )
     metrics_token: str = Field(default="", validation_alias=AliasChoices("REMIT_METRICS_TOKEN"))
     debug: bool = Field(default=False, validation_alias=AliasChoices("REMIT_DEBUG"))
     mcp_allow_loopback: bool = Field(
