@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable
 
 from controlplane.common.ids import parse_id
+from controlplane.tenancy.credentials import AgentIdentity
 from controlplane.tenancy.types import Permission, Principal
 
 
@@ -16,11 +17,13 @@ def register() -> None:
     from agents.services.runs import PURPOSE, RunSandboxes
     from controlplane.clusters.services import register_owner
     from controlplane.live.services import register_topic
+    from controlplane.tenancy.credentials import register_agent_lookup
     from governance.registry import register_kind
 
     for kind in (ToolCall(), SignOff(), Widen()):
         register_kind(kind)
     register_owner(PURPOSE, RunSandboxes())
+    register_agent_lookup(_agent_by_slug)
     register_topic(
         "mission",
         _visible(
@@ -39,6 +42,14 @@ def register() -> None:
             lambda principal, key: key == principal.organisation_id and principal.has_anywhere(Permission.MISSION_VIEW)
         ),
     )
+
+
+def _agent_by_slug(organisation_id: uuid.UUID, slug: str) -> AgentIdentity | None:
+    from agents.choices import AgentState
+    from agents.models import Agent
+
+    agent = Agent.objects.filter(organisation_id=organisation_id, slug=slug, state=AgentState.ACTIVE).first()
+    return AgentIdentity(id=agent.pk, team_id=agent.team_id, name=agent.name) if agent else None
 
 
 def _visible(check: Callable[[Principal, uuid.UUID], bool]) -> Callable[[Principal, str], bool]:

@@ -8,8 +8,10 @@ import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
+from django.conf import settings
 from django.contrib.auth.hashers import make_password
 from django.db.backends.base.operations import BaseDatabaseOperations
 
@@ -45,6 +47,12 @@ def _tests_may_empty_append_only_tables() -> Iterator[None]:
 def _password_hash() -> str:
     """Made once: the hasher is slow on purpose."""
     return make_password(PASSWORD)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _folder_of_static_files() -> None:
+    """WhiteNoise warns when it is missing, and warnings are errors here."""
+    Path(settings.STATIC_ROOT).mkdir(parents=True, exist_ok=True)
 
 
 @pytest.fixture

@@ -21,12 +21,21 @@ from django.core.wsgi import get_wsgi_application  # noqa: E402
 
 from agents.gateways import rest  # noqa: E402
 from agents.gateways.mcp import MCP  # noqa: E402
+from controlplane.common import probes  # noqa: E402
+from controlplane.common.checks import refuse_to_serve_unconfigured  # noqa: E402
+from controlplane.live import routing as live  # noqa: E402
+
+refuse_to_serve_unconfigured()
 
 DJANGO = WSGIMiddleware(get_wsgi_application(), workers=8)  # type: ignore[arg-type]
 
 # (scope type, exact path) → application. Paths are matched with and without a trailing slash.
 ROUTES: dict[tuple[str, str], Any] = {
     ("http", "/mcp"): MCP,
+    ("http", "/healthz"): probes.asgi,
+    ("http", "/readyz"): probes.asgi,
+    ("http", "/metrics"): probes.asgi,
+    ("websocket", "/live"): live.application,
 }
 # (scope type, beginning of the path) → application, for ends that route below themselves.
 PREFIXES: tuple[tuple[str, str, Any], ...] = (("http", rest.PREFIX, rest.actions),)
@@ -45,7 +54,8 @@ def _route(kind: str, path: str) -> Any:
     exact = ROUTES.get((kind, path.rstrip("/")))
     if exact is not None:
         return exact
-    return next((app for scope, prefix, app in PREFIXES if scope == kind and path.startswith(prefix)), DJANGO)
+    fallback = DJANGO if kind == "http" else live.refuse
+    return next((app for scope, prefix, app in PREFIXES if scope == kind and path.startswith(prefix)), fallback)
 
 
 async def _lifespan(receive: Any, send: Any) -> None:

@@ -4,5 +4,6 @@ from django.urls import include, path
 
 urlpatterns = [
     path("accounts/", include("allauth.account.urls")),
+    path("", include("controlplane.common.probes")),
     path("", include("frontend.urls")),
 ]

@@ -20,7 +20,7 @@ _CHECKS: Final[dict[str, TopicCheck]] = {}
 
 
 def register_topic(kind: str, check: TopicCheck) -> None:
-    """Allow topics `<kind>:<id>`. `check(principal, id)` answers from a permission queryset; called by `AppConfig.ready()`."""
+    """Allow topics `<kind>:<id>`. `check(principal, id)` asks a permission queryset; called by `AppConfig.ready()`."""
     _CHECKS[kind] = check
 
 
@@ -31,7 +31,7 @@ def may_subscribe(*, principal: Principal, topic: str) -> bool:
 
 
 def announce(topic: str, what: str) -> None:
-    """Tell pages that show `topic` (“mission:<id>”) that its part `what` changed; sent after commit, lost if Valkey is down."""
+    """Tell pages that show `topic` (“mission:<id>”) that its part `what` changed; after commit, lost if Valkey is down."""
     transaction.on_commit(lambda: _send(topic, what), robust=True)
 
 

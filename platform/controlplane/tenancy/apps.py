@@ -4,3 +4,8 @@ from django.apps import AppConfig
 class TenancyConfig(AppConfig):
     name = "controlplane.tenancy"
     label = "tenancy"
+
+    def ready(self) -> None:
+        from controlplane.tenancy import sign_in_events
+
+        sign_in_events.register()

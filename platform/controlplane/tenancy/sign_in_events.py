@@ -1,0 +1,58 @@
+"""Sign-in, sign-out and failed attempts into the audit trail of every organisation the person belongs to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
+from django.db import transaction
+from django.http import HttpRequest
+
+from controlplane.tenancy import services, trail
+from controlplane.tenancy.models import Organisation, User
+from controlplane.tenancy.types import system_principal
+
+log = structlog.get_logger(__name__)
+
+
+def register() -> None:
+    """The hooks that Django and allauth offer; every way of signing in passes through them."""
+    user_logged_in.connect(_signed_in, dispatch_uid="tenancy.signed_in")
+    user_logged_out.connect(_signed_out, dispatch_uid="tenancy.signed_out")
+    user_login_failed.connect(_failed, dispatch_uid="tenancy.sign_in_failed")
+
+
+def _signed_in(*, user: User, request: HttpRequest | None = None, **_: Any) -> None:
+    _tell("person.signed_in", user, request)
+
+
+def _signed_out(*, user: User | None, request: HttpRequest | None = None, **_: Any) -> None:
+    if user is not None:  # someone whose session had already ended
+        _tell("person.signed_out", user, request)
+
+
+def _failed(*, credentials: dict[str, Any], request: HttpRequest | None = None, **_: Any) -> None:
+    """An address nobody has belongs to no organisation: it goes to the log, without the address, and no further."""
+    address = str(credentials.get("email") or credentials.get("username") or "")[:254]
+    user = User.objects.filter(email__iexact=address).first() if address and "\x00" not in address else None
+    if user is None:
+        log.warning("sign_in.failed_for_nobody")
+        return
+    _tell("person.sign_in_failed", user, request)
+
+
+def _tell(event: str, user: User, request: HttpRequest | None) -> None:
+    client = str(request.META.get("REMOTE_ADDR") or "")[:64] if request is not None else ""
+    with transaction.atomic():
+        for organisation in Organisation.objects.filter(memberships__user=user).distinct().order_by("pk"):
+            # One who was deactivated since has no principal any more; Remit says it then.
+            actor = services.principal_of_user(user=user, organisation_id=organisation.pk)
+            trail.record(
+                event=event,
+                actor=actor or system_principal(organisation_id=organisation.pk),
+                subject_type="person",
+                subject_id=user.pk,
+                subject_name=str(user),
+                payload={"client": client},
+            )
