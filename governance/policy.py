@@ -20,6 +20,7 @@ _PERMITTED: Final = Finding(Verdict.ALLOW, "", "Permitted.")
 _ENTITIES_KEPT: Final = 256
 _ENCODER: Final = msgspec.json.Encoder()
 _COMPILED_KEPT: Final = 256
+_SLICES_KEPT: Final = 256
 _POLICY_REMEDY = ("Ask the owner of the policies; the action's page shows which rule answered.",)
 
 
@@ -57,12 +58,13 @@ class Rule:
 
 @dataclass(frozen=True)
 class Compiled:
-    """A bundle and one set of grants, parsed once. Handles are immutable and shared between threads."""
+    """A bundle and one set of grants, parsed and checked once. Handles are immutable and shared between threads."""
 
-    policies: cedarpy.PolicySet
+    sources: Mapping[str, Mapping[str, Any]]  # each policy as JSON, by the parser's own policy id
     schema: cedarpy.Schema
-    rules: Mapping[str, Rule]  # by the parser's own policy ids
+    rules: Mapping[str, Rule]  # by the same ids
     argument_types: Mapping[str, str]
+    slices: dict[tuple[str, str, str], cedarpy.PolicySet] = field(default_factory=dict)
     entities: dict[bytes, cedarpy.Entities] = field(default_factory=dict)
 
 
@@ -113,15 +115,6 @@ def compiled_for(*, sha256: str, policies: str, schema: Mapping[str, Any], grant
     return compiled
 
 
-def rules_of(policies: str) -> dict[str, Rule]:
-    """Annotations by the parser's policy id. Raises PoliciesInvalid."""
-    try:
-        parsed = json.loads(cedarpy.policies_to_json_str(policies))
-    except ValueError as error:
-        raise PoliciesInvalid(str(error)) from error
-    return {name: _rule(name, body) for name, body in parsed["staticPolicies"].items()}
-
-
 def schema_with_arguments(schema: Mapping[str, Any], types: Mapping[str, str]) -> cedarpy.Schema:
     """The bundle's schema with the grants' attributes in `context.args`, all optional. Raises PoliciesInvalid."""
     copied = json.loads(json.dumps(schema))
@@ -142,11 +135,22 @@ _COMPILED_LOCK: Final = threading.Lock()
 def _compile(bundle: str, bundle_schema: Mapping[str, Any], grants: Grants) -> Compiled:
     policies = f"{bundle}\n{grants.policies}"
     schema = schema_with_arguments(bundle_schema, grants.argument_types)
-    rules = rules_of(policies)
+    sources = _parsed(policies)
     validation = cedarpy.validate_policies(policies, schema)
     if not validation.validation_passed:
         raise PoliciesInvalid("; ".join(str(error) for error in validation.errors))
-    return Compiled(cedarpy.PolicySet.from_str(policies), schema, rules, dict(grants.argument_types))
+    rules = {name: _rule(name, body) for name, body in sources.items()}
+    return Compiled(sources, schema, rules, dict(grants.argument_types))
+
+
+def _parsed(policies: str) -> dict[str, Mapping[str, Any]]:
+    try:
+        parsed = json.loads(cedarpy.policies_to_json_str(policies))
+    except ValueError as error:
+        raise PoliciesInvalid(str(error)) from error
+    if parsed["templates"]:
+        raise PoliciesInvalid("templates are not used here")
+    return dict(parsed["staticPolicies"])
 
 
 def _evaluate(compiled: Compiled, facts: Facts, approved: Collection[str]) -> cedarpy.AuthzResult:
@@ -156,7 +160,29 @@ def _evaluate(compiled: Compiled, facts: Facts, approved: Collection[str]) -> ce
         "resource": facts.resource["uid"],
         "context": {**facts.context, "approved": list(approved)},
     }
-    return cedarpy.is_authorized(request, compiled.policies, _entities(compiled, facts), compiled.schema)
+    return cedarpy.is_authorized(request, _policies(compiled, facts), _entities(compiled, facts), compiled.schema)
+
+
+def _policies(compiled: Compiled, facts: Facts) -> cedarpy.PolicySet:
+    """Only policies whose scope can match: Cedar's time grows with their number, and a mission has one per tool."""
+    resource = facts.resource["uid"]
+    key = (facts.action, str(resource["type"]), str(resource["id"]))
+    found = compiled.slices.get(key)
+    if found is None:
+        if len(compiled.slices) >= _SLICES_KEPT:
+            compiled.slices.clear()
+        kept = {name: body for name, body in compiled.sources.items() if _can_match(body, key)}
+        text = json.dumps({"staticPolicies": kept, "templates": {}, "templateLinks": []})
+        found = compiled.slices[key] = cedarpy.PolicySet.from_json_str(text)
+    return found
+
+
+def _can_match(body: Mapping[str, Any], key: tuple[str, str, str]) -> bool:
+    """Leaves out only what names exactly another action or another resource; everything else is Cedar's to judge."""
+    action, resource = body["action"], body["resource"]
+    if action["op"] == "==" and action.get("entity") != {"type": "Action", "id": key[0]}:
+        return False
+    return not (resource["op"] == "==" and resource.get("entity") != {"type": key[1], "id": key[2]})
 
 
 def _entities(compiled: Compiled, facts: Facts) -> cedarpy.Entities:
