@@ -68,7 +68,7 @@ def reserve_batch(
         raise invalid("ledger.batch_too_large", f"At most {MAX_BATCH} reserves go into one batch.")
     if not items:
         return []
-    with transaction.atomic():
+    with transaction.atomic(savepoint=False):
         answers = calls.reserve_batch(
             organisation_id=organisation_id, currency=currency, items=items, ttl_seconds=ttl_seconds
         )
@@ -101,7 +101,7 @@ def settle(*, hold_id: uuid.UUID, amounts: Amounts | None = None) -> Settlement:
 
 def charge(*, hold_id: uuid.UUID, money: Decimal | None, tokens: int | None, steps: int | None) -> Settlement:
     """`settle`, with each unit on its own: None is as held."""
-    with transaction.atomic():
+    with transaction.atomic(savepoint=False):
         outcome, charged, overran, beyond = calls.settle(hold_id=hold_id, money=money, tokens=tokens, steps=steps)
         if outcome == "unknown":
             raise not_found("hold")

@@ -360,43 +360,44 @@ BEGIN
         RETURN v_answer;
     END IF;
 
-    BEGIN
-        -- 2. The hold is the idempotency key: a second caller with this id waits here for the first one's end.
-        INSERT INTO budgets_hold (
-            id, organisation_id, account_id, request_hash, window_ids, money, tokens, steps, state, provisional,
-            action_id, mission_id, rate_ids, ttl_seconds, created_at, expires_at
-        ) VALUES (
-            p_id, p_organisation, p_account, v_hash, v_windows, p_money, p_tokens, p_steps, 'held', false,
-            p_action, v_mission, p_rates, p_ttl, p_at, p_at + make_interval(secs => p_ttl)
-        ) ON CONFLICT (id) DO NOTHING;
+    -- 2. The hold is the idempotency key: a second caller with this id waits here for the first one's end.
+    INSERT INTO budgets_hold (
+        id, organisation_id, account_id, request_hash, window_ids, money, tokens, steps, state, provisional,
+        action_id, mission_id, rate_ids, ttl_seconds, created_at, expires_at
+    ) VALUES (
+        p_id, p_organisation, p_account, v_hash, v_windows, p_money, p_tokens, p_steps, 'held', false,
+        p_action, v_mission, p_rates, p_ttl, p_at, p_at + make_interval(secs => p_ttl)
+    ) ON CONFLICT (id) DO NOTHING;
+    IF NOT FOUND THEN
+        RETURN budgets_replay(p_id, p_organisation, v_hash);
+    END IF;
+    -- 3. Leaf → root; check and increment are one statement under the row's lock. No block with an exception handler
+    -- around it: that is a subtransaction, and whoever queues at a row that one has touched is woken twice.
+    FOREACH v_window IN ARRAY v_windows LOOP
+        UPDATE budgets_window SET
+            held_money = held_money + p_money, held_tokens = held_tokens + p_tokens, held_steps = held_steps + p_steps
+        WHERE id = v_window AND NOT frozen
+            AND (p_money = 0 OR (held_money + spent_money + overrun_money + p_money <= limit_money) IS NOT FALSE)
+            AND (p_tokens = 0 OR (held_tokens + spent_tokens + overrun_tokens + p_tokens <= limit_tokens) IS NOT FALSE)
+            AND (p_steps = 0 OR (held_steps + spent_steps + overrun_steps + p_steps <= limit_steps) IS NOT FALSE);
         IF NOT FOUND THEN
-            RETURN budgets_replay(p_id, p_organisation, v_hash);
-        END IF;
-        INSERT INTO budgets_journal (
-            at, organisation_id, account_id, kind, hold_id, mission_id, action_id, money, tokens, steps, note
-        ) VALUES (p_at, p_organisation, p_account, 'reserve', p_id, v_mission, p_action, p_money, p_tokens, p_steps, p_note);
-        -- 3. Leaf → root; check and increment are one statement under the row's lock.
-        FOREACH v_window IN ARRAY v_windows LOOP
-            UPDATE budgets_window SET
-                held_money = held_money + p_money, held_tokens = held_tokens + p_tokens, held_steps = held_steps + p_steps
-            WHERE id = v_window AND NOT frozen
-                AND (p_money = 0 OR (held_money + spent_money + overrun_money + p_money <= limit_money) IS NOT FALSE)
-                AND (p_tokens = 0 OR (held_tokens + spent_tokens + overrun_tokens + p_tokens <= limit_tokens) IS NOT FALSE)
-                AND (p_steps = 0 OR (held_steps + spent_steps + overrun_steps + p_steps <= limit_steps) IS NOT FALSE);
-            IF NOT FOUND THEN
-                RAISE EXCEPTION 'no room' USING ERRCODE = 'RB001';
+            -- This level filled up since step 1. Undo the levels below and the hold; nothing is in the journal yet.
+            v_answer := budgets_refusal(ARRAY[v_window], p_money, p_tokens, p_steps);
+            IF v_answer.outcome = 'changed' THEN
+                SELECT w.account_id, a.level, a.name, w.kind INTO v_answer.account_id, v_answer.level, v_answer.name, v_answer.kind
+                FROM budgets_window AS w JOIN budgets_account AS a ON a.id = w.account_id WHERE w.id = v_window;
             END IF;
-        END LOOP;
-    EXCEPTION WHEN SQLSTATE 'RB001' THEN
-        -- Hold, journal row and the levels below are gone with the block.
-        v_answer := budgets_refusal(v_windows, p_money, p_tokens, p_steps);
-        v_answer.currency := v_currency;
-        IF v_answer.outcome = 'changed' THEN
-            SELECT w.account_id, a.level, a.name, w.kind INTO v_answer.account_id, v_answer.level, v_answer.name, v_answer.kind
-            FROM budgets_window AS w JOIN budgets_account AS a ON a.id = w.account_id WHERE w.id = v_window;
+            v_answer.currency := v_currency;
+            UPDATE budgets_window SET
+                held_money = held_money - p_money, held_tokens = held_tokens - p_tokens, held_steps = held_steps - p_steps
+            WHERE id = ANY(v_windows[:array_position(v_windows, v_window) - 1]);
+            DELETE FROM budgets_hold WHERE id = p_id;
+            RETURN v_answer;
         END IF;
-        RETURN v_answer;
-    END;
+    END LOOP;
+    INSERT INTO budgets_journal (
+        at, organisation_id, account_id, kind, hold_id, mission_id, action_id, money, tokens, steps, note
+    ) VALUES (p_at, p_organisation, p_account, 'reserve', p_id, v_mission, p_action, p_money, p_tokens, p_steps, p_note);
     v_answer.outcome := 'held';
     v_answer.state := 'held';
     RETURN v_answer;
