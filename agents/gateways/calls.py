@@ -87,7 +87,7 @@ class Caller:
     async def execute(
         self, principal: Principal, action_id: uuid.UUID, *, permit_token: str | None, audience: str
     ) -> answers.ToolResult:
-        """Make the call of an action that was permitted at another edge. Raises RemitError when its permit does not hold."""
+        """Make the call of an action permitted at another edge. Raises RemitError when its permit does not hold."""
         action = await in_thread(
             governance.redeem, holder=principal, action_id=action_id, audience=audience, permit_token=permit_token
         )

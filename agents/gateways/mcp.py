@@ -76,7 +76,7 @@ class McpGateway:
         self._caller: Caller | None = None
 
     def caller(self) -> Caller:
-        """Carries out calls for the REST twin, through the same upstream sessions. Raises 503 outside `lifespan()`."""
+        """Carries out calls for the REST twin, through the same sessions. Raises 503 outside `lifespan()`."""
         if self._caller is None:
             raise RemitError("gateway.starting", "The gateway is starting or stopping.", 503, retry_after_seconds=1)
         return self._caller

@@ -1,4 +1,4 @@
-"""A live gateway and a live upstream server on free loopback ports, and a mission of Alice's whose token reaches them."""
+"""A live gateway and a live upstream server on loopback ports, and a mission of Alice's whose token reaches them."""
 
 from __future__ import annotations
 
@@ -312,7 +312,9 @@ class Reply:
 def post(gateway_url: str, token: str) -> Callable[..., Reply]:
     """One raw POST, for what no well-behaved client would send."""
 
-    def send(body: bytes | dict[str, Any] | list[Any], *, method: str = "POST", path: str = "", **headers: str) -> Reply:
+    def send(
+        body: bytes | dict[str, Any] | list[Any], *, method: str = "POST", path: str = "", **headers: str
+    ) -> Reply:
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         defaults = {
@@ -320,9 +322,7 @@ def post(gateway_url: str, token: str) -> Callable[..., Reply]:
             "Content-Type": "application/json",
             "Accept": "application/json, text/event-stream",
         }
-        request = urllib.request.Request(
-            gateway_url + path, data=raw, method=method, headers={**defaults, **named}
-        )
+        request = urllib.request.Request(gateway_url + path, data=raw, method=method, headers={**defaults, **named})
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
             with opener.open(request, timeout=20) as response:

@@ -42,13 +42,17 @@ def modern(method: str, **params: Any) -> dict[str, Any]:
 CALL = rpc("tools/call", {"name": "books__apply_credit", "arguments": SMALL})
 
 
-@pytest.mark.parametrize(
-    "authorization", ["", "Bearer", "Bearer nonsense", "Basic cm10OnB3", "Bearer rmt_run_" + "A" * 43 + "_00000000"]
-)
-def test_without_a_token_there_is_nothing_here(post: Callable[..., Any], authorization: str) -> None:
-    reply = post(rpc("tools/list"), Authorization=authorization)
-    assert reply.status == 401
-    assert reply.headers["www-authenticate"].startswith('Bearer realm="remit"')
+def test_without_a_token_there_is_nothing_here(post: Callable[..., Any]) -> None:
+    for authorization in [
+        "",
+        "Bearer",
+        "Bearer nonsense",
+        "Basic cm10OnB3",
+        "Bearer rmt_run_" + "A" * 43 + "_00000000",
+    ]:
+        reply = post(rpc("tools/list"), Authorization=authorization)
+        assert reply.status == 401, authorization
+        assert reply.headers["www-authenticate"].startswith('Bearer realm="remit"')
 
 
 def test_a_revoked_token_is_refused_at_the_next_call(post: Callable[..., Any], mission: Mission, upstream: Any) -> None:
@@ -66,31 +70,29 @@ def test_the_token_of_a_stopped_mission_is_dead(
     assert upstream.calls == []
 
 
-@pytest.mark.parametrize(
-    ("body", "code"),
-    [
-        (b"", "json.malformed"),
-        (b"{", "json.malformed"),
-        (b'\xef\xbb\xbf{"jsonrpc":"2.0"}', "json.malformed"),
-        (b'{"jsonrpc":"2.0","id":1,"method":"tools/list","method":"ping"}', "json.duplicate_key"),
-        (b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"a":NaN}}', "json.number_not_finite"),
-        (b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"a":1e400}}', "json.number_not_finite"),
-        (b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"a":-0}}', "json.number_not_finite"),
-        (b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"a":9007199254740993}}', "json.integer_too_large"),
-        (b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"a":' + b"9" * 4300 + b"}}", "json.integer_too_large"),
-        (b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"a":"\\ud800"}}', "json.lone_surrogate"),
-        (b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"a":"\\u0000"}}', "json.nul"),
-        (b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"a":"\xff"}}', "json.invalid_utf8"),
-        (b'{"jsonrpc":"2.0","id":1,"method":"ping","params":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "json.too_deep"),
-    ],
+UNCLEAR = (
+    (b"", "json.malformed"),
+    (b"{", "json.malformed"),
+    (b'\xef\xbb\xbf{"jsonrpc":"2.0"}', "json.malformed"),
+    (b'{"jsonrpc":"2.0","id":1,"method":"tools/list","method":"ping"}', "json.duplicate_key"),
+    (b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"a":NaN}}', "json.number_not_finite"),
+    (b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"a":1e400}}', "json.number_not_finite"),
+    (b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"a":-0}}', "json.number_not_finite"),
+    (b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"a":9007199254740993}}', "json.integer_too_large"),
+    (b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"a":' + b"9" * 4300 + b"}}", "json.integer_too_large"),
+    (b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"a":"\\ud800"}}', "json.lone_surrogate"),
+    (b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"a":"\\u0000"}}', "json.nul"),
+    (b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"a":"\xff"}}', "json.invalid_utf8"),
+    (b'{"jsonrpc":"2.0","id":1,"method":"ping","params":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "json.too_deep"),
 )
-def test_bodies_that_readers_could_disagree_about_are_refused(
-    post: Callable[..., Any], body: bytes, code: str
-) -> None:
-    reply = post(body)
-    assert reply.status == 400
-    assert reply.body["error"]["code"] == -32700
-    assert reply.body["error"]["data"]["code"] == code
+
+
+def test_bodies_that_readers_could_disagree_about_are_refused(post: Callable[..., Any]) -> None:
+    for body, code in UNCLEAR:
+        reply = post(body)
+        assert reply.status == 400, body[:80]
+        assert reply.body["error"]["code"] == -32700
+        assert reply.body["error"]["data"]["code"] == code, body[:80]
 
 
 def test_a_body_of_fifty_megabytes_is_not_read(post: Callable[..., Any]) -> None:
@@ -101,43 +103,39 @@ def test_a_body_of_fifty_megabytes_is_not_read(post: Callable[..., Any]) -> None
     assert reply.status == 413
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        [CALL, CALL],
-        [],
-        "tools/call",
-        {"id": 1, "method": "tools/list"},
-        {"jsonrpc": "2.0", "id": 1, "result": {}},
-        {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": ["books__apply_credit"]},
-        rpc("tools/call", {"name": "books__apply_credit", "arguments": "amount=1"}),
-        rpc("tools/call", {"name": "books__apply_credit", "arguments": [SMALL]}),
-    ],
+NO_REQUESTS = (
+    [CALL, CALL],
+    [],
+    "tools/call",
+    {"id": 1, "method": "tools/list"},
+    {"jsonrpc": "2.0", "id": 1, "result": {}},
+    {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": ["books__apply_credit"]},
+    rpc("tools/call", {"name": "books__apply_credit", "arguments": "amount=1"}),
+    rpc("tools/call", {"name": "books__apply_credit", "arguments": [SMALL]}),
 )
-def test_batches_and_what_is_no_request_are_refused(post: Callable[..., Any], upstream: Any, body: Any) -> None:
-    reply = post(body if isinstance(body, dict | list) else json.dumps(body).encode())
-    assert reply.status == 400
-    assert "error" in reply.body
+
+
+def test_batches_and_what_is_no_request_are_refused(post: Callable[..., Any], upstream: Any) -> None:
+    for body in NO_REQUESTS:
+        reply = post(body if isinstance(body, dict | list) else json.dumps(body).encode())
+        assert reply.status == 400, body
+        assert "error" in reply.body
     assert upstream.calls == []
 
 
-@pytest.mark.parametrize(
-    "method",
-    [
-        "resources/list", "resources/read", "resources/subscribe", "prompts/list", "prompts/get", "completion/complete",
-        "logging/setLevel", "sampling/createMessage", "tasks/get", "subscriptions/listen", "books/anything", "TOOLS/CALL",
-    ],
+NOT_SERVED = (
+    "resources/list", "resources/read", "resources/subscribe", "prompts/list", "prompts/get", "completion/complete",
+    "logging/setLevel", "sampling/createMessage", "tasks/get", "subscriptions/listen", "books/anything", "TOOLS/CALL",
 )  # fmt: skip
-def test_methods_that_are_not_served_are_refused_by_name(
-    post: Callable[..., Any], upstream: Any, method: str
-) -> None:
+
+
+def test_methods_that_are_not_served_are_refused_by_name(post: Callable[..., Any], upstream: Any) -> None:
     params = {"uri": "file:///etc/passwd", "name": "books__apply_credit", "arguments": {}}
-    old = post(rpc(method, params))
-    assert old.body["error"]["code"] in (-32601, -32602)
-    new = post(
-        modern(method, **params), MCP_Protocol_Version="2026-07-28", Mcp_Method=method, Mcp_Name="file:///etc/passwd"
-    )
-    assert new.status >= 400
+    for method in NOT_SERVED:
+        old = post(rpc(method, params))
+        assert old.body["error"]["code"] in (-32601, -32602), method
+        headers = {"MCP_Protocol_Version": "2026-07-28", "Mcp_Method": method, "Mcp_Name": "file:///etc/passwd"}
+        assert post(modern(method, **params), **headers).status >= 400, method
     assert upstream.calls == []
 
 
@@ -169,9 +167,8 @@ def test_headers_that_say_something_else_than_the_body_are_refused(
     assert upstream.calls == []
 
 
-@pytest.mark.parametrize("method", ["GET", "DELETE", "PUT"])
-def test_only_post_is_served(post: Callable[..., Any], method: str) -> None:
-    assert post(b"", method=method).status == 405
+def test_only_post_is_served(post: Callable[..., Any]) -> None:
+    assert [post(b"", method=method).status for method in ("GET", "DELETE", "PUT")] == [405, 405, 405]
 
 
 def test_a_page_of_another_site_gets_nothing(post: Callable[..., Any]) -> None:
@@ -215,13 +212,11 @@ def test_an_agent_named_in_the_arguments_changes_nothing(post: Callable[..., Any
     assert (action.agent_id, action.mission_id) == (mission.agent_id, mission.pk)
 
 
-@pytest.mark.parametrize("tool", ["bооks__overdue", "books__overdue\u200b", "ｂooks__overdue", "books__\u202eoverdue", ""])
-def test_names_that_only_look_like_a_granted_tool_are_refused(
-    post: Callable[..., Any], upstream: Any, tool: str
-) -> None:
-    reply = post(rpc("tools/call", {"name": tool, "arguments": {}}))
-    assert reply.body["result"]["isError"] is True
-    assert reply.body["result"]["structuredContent"]["verdict"] == "deny"
+def test_names_that_only_look_like_a_granted_tool_are_refused(post: Callable[..., Any], upstream: Any) -> None:
+    for tool in ("bооks__overdue", "books__overdue\u200b", "ｂooks__overdue", "books__\u202eoverdue", ""):
+        reply = post(rpc("tools/call", {"name": tool, "arguments": {}}))
+        assert reply.body["result"]["isError"] is True, tool
+        assert reply.body["result"]["structuredContent"]["verdict"] == "deny"
     assert upstream.calls == []
 
 
@@ -283,9 +278,7 @@ def test_a_tool_that_changed_unnoticed_is_caught_before_it_is_called(agent: Any,
     assert "books__overdue" not in agent.tools()
 
 
-def test_a_server_switched_off_is_out_of_use_at_once(
-    agent: Any, upstream: Any, owner: Principal, books: Any
-) -> None:
+def test_a_server_switched_off_is_out_of_use_at_once(agent: Any, upstream: Any, owner: Principal, books: Any) -> None:
     registry.switch_server(actor=owner, server_id=books.pk, on=False)
     assert "books__overdue" not in agent.tools()
     assert agent.call("books__overdue").is_error

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from agents import services
+from agents.gateways.threads import in_thread
 from agents.models import Mission, Run
 from controlplane.audit.models import Entry
 from controlplane.tenancy.types import Principal
@@ -25,7 +27,7 @@ LARGE = {"invoice": "INV-0200", "amount": "240.00"}
 def approve(approver: Principal, action_id: str) -> None:
     escalation = Escalation.objects.get(action_id=action_id)
     governance.decide(
-        actor=approver, escalation_id=escalation.pk, approve=True, version=escalation.version, reason="It is owed."
+        approver=approver, escalation_id=escalation.pk, approve=True, version=escalation.version, reason="It is owed."
     )
 
 
@@ -152,7 +154,7 @@ def test_a_denied_action_stays_denied(agent: Any, upstream: Any, approver: Princ
     identifier = agent.call("books__apply_credit", LARGE).structured_content["id"]
     escalation = Escalation.objects.get(action_id=identifier)
     governance.decide(
-        actor=approver, escalation_id=escalation.pk, approve=False, version=escalation.version, reason="Too much."
+        approver=approver, escalation_id=escalation.pk, approve=False, version=escalation.version, reason="Too much."
     )
     result = agent.call("books__apply_credit", LARGE, action=identifier)
     assert result.structured_content["verdict"] == "deny"
@@ -166,7 +168,7 @@ def test_waiting_for_a_decision_ends_when_it_is_made(agent: Any, approver: Princ
         waiting = asyncio.create_task(client.call_tool("remit__action", {"id": identifier, "wait": 20}))
         await asyncio.sleep(0.5)
         assert not waiting.done()
-        await asyncio.to_thread(approve, approver, identifier)
+        await in_thread(approve, approver, identifier)
         return await asyncio.wait_for(waiting, 10)
 
     assert agent.do(story).structured_content["state"] == "permitted"
@@ -196,9 +198,8 @@ def test_the_mission_is_told_and_progress_and_the_end_are_taken(agent: Any, miss
     assert (mission.outcome, mission.claim["summary"]) == ("claimed", "All done.")
 
 
-@pytest.mark.parametrize(
-    ("tool", "arguments"),
-    [
+def test_own_tools_refuse_what_makes_no_sense(agent: Any) -> None:
+    for tool, arguments in (
         ("remit__progress", {}),
         ("remit__progress", {"position": 99}),
         ("remit__progress", {"item": "Something else"}),
@@ -207,12 +208,10 @@ def test_the_mission_is_told_and_progress_and_the_end_are_taken(agent: Any, miss
         ("remit__action", {"id": "0190a000-0000-7000-8000-000000000000", "wait": 0}),
         ("remit__anything", {}),
         ("remit__mission", {"of": "another"}),
-    ],
-)
-def test_own_tools_refuse_what_makes_no_sense(agent: Any, tool: str, arguments: Any) -> None:
-    result = agent.call(tool, arguments)
-    assert result.is_error
-    assert result.structured_content["reason_code"]
+    ):
+        result = agent.call(tool, arguments)
+        assert result.is_error, (tool, arguments)
+        assert result.structured_content["reason_code"]
 
 
 def test_a_paused_mission_refuses_every_call(agent: Any, upstream: Any, owner: Principal, mission: Mission) -> None:
@@ -277,8 +276,6 @@ def test_a_client_that_hangs_up_does_not_undo_what_was_permitted(agent: Any, ups
         action.refresh_from_db()
         if action.state == ActionState.SUCCEEDED:
             break
-        import time
-
         time.sleep(0.05)
     assert action.state == ActionState.SUCCEEDED
     assert len(upstream.calls) == 1

@@ -1,4 +1,4 @@
-"""Upstream servers over streamable HTTP: a stock server of each generation, and servers that answer with what they please."""
+"""Upstream servers over streamable HTTP: stock servers of each generation, and some that answer as they please."""
 
 from __future__ import annotations
 
