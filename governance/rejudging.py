@@ -53,6 +53,7 @@ def look_again(action: Action, *, audience: str, approved: Collection[str]) -> A
         tool=action.tool,
         justification=action.justification,
         audience=audience,
+        action_id=action.pk,
     )
     kind = kind_of(action.kind)
     if proposer is None:

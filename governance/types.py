@@ -23,6 +23,7 @@ class Proposal:
     justification: str = ""
     idempotency_key: str | None = None
     audience: str = "api"  # who will redeem the permit: "mcp", "api", "remit"
+    action_id: uuid.UUID | None = None  # judged again: this action exists and must not count against itself
 
 
 @dataclass(frozen=True)

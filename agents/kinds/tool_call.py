@@ -38,10 +38,12 @@ SELECT m.id, m.team_id, m.state, m.state_reason, m.owner_id, m.account_id, m.ver
        r.state,
        tool.qualified_name, tool.definition_sha256, tool.definition, tool.state, tool.read_only, tool.reversible,
        tool.effects, server.slug, server.state,
-       (SELECT count(*) FROM governance_action g WHERE g.run_id = r.id AND g.id > %(since)s),
+       (SELECT count(*) FROM governance_action g WHERE g.run_id = r.id AND g.id > %(since)s
+        AND g.id IS DISTINCT FROM %(again)s),
        CASE WHEN jsonb_path_exists(v.grants, '$[*] ? (@.tool == $tool && @.max_calls != null)',
                                    jsonb_build_object('tool', %(tool)s::text))
        THEN (SELECT count(*) FROM governance_action g WHERE g.run_id = r.id AND g.tool = %(tool)s
+             AND g.id IS DISTINCT FROM %(again)s
              AND g.state IN ('permitted', 'executing', 'succeeded', 'failed', 'unknown'))
        ELSE 0 END
 FROM agents_mission m
@@ -102,7 +104,7 @@ class ToolCall:
         if not proposal.tool or len(proposal.tool) > _LONG_TOOL:
             raise invalid("action.tool", "Name the tool.", FieldError("/tool", "1 to 160 characters"))
         mission_id = proposer.mission_id or _only_mission(proposer, proposer.agent_id)
-        snapshot = _read(proposer, mission_id, proposal.tool)
+        snapshot = _read(proposer, mission_id, proposal)
         grants = _grants(snapshot.version_id, snapshot.grants)
         mine = [grant for grant in grants if grant.tool == proposal.tool]
         envelope = {
@@ -183,7 +185,7 @@ def prepare_preview(
     )
 
 
-def _read(proposer: Principal, mission_id: uuid.UUID, tool: str) -> Snapshot:
+def _read(proposer: Principal, mission_id: uuid.UUID, proposal: Proposal) -> Snapshot:
     since = _uuid7_floor(now() - RATE_WINDOW)
     with connection.cursor() as cursor:
         cursor.execute(
@@ -191,7 +193,8 @@ def _read(proposer: Principal, mission_id: uuid.UUID, tool: str) -> Snapshot:
             {
                 "since": since,
                 "run": proposer.run_id,
-                "tool": tool,
+                "tool": proposal.tool,
+                "again": proposal.action_id,
                 "mission": mission_id,
                 "organisation": proposer.organisation_id,
             },
