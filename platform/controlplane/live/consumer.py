@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import structlog
 from channels.db import database_sync_to_async
+from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
 from redis.exceptions import RedisError
@@ -48,9 +49,10 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels ha
     authenticated: Authenticated
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Channels reads hints and the socket side by side; whichever fails ends the connection, and pages come back."""
+        """Channels reads hints and the socket side by side; whichever fails ends the connection."""
         self._raw_send = send
-        self._open = False
+        self._main = asyncio.current_task()
+        self._open = self._dropped = False
         self._watch: asyncio.Task[None] | None = None
         self.topics = set()
         self._sent_at: list[float] = []
@@ -59,6 +61,9 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels ha
         except (RedisError, OSError) as error:
             log.warning("live.layer_lost", error=f"{type(error).__name__}: {error}")
             await self._end(COME_BACK, "hints are out of order, come back")
+        except asyncio.CancelledError:
+            if not self._dropped:
+                raise
         finally:
             await self._leave()
 
@@ -159,15 +164,21 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels ha
                 await self.send(text_data=json.dumps(message))
         except TimeoutError:
             await self._end(BROKE_RULES, "reads too slowly")
+        except OSError as error:  # the client went away; its disconnect is on the way
+            raise StopConsumer from error
 
     async def _end(self, code: int, reason: str) -> None:
         if not self._open:
             return
         self._open = False
         metrics.SOCKETS.dec()
-        with contextlib.suppress(Exception):  # a client that is gone can't be told
+        try:
             async with asyncio.timeout(2):
                 await self._raw_send({"type": "websocket.close", "code": code, "reason": reason[:120]})
+        except (TimeoutError, OSError):  # one that neither reads nor answers can't be told: the connection is cut
+            self._dropped = True
+            if self._main is not None:
+                self._main.cancel()
 
     async def _leave(self) -> None:
         if self._open:

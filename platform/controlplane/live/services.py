@@ -31,7 +31,7 @@ def may_subscribe(*, principal: Principal, topic: str) -> bool:
 
 
 def announce(topic: str, what: str) -> None:
-    """Tell pages that show `topic` (“mission:<id>”) that its part `what` changed; after commit, lost if Valkey is down."""
+    """Tell pages that show `topic` (“mission:<id>”) that its part `what` changed; after commit, lost without Valkey."""
     transaction.on_commit(lambda: _send(topic, what), robust=True)
 
 
