@@ -68,11 +68,10 @@ def reserve_batch(
         raise invalid("ledger.batch_too_large", f"At most {MAX_BATCH} reserves go into one batch.")
     if not items:
         return []
-    with transaction.atomic(savepoint=False):
-        answers = calls.reserve_batch(
-            organisation_id=organisation_id, currency=currency, items=items, ttl_seconds=ttl_seconds
-        )
-        return [_reservation(item.hold_id, answer, item.amounts) for item, answer in zip(items, answers, strict=True)]
+    answers = calls.reserve_batch(
+        organisation_id=organisation_id, currency=currency, items=items, ttl_seconds=ttl_seconds
+    )
+    return [_reservation(item.hold_id, answer, item.amounts) for item, answer in zip(items, answers, strict=True)]
 
 
 def dispatch(*, hold_id: uuid.UUID) -> None:
@@ -101,16 +100,15 @@ def settle(*, hold_id: uuid.UUID, amounts: Amounts | None = None) -> Settlement:
 
 def charge(*, hold_id: uuid.UUID, money: Decimal | None, tokens: int | None, steps: int | None) -> Settlement:
     """`settle`, with each unit on its own: None is as held."""
+    # No savepoint of its own: rows touched under one are queued for twice (see budgets_reserve).
     with transaction.atomic(savepoint=False):
         outcome, charged, overran, beyond = calls.settle(hold_id=hold_id, money=money, tokens=tokens, steps=steps)
-        if outcome == "unknown":
-            raise not_found("hold")
-        if outcome == "voided":
-            raise conflict(
-                "ledger.hold_closed", "This hold was released: nothing can be charged to it.", "Reserve again."
-            )
         if overran:
             _tell_overrun(overran, beyond, hold_id)
+    if outcome == "unknown":
+        raise not_found("hold")
+    if outcome == "voided":
+        raise conflict("ledger.hold_closed", "This hold was released: nothing can be charged to it.", "Reserve again.")
     return Settlement(hold_id=hold_id, charged=charged, replayed=outcome == "replayed", overrun=tuple(overran))
 
 

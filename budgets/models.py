@@ -139,7 +139,7 @@ class Window(models.Model):
 
 
 class Chain(models.Model):
-    """The windows one account's reserves pass at present, leaf → root. A cache: made when first needed, dropped when the
+    """The windows an account's reserves pass now, leaf → root. A cache: made when first needed, dropped when the
     account or a level above gets a new kind of window."""
 
     account = models.OneToOneField(

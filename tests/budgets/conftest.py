@@ -118,7 +118,7 @@ def mission_of(account_id: uuid.UUID) -> uuid.UUID:
 
 
 def wrong_sums() -> list[tuple[object, ...]]:
-    """Windows whose columns are not the sums of their holds, and journal entries that don't balance. Empty when all is well."""
+    """Windows that are not the sums of their holds, and journal entries that don't balance. Empty when all is well."""
     with connection.cursor() as cursor:
         cursor.execute(
             """
@@ -160,6 +160,7 @@ def wrong_sums() -> list[tuple[object, ...]]:
         wrong += cursor.fetchall()
         cursor.execute(
             "SELECT account_id, sum(money) FROM budgets_dailyspend GROUP BY account_id HAVING sum(money) <>"
-            " (SELECT coalesce(sum(actual_money), 0) FROM budgets_hold AS h WHERE h.account_id = budgets_dailyspend.account_id)"
+            " (SELECT coalesce(sum(h.actual_money), 0) FROM budgets_hold AS h"
+            " WHERE h.account_id = budgets_dailyspend.account_id)"
         )
         return wrong + list(cursor.fetchall())
