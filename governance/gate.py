@@ -17,13 +17,21 @@ from governance import policy, sequence
 from governance.bundles import LoadedBundle
 from governance.choices import Verdict
 from governance.registry import ledger
-from governance.types import ActionKind, Finding, Prepared, Stage
+from governance.types import ActionKind, BudgetRequest, Finding, HoldRefused, Prepared, Stage
 
 log = structlog.get_logger(__name__)
 
 STAGES: Final = ("intake", "guards", "policy", "sequence", "judge", "budget")
 _SILENT: Final = Finding(Verdict.ALLOW, "", "")
 _SKIPPED: Final = "Not asked: already refused."
+
+
+class HoldNotGiven(Exception):
+    """The ledger refused: `refused` says which level and what is left there."""
+
+    def __init__(self, refused: HoldRefused) -> None:
+        super().__init__(refused.reason_code)
+        self.refused = refused
 
 
 @dataclass
@@ -116,33 +124,47 @@ def sequence_and_judge(ladder: Ladder, *, prepared: Prepared, action_id: uuid.UU
     ladder.not_asked("judge", "Off: no judge is connected." if not ladder.denied else _SKIPPED)
 
 
-def reserve(
-    ladder: Ladder, *, prepared: Prepared, organisation_id: uuid.UUID, action_id: uuid.UUID, ttl_seconds: int
-) -> uuid.UUID | None:
-    """Inside the transaction, last: hold the budget. Returns the hold's id; None when nothing is held."""
+def plan_hold(ladder: Ladder, *, prepared: Prepared) -> uuid.UUID | None:
+    """The budget's rung as it will be if the ledger agrees, and the id of the hold; None when nothing is to be held.
+
+    The ledger itself is asked by `reserve`, after everything else is written: its rows at the top of the tree are the
+    ones that all decisions of an organisation share, and from then on only the commit is left.
+    """
     if ladder.denied:
         ladder.not_asked("budget", _SKIPPED)
         return None
     since = time.perf_counter_ns()
-    request = prepared.budget
-    if request is None:
+    if prepared.budget is None:
         ladder.rung("budget", since_ns=since, saw="Costs nothing.", said="Nothing to hold.")
         return None
-    hold_id = new_id()
+    ladder.rung("budget", since_ns=since, saw=_price(prepared.budget), said="Held.")
+    return new_id()
+
+
+def reserve(
+    *, hold_id: uuid.UUID, action_id: uuid.UUID, prepared: Prepared, organisation_id: uuid.UUID, ttl_seconds: int
+) -> None:
+    """Inside the transaction, last. Raises HoldNotGiven: then nothing of the transaction may stay."""
+    if prepared.budget is None:
+        return
     refused = ledger().reserve(
         hold_id=hold_id,
-        request=request,
+        request=prepared.budget,
         organisation_id=organisation_id,
         ttl_seconds=ttl_seconds,
         action_id=action_id,
     )
-    saw = f"{request.money} {request.currency}, {request.tokens} tokens, {request.steps} steps."
-    if refused is None:
-        ladder.rung("budget", since_ns=since, saw=saw, said="Held.")
-        return hold_id
+    if refused is not None:
+        raise HoldNotGiven(refused)
+
+
+def refuse_hold(ladder: Ladder, refused: HoldRefused, *, prepared: Prepared) -> None:
+    """The rung that was planned becomes what the ledger said."""
+    since = time.perf_counter_ns()
+    del ladder.stages[-1]
     finding = Finding(Verdict.DENY, refused.reason_code, refused.message, refused.remedies)
+    saw = _price(prepared.budget) if prepared.budget else ""
     ladder.rung("budget", since_ns=since, saw=saw, findings=[finding])
-    return None
 
 
 def keep_hold(ladder: Ladder, *, hold_id: uuid.UUID | None) -> None:
@@ -172,6 +194,10 @@ def emit_spans(ladder: Ladder) -> None:
         )
         at += stage.microseconds * 1000
         span.end(end_time=at)
+
+
+def _price(request: BudgetRequest) -> str:
+    return f"{request.money} {request.currency}, {request.tokens} tokens, {request.steps} steps."
 
 
 def _guards(ladder: Ladder, prepared: Prepared) -> None:

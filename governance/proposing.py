@@ -88,8 +88,7 @@ def _judge(
     gate.examine(ladder, kind=kind, prepared=prepared, bundle=bundle)
     action = _action(proposer, proposal, prepared, envelope, digest, request_sha256)
     try:
-        with transaction.atomic():
-            judgement = _commit(ladder, action, proposer, prepared, proposal.audience)
+        judgement = _write(ladder, action, proposer, prepared, proposal.audience)
     except OperationalError as error:
         if proposal.idempotency_key is not None and isinstance(error.__cause__, pg.LockNotAvailable):
             raise _in_flight() from error
@@ -98,17 +97,21 @@ def _judge(
     return judgement
 
 
+def _write(ladder: Ladder, action: Action, proposer: Principal, prepared: Prepared, audience: str) -> Judgement:
+    """In one transaction. When the ledger refuses the hold, all of it is undone and the refusal is written instead."""
+    try:
+        with transaction.atomic():
+            gate.sequence_and_judge(ladder, prepared=prepared, action_id=action.pk)
+            action.hold_id = gate.plan_hold(ladder, prepared=prepared)
+            return _commit(ladder, action, proposer, prepared, audience)
+    except gate.HoldNotGiven as error:
+        gate.refuse_hold(ladder, error.refused, prepared=prepared)
+        action.hold_id = None
+        with transaction.atomic():
+            return _commit(ladder, action, proposer, prepared, audience)
+
+
 def _commit(ladder: Ladder, action: Action, proposer: Principal, prepared: Prepared, audience: str) -> Judgement:
-    gate.sequence_and_judge(ladder, prepared=prepared, action_id=action.pk)
-    waits = ladder.verdict is Verdict.ESCALATE
-    ttl = prepared.escalation_ttl_seconds if waits else permits.TTL_SECONDS
-    action.hold_id = gate.reserve(
-        ladder,
-        prepared=prepared,
-        organisation_id=proposer.organisation_id,
-        action_id=action.pk,
-        ttl_seconds=ttl + _HOLD_SLACK_SECONDS,
-    )
     moment = now()
     _judged(action, ladder, moment)
     decision = rows.decision_row(
@@ -119,10 +122,9 @@ def _commit(ladder: Ladder, action: Action, proposer: Principal, prepared: Prepa
         decision_id=new_id(),
         at=moment,
     )
-    token, permit = _permit(action, decision, audience, moment) if ladder.verdict is Verdict.ALLOW else (None, None)
-    escalation, reference = (
-        open_escalation(action, ladder, prepared, decision) if waits_for_people(ladder) else (None, None)
-    )
+    allowed, waits = ladder.verdict is Verdict.ALLOW, waits_for_people(ladder)
+    token, permit = _permit(action, decision, audience, moment) if allowed else (None, None)
+    escalation, reference = open_escalation(action, ladder, prepared, decision) if waits else (None, None)
     written = rows.commit(
         action=rows.action_row(action),
         decision=decision,
@@ -134,14 +136,24 @@ def _commit(ladder: Ladder, action: Action, proposer: Principal, prepared: Prepa
         raise _Repeated
     if written == "bundle_changed":
         raise BundleChanged
-    if ladder.verdict is Verdict.ALLOW:
-        perform_at_once(action, actor=proposer)
-    else:
-        kind_of(action.kind).on_decided(action_id=action.pk, state=rows.STATE_OF[ladder.verdict], actor=proposer)
     action_changed(action)
     if reference is not None:
         inbox_changed(action)
-    return judgement_of(action, permit=token, escalation=reference)
+    judgement = judgement_of(action, permit=token, escalation=reference)
+    if action.hold_id is not None:
+        ttl = prepared.escalation_ttl_seconds if waits else permits.TTL_SECONDS
+        gate.reserve(
+            hold_id=action.hold_id,
+            action_id=action.pk,
+            prepared=prepared,
+            organisation_id=action.organisation_id,
+            ttl_seconds=ttl + _HOLD_SLACK_SECONDS,
+        )
+    if not allowed:
+        kind_of(action.kind).on_decided(action_id=action.pk, state=rows.STATE_OF[ladder.verdict], actor=proposer)
+        return judgement
+    perform_at_once(action, actor=proposer)
+    return judgement if action.tool else judgement_of(action)
 
 
 def waits_for_people(ladder: Ladder) -> bool:
