@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
+from channels.layers import channel_layers
+from channels_redis.core import RedisChannelLayer
 from django.conf import settings as django_settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.sessions.backends.db import SessionStore
 from django.db import connections
 from websockets.sync.client import ClientConnection, connect
 
+from controlplane.embedded.child import Child
+from controlplane.embedded.state import StateFolder
+from controlplane.embedded.valkey import Valkey
 from controlplane.tenancy.models import User
 
 
@@ -109,3 +117,21 @@ def open_page(address: Address, sign_in: Callable[[User], str]) -> Iterator[Call
             return Page(stack.enter_context(connection))
 
         yield open_
+
+
+@pytest.fixture
+def own_valkey() -> Iterator[Child]:
+    """A Valkey that a test may kill, with the channel layer on it."""
+    folder = Path(tempfile.mkdtemp(prefix="remit-test-live-"))  # short: it becomes a socket's address
+    state = StateFolder(folder)
+    state.open()
+    valkey = Valkey(state)
+    child = Child(valkey)
+    child.start()
+    child.wait_ready(seconds=30)
+    layer = RedisChannelLayer(hosts=[{"address": valkey.url, "socket_timeout": None}])
+    before = channel_layers.set("default", layer)
+    yield child
+    channel_layers.set("default", before)
+    child.stop()
+    shutil.rmtree(folder, ignore_errors=True)

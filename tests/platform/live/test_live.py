@@ -8,7 +8,6 @@ import time
 
 import pytest
 import redis
-from channels.layers import get_channel_layer
 from django.conf import settings
 from django.db import transaction
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -21,15 +20,6 @@ from controlplane.tenancy import tokens
 from controlplane.tenancy.models import Membership, TokenKind
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(autouse=True)
-def _fresh_channel_layer():
-    """The layer keeps connections per event loop; announcing from tests opens and closes loops."""
-    yield
-    from asgiref.sync import async_to_sync
-
-    async_to_sync(get_channel_layer().close_pools)()
 
 
 def topic_of(mission) -> str:
@@ -281,6 +271,22 @@ def test_hints_come_again_after_valkey_was_wiped(open_page, alice, mission, sett
             continue
     assert heard is not None
     assert heard["what"] == "actions"
+
+
+def test_when_valkey_dies_the_socket_closes_and_the_page_can_come_back(own_valkey, open_page, alice, mission) -> None:
+    page = open_page(alice)
+    page.say({"subscribe": [topic_of(mission)]})
+    page.hear()
+    own_valkey.stop()
+    assert closed(page, 30)[0] == 1013
+    announce(topic_of(mission), "actions")  # lost, and nobody's request fails for it
+    own_valkey.start()
+    own_valkey.wait_ready(seconds=30)
+    again = open_page(alice)
+    again.say({"subscribe": [topic_of(mission)]})
+    assert again.hear() == {"subscribed": [topic_of(mission)]}
+    announce(topic_of(mission), "actions")
+    assert again.hear()["what"] == "actions"
 
 
 def test_a_reader_that_does_not_read_is_dropped_and_others_go_on(
