@@ -62,10 +62,7 @@ class Grant:
 
     def limits_in_words(self) -> dict[str, str]:
         """Argument → what this grant asks of it."""
-        return {
-            name: ", ".join(_rule_in_words(operator, value) for operator, value in rules.items())
-            for name, rules in self.constraints.items()
-        }
+        return {name: _rules_in_words(rules) for name, rules in self.constraints.items()}
 
     def unmet(self, arguments: Mapping[str, Any]) -> set[str]:
         """Arguments that this grant does not cover, for people to look at; the gate itself asks Cedar."""
@@ -369,6 +366,14 @@ def _rule_covers(operator: str, old: Any, new_rules: Mapping[str, Any]) -> bool:
     if operator == "one_of" and "equals" in new_rules:
         return new_rules["equals"] in old
     return False
+
+
+def _rules_in_words(rules: Mapping[str, Any]) -> str:
+    """All rules of one argument: “0.01 to 100.00, of at most 20 characters”."""
+    words = [_rule_in_words(operator, value) for operator, value in rules.items() if operator not in ("min", "max")]
+    if "min" in rules and "max" in rules:
+        return ", ".join([f"{rules['min']} to {rules['max']}", *words])
+    return ", ".join(_rule_in_words(operator, value) for operator, value in rules.items())
 
 
 def _rule_in_words(operator: str, value: Any) -> str:

@@ -23,6 +23,7 @@ LENGTH = 200  # actions on one page of the timeline
 GAP = timedelta(minutes=2)
 GROUP_FROM = 3  # this many alike in a row become one line
 _SHOWN_ARGUMENT = 60
+_NEVER_DONE = frozenset({ActionState.DENIED, ActionState.EXPIRED, ActionState.WITHDRAWN})
 
 
 class ItemKind(enum.StrEnum):
@@ -138,7 +139,7 @@ def _of_actions(actions: Iterable[Action], total: Decimal) -> Iterable[Item]:
             arguments_in_short(action),
             _said(action),
             action=action,
-            money=action.cost if action.cost is not None else action.price,
+            money=_money(action, state),
             total=total,
             held=action.cost is None and state in (ActionState.WAITING, ActionState.PERMITTED, ActionState.EXECUTING),
         )
@@ -163,11 +164,18 @@ def _wait(action: Action, escalation: Escalation) -> Item:
         state.icon,
         title,
         action.title,
-        escalation.reason,
+        "; ".join(vote.reason for vote in escalation.votes.all() if vote.reason) or escalation.reason,
         action=action,
         escalation=escalation,
         seconds=waited,
     )
+
+
+def _money(action: Action, state: ActionState) -> Decimal:
+    """What it cost, or holds; nothing for what was never done."""
+    if action.cost is not None:
+        return action.cost
+    return Decimal(0) if state in _NEVER_DONE else action.price
 
 
 def _said(action: Action) -> str:

@@ -42,7 +42,7 @@ def node_silent(principal: Principal) -> Iterator[Strip]:
     for name in clusters.silent_clusters(now() - NODE_SILENT):
         yield Strip(
             f"The node of “{name}” does not answer.",
-            "Agents there do not start or stop. Restart it with `manage.py localnode`, or look at its log.",
+            "Agents there do not start or stop. Restart it with manage.py localnode, or look at its log.",
             "See what runs",
             reverse("missions"),
             tone="deny",
@@ -58,7 +58,7 @@ def sealer_behind(principal: Principal) -> Iterator[Strip]:
     if behind > SEALER_BEHIND_SECONDS:
         yield Strip(
             f"The audit trail is {round(behind)} s behind.",
-            "Entries are kept, but not yet chained: the worker is gone or busy. Restart it with `manage.py up`.",
+            "Entries are kept, but not yet chained: the worker is gone or busy.",
             "See the trail",
             reverse("audit"),
         )

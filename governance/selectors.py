@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -79,6 +79,15 @@ def action(*, principal: Principal, action_id: uuid.UUID) -> Action:
     if row is None:
         raise not_found("action")
     return row
+
+
+def action_titles(principal: Principal, ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, str]:
+    """The titles of those of the actions that the principal may see. One query, none without ids."""
+    wanted = set(ids)
+    if not wanted:
+        return {}
+    rows = Action.objects.restrict(principal, Permission.ACTION_VIEW).filter(pk__in=wanted)
+    return dict(rows.values_list("pk", "title"))
 
 
 def find_actions(principal: Principal, *, text: str, limit: int = 5) -> list[Action]:

@@ -20,6 +20,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
+from agents.timeline import arguments_in_short as in_short
 from controlplane.common.choices import StatusChoices
 from frontend.templatetags import amounts, drawings
 from frontend.templatetags.arguments import ArgumentTable, argument_table
@@ -190,6 +191,12 @@ def short_id(identifier: object, label: str = "Copy the id") -> SafeString:
 def visible_text(value: object) -> SafeString:
     """Escaped, without terminal sequences, hidden characters shown as ⟨U+202E⟩. For logs and words of strangers."""
     return mark_hidden(without_ansi("" if value is None else str(value)))
+
+
+@register.filter
+def arguments_in_short(action: Any) -> str:
+    """ "INV-0131  240.00": the values of a call, to recognise it by. Show them as visible_text."""
+    return in_short(action)
 
 
 @register.inclusion_tag("components/json_table.html")

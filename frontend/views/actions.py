@@ -5,21 +5,22 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from django.http import HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_GET
 
 from agents import selectors as agents
-from agents.grants import parse_grants
+from agents.grants import Grant, parse_grants
+from agents.models import Mission
 from controlplane.audit import selectors as audit
 from controlplane.tenancy.types import Permission
 from frontend.pages import PersonRequest, page
 from governance import selectors as governance
-from governance.choices import Verdict
+from governance.choices import ActionState, Verdict
 from governance.models import Action, Decision
 
+_HELD = frozenset({ActionState.WAITING, ActionState.PERMITTED, ActionState.EXECUTING, ActionState.UNKNOWN})
 STAGE_NAMES = {
     "intake": "Intake",
     "guards": "Guards",
@@ -50,6 +51,8 @@ def detail(request: PersonRequest, action_id: uuid.UUID) -> HttpResponse:
     over, limits = compared_with_remit(request, action)
     context = {
         "action": action,
+        "mission": _mission_of(request, action),
+        "is_held": action.cost is None and action.state in _HELD,
         "decisions": decisions,
         "permit": next(iter(reversed(list(action.permits.all()))), None),
         "entries": audit.entries_about(request.principal, subject_id=action.pk)
@@ -90,11 +93,30 @@ def compared_with_remit(request: PersonRequest, action: Action) -> tuple[list[st
     if version is None:
         return [], {}
     mine = [grant for grant in parse_grants(version.grants) if grant.tool == action.tool]
-    limits: dict[str, Any] = {}
-    for grant in mine:
-        for name, words in grant.limits_in_words().items():
-            suffix = "" if grant.effect == "allow" else " with a person"
-            limits.setdefault(name, []).append(words + suffix)
     allowed = [grant for grant in mine if grant.effect == "allow"]
+    asking = [grant for grant in mine if grant.effect != "allow"]
+    alone, together = _limits(allowed), _limits(asking)
+    words = {name: _in_words(alone.get(name, []), together.get(name, [])) for name in (*alone, *together)}
     over = {name for grant in allowed for name in grant.unmet(action.arguments)}
-    return sorted(over), {name: "; ".join(words) for name, words in limits.items()}
+    return sorted(over), words
+
+
+def _mission_of(request: PersonRequest, action: Action) -> Mission | None:
+    return agents.missions(request.principal).filter(pk=action.mission_id).first() if action.mission_id else None
+
+
+def _limits(grants: Sequence[Grant]) -> dict[str, list[str]]:
+    limits: dict[str, list[str]] = {}
+    for grant in grants:
+        for name, words in grant.limits_in_words().items():
+            if words not in limits.setdefault(name, []):
+                limits[name].append(words)
+    return limits
+
+
+def _in_words(alone: Sequence[str], together: Sequence[str]) -> str:
+    """ "0.01 to 100.00 alone; 0.01 to 500.00 with a person"; once where both are the same."""
+    more = [words for words in together if words not in alone]
+    if not more:
+        return "; ".join(alone)
+    return "; ".join([*(f"{words} alone" for words in alone), *(f"{words} with a person" for words in more)])

@@ -19,6 +19,7 @@ from budgets.types import Balance, LedgerLine, Level
 from controlplane.tenancy.types import Permission
 from frontend.exports import csv_response
 from frontend.pages import PersonRequest, page, require_anywhere
+from governance import selectors as governance
 
 SPEND_DAYS = 30
 LONGEST_EXPORT = 5000
@@ -64,12 +65,20 @@ def lines(request: PersonRequest, account_id: uuid.UUID) -> HttpResponseBase:
         "balance": balance,
         "windows": [balance, *balance.also],
         "lines": found,
+        "lines_with_titles": with_titles(request, found.items),
         "rows": list(_rows([balance], 0))[1:],
         "burn": [day.spent.money for day in days],
         "days_left": _days_left(balance),
         "spend_days": SPEND_DAYS,
     }
     return render(request, "budgets/lines.html", context)
+
+
+def with_titles(request: PersonRequest, found: Sequence[LedgerLine]) -> list[tuple[LedgerLine, str]]:
+    """Each line with the title of its action, where it has one that the viewer may see."""
+    ids = [line.action_id for line in found if line.action_id is not None]
+    titles = governance.action_titles(request.principal, ids)
+    return [(line, titles.get(line.action_id, "") if line.action_id else "") for line in found]
 
 
 def _rows(balances: Iterable[Balance], depth: int) -> Iterator[Row]:

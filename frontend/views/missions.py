@@ -26,6 +26,7 @@ from controlplane.tenancy.types import Permission
 from frontend.connecting import connection_settings
 from frontend.exports import csv_response
 from frontend.pages import PersonRequest, id_of, page
+from frontend.views.budgets import with_titles
 
 TABS = ("timeline", "remit", "budget", "output", "checklist", "runs")
 SHOWN_ONCE = "shown_once"
@@ -96,7 +97,7 @@ def _budget(request: HttpRequest, mission: Any) -> dict[str, Any]:
     if mission.account_id is None:  # never started: there is nothing to account for
         return {"lines": None}
     lines = budgets.lines(request.principal, mission_id=mission.pk, cursor=request.GET.get("cursor"))  # type: ignore[attr-defined]
-    return {"lines": lines}
+    return {"lines": lines, "lines_with_titles": with_titles(request, lines.items)}  # type: ignore[arg-type]
 
 
 def _output(request: HttpRequest, mission: Any) -> dict[str, Any]:

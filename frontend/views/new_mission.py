@@ -15,7 +15,7 @@ from agents import services
 from agents.catalogue import TEMPLATES, Template, start_from_template, template
 from agents.catalogue.trying import try_samples
 from controlplane.common.errors import RemitError
-from controlplane.tenancy.selectors import teams_with
+from controlplane.tenancy.selectors import currency_of, teams_with
 from controlplane.tenancy.types import Permission
 from frontend.pages import PersonRequest, id_of, page
 
@@ -26,7 +26,6 @@ _WIDGET_ATTRIBUTES = {"money": {"inputmode": "decimal"}, "hours": {"inputmode": 
 @require_http_methods(["GET", "POST"])
 def new(request: PersonRequest) -> HttpResponse:
     """GET chooses and previews, POST starts. Nothing typed is lost when something is wrong with it."""
-    request.principal.teams_with(Permission.MISSION_WRITE)
     chosen = TEMPLATES.get(
         request.POST.get("template") or request.GET.get("template") or "receivables", TEMPLATES["receivables"]
     )
@@ -56,7 +55,7 @@ def new(request: PersonRequest) -> HttpResponse:
         "form": form,
         "teams": teams,
         "error": error if error and not form.errors else None,
-        "currency": "USD",
+        "currency": currency_of(request.principal),
     }
     return render(request, "missions/new/page.html", context, status=error.status if error else 200)
 
@@ -85,9 +84,9 @@ def _form(chosen: Template, data: Any, error: RemitError | None) -> forms.Form:
 def _form_field(field: Any) -> forms.Field:
     if field.kind == "choice":
         return forms.ChoiceField(
-            label=field.label, choices=list(field.choices), initial=field.default, help_text=field.hint, required=False
+            label=field.label, choices=list(field.choices), initial=field.default, help_text=field.hint
         )
     widget = forms.TextInput(attrs={"autocomplete": "off", **_WIDGET_ATTRIBUTES.get(field.kind, {})})
     return forms.CharField(
-        label=field.label, initial=field.default, help_text=field.hint, widget=widget, required=False
+        label=field.label, initial=field.default, help_text=field.hint, widget=widget, required=bool(field.default)
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -21,7 +20,6 @@ from django.test import RequestFactory
 
 from controlplane.tenancy.types import ALL_TEAMS, Principal, PrincipalKind, Role
 
-CHROMIUM = Path("/usr/bin/chromium")
 STATIC = Path(__file__).parents[3] / "frontend" / "static"
 TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
@@ -73,20 +71,6 @@ def rendered(a_request: Callable[..., HttpRequest]) -> Callable[..., str]:
         return engines["django"].from_string(source).render(context or {}, request or a_request())
 
     return render
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Any]:
-    if not CHROMIUM.exists():
-        if os.environ.get("REMIT_REQUIRE_BROWSER") == "1":
-            pytest.fail(f"{CHROMIUM} is missing")
-        pytest.skip(f"{CHROMIUM} is missing")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -1,0 +1,107 @@
+"""Real pages from a live server in Chromium: nothing complains, everything fits, axe finds nothing, keys work."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.test import Client
+from django.urls import reverse
+
+from controlplane.audit.models import Entry
+from controlplane.audit.sealing import seal_all
+from controlplane.tenancy.models import User
+from governance.choices import EscalationState
+from governance.models import Action, Escalation
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+Show = Callable[..., Any]
+
+
+@pytest.fixture
+def show(chromium: Any, live_server: Any, signed_in: Callable[..., Client]) -> Iterator[Show]:
+    """`show(bob, "/approvals", width=360)`: an open page; what the console complains of is in `complaints`."""
+    contexts: list[Any] = []
+
+    def open_page(user: User, path: str, *, width: int = 1600, theme: str = "light", script: bool = True) -> Any:
+        context = chromium.new_context(
+            viewport={"width": width, "height": 900}, java_script_enabled=script, base_url=live_server.url
+        )
+        contexts.append(context)
+        session = signed_in(user).cookies[settings.SESSION_COOKIE_NAME].value
+        context.add_cookies(
+            [
+                {"name": settings.SESSION_COOKIE_NAME, "value": session, "url": live_server.url},
+                {"name": "remit_theme", "value": theme, "url": live_server.url},
+            ]
+        )
+        page = context.new_page()
+        page.route_web_socket("**/live", lambda socket: None)  # accepted and silent: this server speaks no websocket
+        page.complaints = []
+        page.on("console", lambda message: page.complaints.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.goto(path, wait_until="load")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+def pages_of(world: Any) -> dict[str, str]:
+    """A name for each page worth looking at."""
+    mission, escalation = world.mission, Escalation.objects.filter(state=EscalationState.OPEN).latest("id")
+    refused = Action.objects.filter(verdict="deny").latest("id")
+    return {
+        "home": reverse("home"),
+        "missions": reverse("missions"),
+        "mission-new": reverse("mission-new"),
+        "mission": reverse("mission", args=[mission.pk]),
+        **{
+            f"mission-{tab}": reverse("mission-tab", args=[mission.pk, tab])
+            for tab in ("remit", "budget", "output", "checklist", "runs")
+        },
+        "action": reverse("action", args=[refused.pk]),
+        "approvals": reverse("approvals"),
+        "approval": reverse("approval", args=[escalation.pk]),
+        "approvals-decided": reverse("approvals") + "?tab=decided",
+        "agents": reverse("agents"),
+        "agent": reverse("agent", args=[world.agent.pk]),
+        "agent-new": reverse("agent-new"),
+        "budgets": reverse("budgets"),
+        "budget": reverse("budget", args=[world.account_of("team", world.team.pk)]),
+        "audit": reverse("audit"),
+        "audit-entry": reverse("audit-entry", args=[Entry.objects.earliest("id").pk]),
+        "servers": reverse("servers"),
+        "server": reverse("server", args=[world.server.pk]),
+        "server-new": reverse("server-new"),
+        "policies": reverse("policies"),
+        "me": reverse("me"),
+        "search": reverse("search") + "?q=invoice",
+    }
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1600), ("dark", 360)])
+def test_every_page_is_accessible_and_fits(busy: Any, show: Show, nadia: User, theme: str, width: int) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    seal_all()
+    wrong = []
+    page = show(nadia, reverse("home"), width=width, theme=theme)
+    for name, path in pages_of(busy).items():
+        page.goto(path, wait_until="load")
+        if folder := os.environ.get("REMIT_SCREENSHOTS"):
+            page.screenshot(path=Path(folder, f"{name}-{theme}-{width}.png"), full_page=True)
+        found = Axe().run(page, options={"runOnly": RULES})
+        if found.violations_count:
+            wrong.append(f"{name}: {found.generate_report()}")
+        wrong += [f"{name}: {complaint}" for complaint in page.complaints]
+        page.complaints.clear()
+        if page.evaluate("document.documentElement.scrollWidth") > width:
+            wrong.append(f"{name} is wider than {width}")
+    assert not wrong, "\n".join(wrong)
