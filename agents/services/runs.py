@@ -19,7 +19,7 @@ from controlplane.audit.events import Event
 from controlplane.audit.services import Subject, record
 from controlplane.clusters import services as clusters
 from controlplane.clusters.models import Sandbox
-from controlplane.clusters.types import ExitReason, Resources, SandboxPhase
+from controlplane.clusters.types import DriverError, ExitReason, Resources, SandboxPhase
 from controlplane.common.clock import now
 from controlplane.common.errors import RemitError, conflict, not_found
 from controlplane.common.ids import new_id
@@ -142,11 +142,14 @@ class RunSandboxes:
     """Answers for sandboxes of runs (clusters.services.SandboxOwner)."""
 
     def launch(self, *, sandbox: Sandbox) -> clusters.Launch:
-        rows = Run.objects.select_related("mission", "mission__agent", "agent_version")
-        run = rows.get(pk=sandbox.owner_id)
-        return programs.launch(
-            version=run.agent_version, mission=run.mission, run=run, secrets={"REMIT_TOKEN": _issue(run, run.mission)}
-        )
+        rows = Run.objects.select_related("mission", "mission__agent", "agent_version").select_for_update(of=("self",))
+        with transaction.atomic():
+            # Under the run's lock: once it has ended and its tokens are dead, no other one is made for it.
+            run = rows.filter(pk=sandbox.owner_id).first()
+            if run is None or run.state in ENDED_RUN_STATES:
+                raise DriverError("Its run has ended.", permanent=True, code="run.ended")
+            token = _issue(run, run.mission)
+        return programs.launch(version=run.agent_version, mission=run.mission, run=run, secrets={"REMIT_TOKEN": token})
 
     def on_change(self, *, sandbox: Sandbox) -> None:
         run = Run.objects.select_related("mission", "mission__agent").filter(pk=sandbox.owner_id).first()

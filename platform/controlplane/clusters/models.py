@@ -67,6 +67,8 @@ class Sandbox(models.Model):
     started_at = models.DateTimeField(null=True)
     exited_at = models.DateTimeField(null=True)
     created_at = models.DateTimeField(auto_now_add=True)
+    # The epoch of the node when its start was first asked for.
+    applied_under = models.CharField(max_length=64, blank=True, default="", db_default="")
     # Coalescing work list: dirty rows are reconciled by whoever holds the cluster's lease.
     dirty = models.BooleanField(default=True)
     attempts = models.IntegerField(default=0)

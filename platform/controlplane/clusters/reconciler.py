@@ -6,21 +6,21 @@ from __future__ import annotations
 import os
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 
 import structlog
 from django.db import transaction
-from django.db.models import F, Q
+from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Length
 
 from controlplane.audit.events import Event
 from controlplane.audit.services import Subject, record
 from controlplane.clusters.models import Cluster, Sandbox, SandboxLog
 from controlplane.clusters.reconcile import Command, Desired, next_command
-from controlplane.clusters.services import driver_of, owner_of, spec_of
+from controlplane.clusters.services import Launch, driver_of, owner_of, spec_of
 from controlplane.clusters.types import (
     ClusterDriver,
     DriverError,
@@ -31,6 +31,7 @@ from controlplane.clusters.types import (
     SandboxStatus,
 )
 from controlplane.common.clock import now
+from controlplane.common.ids import parse_id
 from controlplane.live.services import announce
 from controlplane.tenancy.types import system_principal
 
@@ -41,10 +42,23 @@ LOG_CAP_BYTES = 1024 * 1024
 _LOG_PIECE = 64 * 1024
 _BACK_OFF_SECONDS = (1, 2, 5, 15, 60)
 _ENDED = (SandboxPhase.EXITED, SandboxPhase.LOST, SandboxPhase.DELETED)
+_LIVE = (SandboxPhase.PENDING, SandboxPhase.RUNNING)
+_MOST_ATTEMPTS = 10  # some six minutes: after that its owner had better know
 
 
 class LeaseLost(Exception):
     """Another worker took the cluster over; this pass writes nothing more."""
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One look at a cluster under one lease."""
+
+    cluster_id: uuid.UUID
+    lease_epoch: int
+    driver: ClusterDriver
+    node_epoch: str
+    observed: Mapping[str, SandboxStatus]
 
 
 def reconcile_cluster(cluster_id: uuid.UUID) -> int:
@@ -55,84 +69,138 @@ def reconcile_cluster(cluster_id: uuid.UUID) -> int:
         cluster = Cluster.objects.get(pk=cluster_id)
         driver = driver_of(cluster)
         try:
-            info = driver.info()
+            # Seen first, named after: what an older node life showed then never counts for a newer one.
             observed = {status.name: status for status in driver.observe()}
+            info = driver.info()
         except DriverError as error:
             Cluster.objects.filter(pk=cluster_id, lease_epoch=epoch).update(error=error.message[:300])
             log.warning("cluster.unreachable", cluster=cluster.name, error=error.message)
             return 0
         _note_cluster(cluster, info, epoch)
+        look = _Pass(cluster_id, epoch, driver, info.epoch, observed)
         done = 0
-        for sandbox in _worth_a_look(cluster_id):
+        for sandbox in _worth_a_look(look):
             try:
-                done += _reconcile_one(sandbox, observed.get(str(sandbox.pk)), driver, epoch)
+                done += _reconcile_one(sandbox, look)
             except LeaseLost:
                 return done
-        _remove_orphans(cluster_id, observed, driver)
+            except Exception as error:
+                # One sandbox that can't be dealt with must not keep the others from it.
+                log.exception("sandbox.not_reconciled", sandbox=str(sandbox.pk))
+                _wait(sandbox, look, f"Remit failed: {type(error).__name__}")
+        _remove_orphans(look)
         return done
 
 
-def _worth_a_look(cluster_id: uuid.UUID) -> list[Sandbox]:
-    live = Q(observed_phase__in=[SandboxPhase.PENDING, SandboxPhase.RUNNING])
+def _worth_a_look(look: _Pass) -> list[Sandbox]:
+    """What changed and is due, what lives, and whatever the cluster still knows of."""
+    known = [key for name in look.observed if (key := parse_id(name))]
     due = Q(dirty=True) & (Q(next_attempt_at__isnull=True) | Q(next_attempt_at__lte=now()))
-    rows = Sandbox.objects.filter(due | (live & Q(dirty=False)), cluster_id=cluster_id)
+    rows = Sandbox.objects.filter(due | Q(observed_phase__in=_LIVE) | Q(pk__in=known), cluster_id=look.cluster_id)
     return list(rows.order_by("id").select_related("cluster"))
 
 
-def _reconcile_one(sandbox: Sandbox, observed: SandboxStatus | None, driver: ClusterDriver, epoch: int) -> int:
-    desired = Desired(
-        running=sandbox.desired == "running",
-        resources=Resources(**sandbox.desired_resources),
-        resize_pending=sandbox.observed_generation < sandbox.desired_generation and not sandbox.resize_error,
-        ever_applied=sandbox.started_at is not None,
-        ended=sandbox.observed_phase in _ENDED,
-    )
-    command = next_command(desired=desired, observed=observed)
+def _reconcile_one(sandbox: Sandbox, look: _Pass) -> int:
+    observed = look.observed.get(str(sandbox.pk))
+    command = next_command(desired=_desired(sandbox, look), observed=observed)
+    if command is Command.NOTHING or (command in _RETRIED and _waits(sandbox)):
+        _see(sandbox, observed, look)
+        return 0
+    _renew(look)
     try:
         match command:
             case Command.APPLY:
-                observed = driver.apply(spec_of(sandbox, owner_of(sandbox).launch(sandbox=sandbox)))
+                _apply(sandbox, look)
             case Command.RESIZE:
-                observed = driver.resize(str(sandbox.pk), desired.resources)
+                _see(sandbox, look.driver.resize(str(sandbox.pk), Resources(**sandbox.desired_resources)), look)
             case Command.DELETE:
-                if observed is not None:
-                    _keep_log(sandbox, observed, driver)
-                driver.delete(str(sandbox.pk))
+                _keep_log(sandbox, observed, look)
+                look.driver.delete(str(sandbox.pk))
+                _write(sandbox, _deleted(sandbox, observed), look)
+            case Command.MARK_DELETED:
+                look.driver.delete(str(sandbox.pk))  # a start asked for earlier may still be on its way
+                _write(sandbox, _deleted(sandbox, None), look)
+            case Command.MARK_LOST:
+                _write(sandbox, _lost(sandbox), look)
+            case Command.CLEAN_UP:
+                look.driver.delete(str(sandbox.pk))
     except DriverError as error:
-        _postpone(sandbox, error, epoch)
+        _postpone(sandbox, command, error, look)
         return 0
-    if command in (Command.DELETE, Command.MARK_DELETED):
-        _write(sandbox, _deleted(sandbox, observed), epoch)
-    elif command is Command.MARK_LOST:
-        _write(sandbox, _lost(sandbox), epoch)
-    elif observed is not None:
-        if observed.log_bytes:
-            _keep_log(sandbox, observed, driver)
-        _write(sandbox, observed, epoch)
-        if observed.phase is SandboxPhase.EXITED and sandbox.desired == "running":
-            # Nothing of an ended sandbox stays behind on the node; what it was is in the database now.
-            driver.delete(str(sandbox.pk))
-    else:
-        Sandbox.objects.filter(pk=sandbox.pk).update(dirty=False)
-    return int(command is not Command.NOTHING)
+    return 1
 
 
-def _write(sandbox: Sandbox, observed: SandboxStatus, epoch: int) -> None:
-    """Store what was seen, fenced; tell the owner when the phase moved. An ended sandbox never comes back to life."""
+_RETRIED = (Command.APPLY, Command.RESIZE, Command.DELETE, Command.MARK_DELETED)
+
+
+def _desired(sandbox: Sandbox, look: _Pass) -> Desired:
+    return Desired(
+        running=sandbox.desired == "running",
+        resources=Resources(**sandbox.desired_resources),
+        resize_pending=sandbox.observed_generation < sandbox.desired_generation and not sandbox.resize_error,
+        may_have_run=sandbox.started_at is not None or sandbox.applied_under not in ("", look.node_epoch),
+        ended=sandbox.observed_phase in _ENDED,
+        deleted=sandbox.observed_phase == SandboxPhase.DELETED,
+    )
+
+
+def _apply(sandbox: Sandbox, look: _Pass) -> None:
+    """Start it, at most once: that it was asked for, and of which life of the node, is on record before it happens."""
+    launch = _launch(sandbox)
+    _renew(look)
+    asked = _fenced(sandbox, look).filter(desired="running", observed_phase__in=_LIVE)
+    if not asked.filter(applied_under__in=["", look.node_epoch]).update(applied_under=look.node_epoch):
+        return  # unwanted or asked for elsewhere meanwhile: the next pass sees
+    _see(sandbox, look.driver.apply(spec_of(sandbox, launch, node_epoch=look.node_epoch)), look)
+
+
+def _launch(sandbox: Sandbox) -> Launch:
+    try:
+        return owner_of(sandbox).launch(sandbox=sandbox)
+    except DriverError:
+        raise
+    except Exception as error:
+        log.exception("sandbox.not_launched", sandbox=str(sandbox.pk))
+        raise DriverError(f"What it starts could not be made ready: {error}", code="launch.failed") from error
+
+
+def _see(sandbox: Sandbox, observed: SandboxStatus | None, look: _Pass) -> None:
+    """Store what was seen; nothing of an ended sandbox stays behind on the node once it is in the database."""
+    if observed is None:
+        _fenced(sandbox, look).filter(desired=sandbox.desired).exclude(observed_phase__in=_LIVE).update(dirty=False)
+        return
+    _keep_log(sandbox, observed, look)
+    if _write(sandbox, observed, look) and observed.phase is SandboxPhase.EXITED:
+        try:
+            look.driver.delete(str(sandbox.pk))
+        except DriverError as error:
+            log.warning("sandbox.not_cleaned_up", sandbox=str(sandbox.pk), error=error.message)
+
+
+def _write(sandbox: Sandbox, observed: SandboxStatus, look: _Pass) -> bool:
+    """Store a status, fenced; tell the owner when the phase moved. An ended sandbox never comes back to life.
+
+    False: the desired state moved on meanwhile, the row is still dirty and the next pass looks again.
+    """
     before = sandbox.observed_phase
     resources = asdict(observed.resources) if observed.resources else sandbox.observed_resources
-    settled = resources == sandbox.desired_resources or bool(observed.resize_error)
+    agreed = resources == sandbox.desired_resources
+    settled = {} if _waits(sandbox) else {"dirty": False, "attempts": 0, "next_attempt_at": None}
     with transaction.atomic():
-        rows = Sandbox.objects.filter(pk=sandbox.pk, cluster__lease_epoch=epoch).exclude(
-            Q(observed_phase__in=_ENDED) & ~Q(observed_phase=SandboxPhase.EXITED)
-        )
+        rows = _fenced(sandbox, look)
+        if observed.phase is SandboxPhase.DELETED:
+            rows = rows.exclude(observed_phase=SandboxPhase.DELETED)
+        else:
+            rows = rows.filter(observed_phase__in=_LIVE)
         changed = rows.filter(desired_generation=sandbox.desired_generation, desired=sandbox.desired).update(
             observed_phase=observed.phase,
             observed_resources=resources,
-            observed_generation=sandbox.desired_generation if settled else sandbox.observed_generation,
+            observed_generation=sandbox.desired_generation
+            if agreed or observed.resize_error
+            else sandbox.observed_generation,
             observed_at=now(),
             isolation=observed.isolation or sandbox.isolation,
-            resize_error=observed.resize_error[:300],
+            resize_error="" if agreed else observed.resize_error[:300],
             exit_code=observed.exit_code,
             exit_reason=observed.exit_reason or "",
             message=observed.message[:500],
@@ -140,16 +208,14 @@ def _write(sandbox: Sandbox, observed: SandboxStatus, epoch: int) -> None:
             peak_memory_bytes=max(observed.peak_memory_bytes, sandbox.peak_memory_bytes),
             started_at=sandbox.started_at
             or observed.started_at
-            or (now() if observed.phase != SandboxPhase.PENDING else None),
+            or (now() if observed.phase is SandboxPhase.RUNNING else None),
             exited_at=observed.exited_at or (now() if observed.phase in _ENDED else None),
-            dirty=False,
-            attempts=0,
-            next_attempt_at=None,
+            **settled,
         )
         if not changed:
-            if Cluster.objects.filter(pk=sandbox.cluster_id).exclude(lease_epoch=epoch).exists():
+            if Cluster.objects.filter(pk=look.cluster_id).exclude(lease_epoch=look.lease_epoch).exists():
                 raise LeaseLost
-            return  # desired state moved on meanwhile: the row is still dirty and the next pass looks again
+            return False
         sandbox.refresh_from_db()
         if sandbox.observed_phase != before:
             if sandbox.observed_phase == SandboxPhase.LOST:
@@ -157,20 +223,38 @@ def _write(sandbox: Sandbox, observed: SandboxStatus, epoch: int) -> None:
             owner_of(sandbox).on_change(sandbox=sandbox)
         if sandbox.mission_id:
             announce(f"mission:{sandbox.mission_id}", "sandbox")
+    return True
+
+
+def _fenced(sandbox: Sandbox, look: _Pass) -> QuerySet[Sandbox]:
+    """The row, for a writer that still holds the lease: every change of a sandbox by this module goes through here."""
+    return Sandbox.objects.filter(pk=sandbox.pk, cluster__lease_epoch=look.lease_epoch)
+
+
+def _waits(sandbox: Sandbox) -> bool:
+    """Whether its last command failed a moment ago."""
+    return sandbox.next_attempt_at is not None and sandbox.next_attempt_at > now()
 
 
 def _deleted(sandbox: Sandbox, observed: SandboxStatus | None) -> SandboxStatus:
-    ended = sandbox.observed_phase == SandboxPhase.EXITED
     seen = observed or SandboxStatus(name=str(sandbox.pk), phase=SandboxPhase.DELETED)
+    if sandbox.observed_phase in _ENDED:
+        reason = ExitReason(sandbox.exit_reason) if sandbox.exit_reason else ExitReason.STOPPED
+        code, message = sandbox.exit_code, sandbox.message
+    elif seen.phase is SandboxPhase.EXITED:
+        reason, code, message = seen.exit_reason or ExitReason.STOPPED, seen.exit_code, seen.message
+    else:
+        reason, code, message = ExitReason.STOPPED, None, "Stopped on request."
     return SandboxStatus(
         name=str(sandbox.pk),
         phase=SandboxPhase.DELETED,
-        exit_code=sandbox.exit_code if ended else seen.exit_code,
-        exit_reason=ExitReason(sandbox.exit_reason) if ended and sandbox.exit_reason else ExitReason.STOPPED,
-        exited_at=sandbox.exited_at,
+        exit_code=code,
+        exit_reason=reason,
+        started_at=seen.started_at,
+        exited_at=sandbox.exited_at or seen.exited_at,
         cpu_seconds=seen.cpu_seconds,
         peak_memory_bytes=seen.peak_memory_bytes,
-        message=sandbox.message if ended else "Stopped on request.",
+        message=message,
     )
 
 
@@ -183,24 +267,37 @@ def _lost(sandbox: Sandbox) -> SandboxStatus:
     )
 
 
-def _postpone(sandbox: Sandbox, error: DriverError, epoch: int) -> None:
-    if error.permanent:
+def _postpone(sandbox: Sandbox, command: Command, error: DriverError, look: _Pass) -> None:
+    """A command that failed: tried again later, or known to be in vain."""
+    in_vain = error.permanent or sandbox.attempts + 1 >= _MOST_ATTEMPTS
+    if command is Command.APPLY and in_vain:
         failed = SandboxStatus(
             name=str(sandbox.pk), phase=SandboxPhase.EXITED, exit_reason=ExitReason.START_FAILED, message=error.message
         )
-        _write(sandbox, failed, epoch)
-        return
-    wait = _BACK_OFF_SECONDS[min(sandbox.attempts, len(_BACK_OFF_SECONDS) - 1)]
-    Sandbox.objects.filter(pk=sandbox.pk, cluster__lease_epoch=epoch).update(
+        _write(sandbox, failed, look)
+    elif command is Command.RESIZE and error.permanent and error.code != "sandbox.unknown":
+        rows = _fenced(sandbox, look).filter(desired_generation=sandbox.desired_generation)
+        rows.update(resize_error=error.message[:300], observed_generation=sandbox.desired_generation, dirty=False)
+    elif command is Command.CLEAN_UP:
+        log.warning("sandbox.not_cleaned_up", sandbox=str(sandbox.pk), error=error.message)
+    else:
+        _wait(sandbox, look, error.message)
+
+
+def _wait(sandbox: Sandbox, look: _Pass, message: str) -> None:
+    seconds = _BACK_OFF_SECONDS[min(sandbox.attempts, len(_BACK_OFF_SECONDS) - 1)]
+    _fenced(sandbox, look).update(
         attempts=F("attempts") + 1,
-        next_attempt_at=now() + timedelta(seconds=wait),
-        message=error.message[:500],
+        next_attempt_at=now() + timedelta(seconds=seconds),
+        message=message[:500],
         dirty=True,
     )
 
 
-def _keep_log(sandbox: Sandbox, observed: SandboxStatus, driver: ClusterDriver) -> None:
+def _keep_log(sandbox: Sandbox, observed: SandboxStatus | None, look: _Pass) -> None:
     """Copy new output into the database, up to the cap; a node may die at any time and its log with it."""
+    if observed is None or not observed.log_bytes:
+        return
     last = (
         SandboxLog.objects.filter(sandbox=sandbox)
         .order_by("-offset")
@@ -211,24 +308,32 @@ def _keep_log(sandbox: Sandbox, observed: SandboxStatus, driver: ClusterDriver) 
     offset = last[0] + last[1] if last else 0
     while offset < min(observed.log_bytes, LOG_CAP_BYTES):
         try:
-            chunk = driver.logs(str(sandbox.pk), offset=offset, limit=_LOG_PIECE)
+            chunk = look.driver.logs(str(sandbox.pk), offset=offset, limit=min(_LOG_PIECE, LOG_CAP_BYTES - offset))
         except DriverError:
             return  # read again on the next pass
         if not chunk.data:
             return
-        SandboxLog.objects.get_or_create(sandbox=sandbox, offset=chunk.offset, defaults={"data": chunk.data})
+        with transaction.atomic():
+            # The lease's row is held while a piece is added, so that two workers never add overlapping ones.
+            held = Cluster.objects.select_for_update().filter(pk=look.cluster_id, lease_epoch=look.lease_epoch)
+            if not held.exists():
+                raise LeaseLost
+            SandboxLog.objects.get_or_create(sandbox=sandbox, offset=chunk.offset, defaults={"data": chunk.data})
         offset = chunk.offset + len(chunk.data)
 
 
-def _remove_orphans(cluster_id: uuid.UUID, observed: dict[str, SandboxStatus], driver: ClusterDriver) -> None:
-    """Sandboxes of runs that the database does not want. Those of other purposes belong to whoever made them."""
-    ours = {name for name, status in observed.items() if status.labels.get("purpose") == "run"}
-    wanted = {
-        str(key) for key in Sandbox.objects.filter(cluster_id=cluster_id, pk__in=ours).values_list("pk", flat=True)
-    }
-    for name in ours - wanted:
+def _remove_orphans(look: _Pass) -> None:
+    """Sandboxes of runs that the database knows nothing of. Those of other purposes belong to whoever made them."""
+    ours = {name: parse_id(name) for name, status in look.observed.items() if status.labels.get("purpose") == "run"}
+    known = set(Sandbox.objects.filter(pk__in=[key for key in ours.values() if key]).values_list("pk", flat=True))
+    for name, key in ours.items():
+        if key in known:
+            continue
         log.warning("sandbox.orphan_removed", sandbox=name)
-        driver.delete(name)
+        try:
+            look.driver.delete(name)
+        except DriverError as error:
+            log.warning("sandbox.not_cleaned_up", sandbox=name, error=error.message)
 
 
 def _note_cluster(cluster: Cluster, info: NodeInfo, epoch: int) -> None:
@@ -258,8 +363,16 @@ def _lease(cluster_id: uuid.UUID) -> Iterator[int | None]:
     if not taken:
         yield None
         return
-    epoch = Cluster.objects.values_list("lease_epoch", flat=True).get(pk=cluster_id)
+    # Asked for by name: whoever took the lease since then has another epoch, which is not ours to write under.
+    epoch = Cluster.objects.filter(pk=cluster_id, lease_owner=owner).values_list("lease_epoch", flat=True).first()
     try:
         yield epoch
     finally:
         Cluster.objects.filter(pk=cluster_id, lease_owner=owner).update(lease_owner="", lease_until=None)
+
+
+def _renew(look: _Pass) -> None:
+    """Before anything is done to a sandbox: still ours, and for another while. Raises LeaseLost."""
+    rows = Cluster.objects.filter(pk=look.cluster_id, lease_epoch=look.lease_epoch)
+    if not rows.update(lease_until=now() + LEASE):
+        raise LeaseLost

@@ -14,7 +14,7 @@ from controlplane.audit.events import Event
 from controlplane.audit.services import Subject, record
 from controlplane.clusters.drivers.local import LocalDriver
 from controlplane.clusters.models import Cluster, ClusterDriverKind, Sandbox
-from controlplane.clusters.types import ClusterDriver, Mount, Resources, SandboxSpec
+from controlplane.clusters.types import ClusterDriver, Mount, Resources, SandboxPhase, SandboxSpec
 from controlplane.common.errors import conflict, invalid, not_found
 from controlplane.tenancy.types import Permission, Principal
 
@@ -35,7 +35,10 @@ class SandboxOwner(Protocol):
     """Who answers for sandboxes of one purpose. Registered by the owning pillar's `AppConfig.ready()`."""
 
     def launch(self, *, sandbox: Sandbox) -> Launch:
-        """What to start, made anew at each start. Runs outside any transaction; may install what the program needs."""
+        """What to start, made anew at each start. Runs outside any transaction; may install what the program needs.
+
+        Raises DriverError, permanent when it must not start any more; whatever else it raises is tried again later.
+        """
 
     def on_change(self, *, sandbox: Sandbox) -> None:
         """Called inside the transaction that wrote a new phase."""
@@ -98,10 +101,9 @@ def request_sandbox(
 
 def delete_sandbox(*, sandbox_id: uuid.UUID) -> None:
     """Desire its end. Its owner has already checked who may ask."""
-    Sandbox.objects.filter(pk=sandbox_id).update(desired="deleted", dirty=True, next_attempt_at=None)
-    sandbox = Sandbox.objects.filter(pk=sandbox_id).first()
-    if sandbox is not None:
-        _wake(sandbox)
+    rows = Sandbox.objects.filter(pk=sandbox_id)
+    if rows.exclude(observed_phase=SandboxPhase.DELETED).update(desired="deleted", dirty=True, next_attempt_at=None):
+        _wake(rows.get())
 
 
 def resize_sandbox(*, actor: Principal, sandbox_id: uuid.UUID, resources: Resources) -> Sandbox:
@@ -134,8 +136,9 @@ def resize_sandbox(*, actor: Principal, sandbox_id: uuid.UUID, resources: Resour
     return sandbox
 
 
-def spec_of(sandbox: Sandbox, launch: Launch) -> SandboxSpec:
-    """The driver's form of a desired sandbox. Its name is its id, so applying twice makes one."""
+def spec_of(sandbox: Sandbox, launch: Launch, *, node_epoch: str) -> SandboxSpec:
+    """The driver's form of a desired sandbox. Its name is its id, so applying twice makes one, and only a node that
+    has not been restarted since may make it."""
     return SandboxSpec(
         name=str(sandbox.pk),
         command=launch.command,
@@ -145,6 +148,7 @@ def spec_of(sandbox: Sandbox, launch: Launch) -> SandboxSpec:
         resources=Resources(**sandbox.desired_resources),
         wall_clock_seconds=sandbox.wall_clock_seconds,
         labels={"purpose": sandbox.purpose, "owner": str(sandbox.owner_id), "mission": str(sandbox.mission_id or "")},
+        node_epoch=node_epoch,
     )
 
 

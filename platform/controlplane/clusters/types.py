@@ -68,6 +68,7 @@ class SandboxSpec:
     `network` is never more than our own gateway: True forwards 127.0.0.1:8020 inside to the web process's unix socket.
     `stdio` keeps stdin and stdout as a stream that `attach` can take (stdio MCP servers); stdout is then not logged.
     `secrets` are environment variables that are never logged, listed or stored by the driver beyond the process.
+    `node_epoch`: only a cluster of that very epoch may start it; empty: any may.
     """
 
     name: str
@@ -80,6 +81,7 @@ class SandboxSpec:
     gateway: bool = True
     stdio: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
+    node_epoch: str = ""
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,8 @@ class ClusterDriver(Protocol):
     def info(self) -> NodeInfo: ...
 
     def apply(self, spec: SandboxSpec) -> SandboxStatus:
-        """Create by name. An existing sandbox of that name is returned as it is, whatever its phase."""
+        """Create by name. An existing sandbox of that name is returned as it is, whatever its phase. A name that was
+        deleted is refused for good (`sandbox.deleted`), a spec of another epoch for now (`node.restarted`)."""
 
     def observe(self) -> Sequence[SandboxStatus]:
         """Every sandbox the cluster knows, exited ones included until they are deleted."""

@@ -9,6 +9,7 @@ import logging
 import os
 import secrets
 import shutil
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +34,7 @@ from controlplane.clusters.types import (
 MOST_SANDBOXES = 512
 WATCHER_BACKLOG = 1000
 MOST_LOG_BYTES = 1024 * 1024
+MOST_DELETED_NAMES = 10_000
 
 log = logging.getLogger("remit.node")
 
@@ -65,6 +67,7 @@ class Node:
         self._epoch = secrets.token_hex(8)
         self._sandboxes: dict[str, Sandbox] = {}
         self._deleting: set[str] = set()
+        self._deleted: OrderedDict[str, None] = OrderedDict()
         self._watchers: set[Watcher] = set()
         self._tree: CgroupTree | None = None
         self._isolation: Isolation | None = None
@@ -122,6 +125,10 @@ class Node:
         existing = self._sandboxes.get(spec.name)
         if existing is not None:
             return existing.status()
+        if spec.name in self._deleted:
+            raise DriverError(f"{spec.name} was deleted.", permanent=True, code="sandbox.deleted")
+        if spec.node_epoch and spec.node_epoch != self._epoch:
+            raise DriverError("The node was restarted meanwhile.", code="node.restarted")
         if self._closing:
             raise DriverError("The node is stopping.", code="node.stopping")
         if len(self._sandboxes) >= MOST_SANDBOXES:
@@ -148,7 +155,13 @@ class Node:
         return sandbox.status()
 
     async def delete(self, name: str) -> None:
-        """Returns when no process of it is left. DriverError (not permanent) when one cannot be killed yet."""
+        """Returns when no process of it is left. DriverError (not permanent) when one cannot be killed yet.
+
+        The name stays dead, known before or not: a start that was asked for earlier may arrive only now.
+        """
+        self._deleted[name] = None
+        while len(self._deleted) > MOST_DELETED_NAMES:
+            self._deleted.popitem(last=False)
         sandbox = self._sandboxes.get(name)
         if sandbox is None:
             return

@@ -52,6 +52,7 @@ def spec_to_wire(spec: SandboxSpec) -> Wire:
         "gateway": spec.gateway,
         "stdio": spec.stdio,
         "labels": dict(spec.labels),
+        "node_epoch": spec.node_epoch,
     }
 
 
@@ -77,6 +78,7 @@ def spec_from_wire(value: object) -> SandboxSpec:
         gateway=_flag(fields.get("gateway", True), "gateway"),
         stdio=_flag(fields.get("stdio", False), "stdio"),
         labels=_texts(fields.get("labels", {}), "labels"),
+        node_epoch=_text(fields.get("node_epoch", ""), "node_epoch"),
     )
 
 
