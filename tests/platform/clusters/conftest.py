@@ -123,7 +123,7 @@ class MemoryCluster:
 
 
 class _Around:
-    """ "down": nothing happens; "lost": it happens and the answer is lost; "killed": it happens, then the worker dies."""
+    """“down”: nothing happens; “lost”: it happens and the answer is lost; “killed”: it happens, the worker dies."""
 
     def __init__(self, cluster: MemoryCluster, event: Callable[[], None] | str) -> None:
         self._cluster, self._event = cluster, event
