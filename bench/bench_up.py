@@ -1,7 +1,7 @@
-"""A whole installation: start to first page, memory of all processes, and how long a committed change takes to the page.
+"""A whole installation: start to first page, memory of all processes, and how long a committed change takes to a page.
 
-`python bench/bench_up.py` prints one JSON object. Starts `manage.py up` on a folder of its own, twice; needs Chromium for
-the last figure and leaves it out without.
+`python bench/bench_up.py` prints one JSON object. Starts `manage.py up` on a folder of its own, twice; without Chromium
+the last figure is left out.
 """
 
 from __future__ import annotations

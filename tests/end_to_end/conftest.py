@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -10,16 +11,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = Path("/usr/bin/chromium")
 START_SECONDS = 180
+T = TypeVar("T")
 # What this test run's own servers are called must not reach the installation under test.
 OURS = ("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "STATE_DIR", "PUBLIC_URL", "DJANGO_SETTINGS_MODULE")
 
@@ -57,12 +60,20 @@ class Installation:
         return self.manage("shell", "-v0", "-c", code).strip().splitlines()[-1]
 
     def sign_in_link(self, who: str) -> str:
-        return str(json.loads(self.manage("signin", "--user", f"{who}@northwind.example", "--json").splitlines()[-1])["link"])
+        return str(
+            json.loads(self.manage("signin", "--user", f"{who}@northwind.example", "--json").splitlines()[-1])["link"]
+        )
 
 
 def environment(**further: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in OURS}
     return {**kept, "REMIT_LOG_FORMAT": "text", **further}
+
+
+def in_own_loop(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end in a thread of its own: Playwright keeps an event loop in the test's thread."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        return pool.submit(asyncio.run, work).result()
 
 
 def free_port() -> int:
@@ -117,7 +128,8 @@ def chromium() -> Iterator[Any]:
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking"]
+            executable_path=str(CHROMIUM),
+            args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking"],
         )
         yield browser
         browser.close()
@@ -125,7 +137,8 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def signed_in(chromium: Any, remit: Installation) -> Iterator[Callable[[str], Any]]:
-    """`signed_in("dana")`: a page of a browser of her own, signed in through a one-time link. Console errors fail the test."""
+    """`signed_in("dana")`: a page of a browser of her own, signed in through a one-time link. Console errors fail the
+    test."""
     contexts: list[Any] = []
     complaints: list[str] = []
 

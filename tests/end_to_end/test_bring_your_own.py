@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import subprocess
 from collections.abc import Callable
@@ -13,7 +12,7 @@ import pytest
 from mcp.client.session import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 
-from tests.end_to_end.conftest import Installation
+from tests.end_to_end.conftest import Installation, in_own_loop
 
 pytestmark = [pytest.mark.browser, pytest.mark.sandbox, pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -21,7 +20,11 @@ pytestmark = [pytest.mark.browser, pytest.mark.sandbox, pytest.mark.slow, pytest
 async def call_tools(url: str, token: str) -> tuple[list[str], Any, Any, Any]:
     """A stock client: what it sees, one granted call, one that asks a person, one that is not granted."""
     client = httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=60)
-    async with client, streamable_http_client(url, http_client=client) as (read, write, *_), ClientSession(read, write) as session:
+    async with (
+        client,
+        streamable_http_client(url, http_client=client) as (read, write, *_),
+        ClientSession(read, write) as session,
+    ):
         await session.initialize()
         names = [tool.name for tool in (await session.list_tools()).tools]
         now = await session.call_tool("time__get_current_time", {"timezone": "Europe/Helsinki"})
@@ -47,7 +50,7 @@ def test_own_agent_makes_its_first_governed_call_from_what_the_page_shows(
     assert settings["headers"]["Authorization"] == f"Bearer {token}"
     page.get_by_text("Waits for its first call").wait_for()
 
-    names, now, asked, refused = asyncio.run(call_tools(settings["url"], token))
+    names, now, asked, refused = in_own_loop(call_tools(settings["url"], token))
     page.get_by_text("Connected").wait_for(timeout=20_000)  # by itself: the page was not reloaded
     assert "time__get_current_time" in names
     assert "remit__mission" in names

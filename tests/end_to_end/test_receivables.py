@@ -1,4 +1,5 @@
-"""The Receivables mission watched in a browser: live verdicts of all kinds, one approval, outcome accepted, audit verified."""
+"""The Receivables mission watched in a browser: live verdicts of all kinds, one approval, outcome accepted, audit
+verified."""
 
 from __future__ import annotations
 

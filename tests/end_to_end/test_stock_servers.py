@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shutil
 from typing import Any
@@ -12,11 +11,12 @@ import pytest
 from mcp.client.session import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 
-from tests.end_to_end.conftest import Installation
+from tests.end_to_end.conftest import Installation, in_own_loop
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.slow, pytest.mark.timeout(400)]
 
-# Registers servers as Nadia would, starts an external mission that may use some of their tools, prints token and server faults.
+# Registers servers as Nadia would, starts an external mission that may use some of their tools, prints token and server
+# faults.
 ARRANGE = """
 import json, shutil, uuid
 from datetime import timedelta
@@ -40,7 +40,8 @@ team = Team.objects.get(organisation=organisation, name=demo.TEAM)
 faults = {}
 node = NODE
 if node:
-    wanted = (('files', '@modelcontextprotocol/server-filesystem', ('/data',), (MountRequest('missions/{mission}/files', '/data', True),)),
+    folder = MountRequest('missions/{mission}/files', '/data', True)
+    wanted = (('files', '@modelcontextprotocol/server-filesystem', ('/data',), (folder,)),
               ('everything', '@modelcontextprotocol/server-everything', (), ()))
     for slug, environment, command, mounts in wanted:
         if McpServer.objects.filter(organisation=organisation, slug=slug).exists():
@@ -48,7 +49,8 @@ if node:
         server = servers.register_server(actor=nadia, name=slug, slug=slug, transport=Transport.STDIO,
                                          environment=environment, command=command, mounts=mounts)
         faults[slug] = servers.refresh_tools(actor=nadia, server_id=server.pk).fault
-agent = services.register_agent(actor=nadia, team_id=team.pk, name='Stock ' + uuid.uuid4().hex[:6], runtime=Runtime.EXTERNAL)
+name = 'Stock ' + uuid.uuid4().hex[:6]
+agent = services.register_agent(actor=nadia, team_id=team.pk, name=name, runtime=Runtime.EXTERNAL)
 grants = [Grant('sqlite__read_query', constraints={'query': {'like': 'SELECT *'}}), Grant('sqlite__list_tables'),
           Grant('git__git_status', constraints={'repo_path': {'equals': '/data/repository'}}),
           Grant('time__get_current_time'), Grant('files__write_file', constraints={'path': {'starts_with': '/data/'}}),
@@ -82,9 +84,15 @@ REFUSED = {
 }
 
 
-async def use(url: str, token: str, calls: dict[str, dict[str, Any]]) -> tuple[set[str], dict[str, Any], dict[str, Any]]:
+async def use(
+    url: str, token: str, calls: dict[str, dict[str, Any]]
+) -> tuple[set[str], dict[str, Any], dict[str, Any]]:
     client = httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=90)
-    async with client, streamable_http_client(url, http_client=client) as (read, write, *_), ClientSession(read, write) as session:
+    async with (
+        client,
+        streamable_http_client(url, http_client=client) as (read, write, *_),
+        ClientSession(read, write) as session,
+    ):
         await session.initialize()
         names = {tool.name for tool in (await session.list_tools()).tools}
         results = {name: await session.call_tool(name, arguments) for name, arguments in calls.items()}
@@ -99,7 +107,7 @@ def test_stock_servers_work_through_the_gateway_and_what_is_not_granted_is_invis
     arranged = json.loads(remit.shell(ARRANGE.replace("NODE", str(node))))
     assert not any(arranged["faults"].values()), arranged["faults"]
     calls = {**CALLS, **(NODE_CALLS if node else {})}
-    names, results, refused = asyncio.run(use(f"{remit.url}/mcp", arranged["token"], calls))
+    names, results, refused = in_own_loop(use(f"{remit.url}/mcp", arranged["token"], calls))
 
     assert set(calls) <= names
     assert not {"sqlite__write_query", "git__git_reset", "files__move_file", "books__apply_credit"} & names
