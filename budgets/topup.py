@@ -52,7 +52,11 @@ class TopUp:
                 "reason": reason,
             },
             principal_entity=_person_or_agent(proposer),
-            resource_entity={"uid": {"type": "Budget", "id": str(account.pk)}, "attrs": {"level": account.level}},
+            resource_entity={
+                "uid": {"type": "Budget", "id": str(account.pk)},
+                "attrs": {"level": account.level},
+                "parents": [],
+            },
             context={"money_micros": int(money * MICRO)},
             guards=guards,
             guards_saw=f"Limit {limit.money.normalize():f} ({limit.kind})."
@@ -124,8 +128,10 @@ def _person_or_agent(proposer: Principal) -> dict[str, Any]:
         return {
             "uid": {"type": "Agent", "id": str(proposer.agent_id or proposer.id)},
             "attrs": {"team": str(proposer.team_id), "runtime": ""},
+            "parents": [],
         }
     return {
         "uid": {"type": "Person", "id": str(proposer.id)},
         "attrs": {"roles": sorted(role.value for role in proposer.roles)},
+        "parents": [],
     }

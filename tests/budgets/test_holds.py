@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
@@ -24,10 +24,11 @@ from governance.types import BudgetRequest, HoldRefused
 from tests.budgets.conftest import Tree, window, wrong_sums
 
 pytestmark = pytest.mark.django_db
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 def _expire(hold_id: uuid.UUID) -> None:
-    Hold.objects.filter(pk=hold_id).update(expires_at=now() - timedelta(seconds=1))
+    Hold.objects.filter(pk=hold_id).update(expires_at=LONG_AGO)
 
 
 def _state(hold_id: uuid.UUID) -> str:
