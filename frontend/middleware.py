@@ -10,6 +10,7 @@ from django.shortcuts import render
 
 from controlplane.common.errors import RemitError, not_found
 from controlplane.common.observability import trace_id
+from controlplane.common.outages import outage_of
 
 API_PREFIX = "/api/"
 
@@ -61,7 +62,7 @@ def _named(exception: Exception) -> RemitError | None:
             403,
             remedies=("Ask an administrator of the organisation for a role that allows it.",),
         )
-    return None
+    return outage_of(exception)
 
 
 def _page_for(error: RemitError) -> str:

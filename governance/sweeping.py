@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Final
 
 import structlog
+from django.conf import settings
 from django.db import transaction
 from django.db.models import OuterRef, Q, Subquery
 
@@ -22,7 +23,6 @@ from governance.models import Action, Decision, Escalation
 from governance.outcomes import lose_track
 from governance.transitions import (
     APPROVED_TTL_SECONDS,
-    EXECUTING_LIMIT_SECONDS,
     close_unperformed,
     live_permits,
 )
@@ -159,7 +159,7 @@ def _expire_permitted(action_id: uuid.UUID) -> bool:
 
 
 def _silent_actions() -> list[uuid.UUID]:
-    limit = now() - timedelta(seconds=EXECUTING_LIMIT_SECONDS)
+    limit = now() - timedelta(seconds=settings.CONFIG.executing_limit_seconds)
     silent = Action.objects.filter(state=ActionState.EXECUTING, executing_at__lte=limit)
     return list(silent.order_by("executing_at").values_list("pk", flat=True)[:_BATCH])
 
@@ -171,5 +171,5 @@ def _lose_track(action_id: uuid.UUID) -> bool:
     return lose_track(
         action,
         actor=system_principal(organisation_id=action.organisation_id),
-        reason=f"No outcome was reported within {EXECUTING_LIMIT_SECONDS // 60} minutes.",
+        reason=f"No outcome was reported within {settings.CONFIG.executing_limit_seconds} seconds.",
     )

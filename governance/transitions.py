@@ -20,9 +20,8 @@ from governance.models import Action, Permit
 from governance.registry import kind_of, ledger
 from governance.rows import subject_of
 
-# How long an approved action may wait for its agent to come back, and how long one may run before nobody knows.
+# How long an approved action may wait for its agent to come back.
 APPROVED_TTL_SECONDS: Final = 24 * 3600
-EXECUTING_LIMIT_SECONDS: Final = 15 * 60
 
 
 def move(action: Action, *, sources: Collection[ActionState], to: ActionState, **changes: Any) -> bool:

@@ -35,6 +35,8 @@ _NEWEST = "2026-07-28"
 _REMEMBERED_RESULTS = 64
 _REMEMBERED_BYTES = 64 * 1024
 _REMEMBERED_SECONDS = 300.0
+# How long an outcome waits for a database that is away; agents wait longer for their answer.
+RECORDING_SECONDS = 45.0
 
 
 @dataclass(frozen=True)
@@ -88,12 +90,10 @@ class Caller:
         self, principal: Principal, action_id: uuid.UUID, *, permit_token: str | None, audience: str
     ) -> answers.ToolResult:
         """Make the call of an action permitted at another edge. Raises RemitError when its permit does not hold."""
-        action = await in_thread(
-            governance.redeem, holder=principal, action_id=action_id, audience=audience, permit_token=permit_token
-        )
-        tool = await in_thread(pinned_tool, principal, action.tool)
+        started = await in_thread(_start, principal, action_id, audience, permit_token)
+        action = started.action
         call = Call(tool=action.tool, arguments=action.arguments, meta={}, protocol_version=_NEWEST)
-        return await self._follow(action.pk, self._carry_out(principal, _Started(action, tool), call))
+        return await self._follow(action.pk, self._carry_out(principal, started, call))
 
     async def finish(self) -> None:
         """Let calls under way end, at shutdown; what doesn't end in time is found by the sweep."""
@@ -140,7 +140,7 @@ class Caller:
                     UpstreamKind.UNKNOWN, "upstream.internal", f"Remit failed: {type(error).__name__}"
                 )
         try:
-            action = await in_thread(_record, principal, action, result)
+            action = await _record_patiently(principal, action, result)
         except (RemitError, DatabaseError):
             # The action stays executing; the sweep makes it unknown. The agent still learns what the server said.
             log.exception("outcome.not_recorded", action=str(action.pk))
@@ -209,6 +209,8 @@ def _approved_before(principal: Principal, call: Call) -> Action | None:
 
 
 def _redeem(principal: Principal, action: Action, permit_token: str | None) -> _Started | _Earlier:
+    # Looked up before the permit is used: from then on nothing may stand between the action and its call.
+    tool = pinned_tool(principal, action.tool)
     try:
         started = governance.redeem(holder=principal, action_id=action.pk, audience=AUDIENCE, permit_token=permit_token)
     except RemitError as error:
@@ -216,11 +218,32 @@ def _redeem(principal: Principal, action: Action, permit_token: str | None) -> _
         if action.state in (ActionState.PERMITTED, ActionState.DENIED):
             return _Earlier(action.pk, answers.refused(error, action=action))
         return _earlier(action)
-    return _Started(started, pinned_tool(principal, action.tool))
+    return _Started(started, tool)
+
+
+def _start(principal: Principal, action_id: uuid.UUID, audience: str, permit_token: str | None) -> _Started:
+    found = Action.objects.restrict(principal, Permission.ACTION_VIEW).filter(pk=action_id).first()
+    tool = pinned_tool(principal, found.tool) if found else None
+    started = governance.redeem(holder=principal, action_id=action_id, audience=audience, permit_token=permit_token)
+    return _Started(started, tool)
 
 
 def _earlier(action: Action) -> _Earlier:
     return _Earlier(action.pk, answers.stands(action, own_tools.open_escalation(action)))
+
+
+async def _record_patiently(principal: Principal, action: Action, result: UpstreamResult) -> Action:
+    """Before anybody is told what came of it, it is in the database: one that is away is waited for."""
+    until, pause = time.monotonic() + RECORDING_SECONDS, 0.1
+    while True:
+        try:
+            return await in_thread(_record, principal, action, result)
+        except RemitError as error:
+            if error.retry_after_seconds is None or time.monotonic() + pause > until:
+                raise
+            log.warning("outcome.recorded_later", action=str(action.pk), code=error.code)
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, 2.0)
 
 
 def _record(principal: Principal, action: Action, result: UpstreamResult) -> Action:

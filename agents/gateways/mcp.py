@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import mcp_types as types
 import structlog
 from django.conf import settings
+from mcp import MCPError
 from mcp.server.caching import CacheHint
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel.server import Server
@@ -85,7 +86,7 @@ class McpGateway:
     async def lifespan(self) -> AsyncIterator[None]:
         """Start the protocol's session manager and the upstream pool; end every upstream session on the way out.
 
-        Two servers of one process (TCP and the sandboxes' socket) may both announce their lifespan; the first one counts.
+        Two servers of one process (TCP and the sandboxes' socket) may both announce their lifespan; the first counts.
         """
         self._entered += 1
         if self._entered > 1:
@@ -153,6 +154,11 @@ class McpGateway:
                 raise RemitError("token.missing", "Send the run's token as “Authorization: Bearer rmt_run_…”.", 401)
             return await in_thread(self.principal_of, token.strip())
         except RemitError as error:
+            if error.status >= 500:
+                # Nobody could look the token up: that says nothing against it.
+                wait = {"retry-after": str(error.retry_after_seconds or 1)}
+                await _answer(send, error.status, _problem(None, types.INTERNAL_ERROR, error.message, error), wait)
+                return None
             challenge = f'Bearer realm="remit", error="invalid_token", error_description="{error.code}"'
             await _answer(send, 401, _problem(None, -32001, error.message, error), {"www-authenticate": challenge})
             return None
@@ -175,7 +181,10 @@ class McpGateway:
 def _protocol_server(caller: Caller) -> Server[Any]:
     async def list_tools(context: ServerRequestContext[Any, Any], _params: types.PaginatedRequestParams | None) -> Any:
         inbound = _inbound(context)
-        granted = await in_thread(granted_tools, inbound.principal)
+        try:
+            granted = await in_thread(granted_tools, inbound.principal)
+        except RemitError as error:
+            raise MCPError(types.INTERNAL_ERROR, error.message, _facts_of(error)) from error
         tools = sorted([*granted, *own_tools.DEFINITIONS], key=lambda tool: str(tool["name"]))
         return _complete({"tools": tools}, context)
 
@@ -271,8 +280,13 @@ def _replay(raw: bytes, receive: Receive) -> Receive:
     return replay
 
 
+def _facts_of(error: RemitError) -> dict[str, Any]:
+    wait = {} if error.retry_after_seconds is None else {"retry_after": error.retry_after_seconds}
+    return {"code": error.code, "remedies": list(error.remedies), **wait}
+
+
 def _problem(identifier: Any, code: int, message: str, error: RemitError | None = None) -> dict[str, Any]:
-    data = {"data": {"code": error.code, "remedies": list(error.remedies)}} if error else {}
+    data = {"data": _facts_of(error)} if error else {}
     return {"jsonrpc": "2.0", "id": identifier, "error": {"code": code, "message": message, **data}}
 
 

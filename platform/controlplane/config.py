@@ -52,6 +52,12 @@ class Configuration(BaseSettings):
         description="Seconds the sample agents pause between calls; empty for a pace people can watch",
         validation_alias=AliasChoices("REMIT_SAMPLE_PACE"),
     )
+    executing_limit_seconds: int = Field(
+        default=900,
+        ge=5,
+        description="Seconds after which an action that runs and says nothing is unknown, for a person to settle",
+        validation_alias=AliasChoices("REMIT_EXECUTING_LIMIT_SECONDS"),
+    )
     metrics_token: str = Field(default="", validation_alias=AliasChoices("REMIT_METRICS_TOKEN"))
     debug: bool = Field(default=False, validation_alias=AliasChoices("REMIT_DEBUG"))
     mcp_allow_loopback: bool = Field(

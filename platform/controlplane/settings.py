@@ -85,7 +85,9 @@ def _database(url: str) -> dict[str, Any]:
     parts = conninfo_to_dict(url) if url else {}
     known = {"user": "USER", "password": "PASSWORD", "host": "HOST", "port": "PORT", "dbname": "NAME"}
     options: dict[str, Any] = {key: value for key, value in parts.items() if key not in known}
-    options["pool"] = {"min_size": 1, "max_size": 8, "timeout": 10}
+    # Attempts to reconnect come at growing intervals; starting over every few seconds keeps the intervals short, so
+    # that a database that is back after minutes is noticed at once.
+    options["pool"] = {"min_size": 1, "max_size": 8, "timeout": 10, "reconnect_timeout": 5}
     return {
         "ENGINE": "django.db.backends.postgresql",
         "CONN_MAX_AGE": 0,

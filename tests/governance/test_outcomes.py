@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from django.conf import settings
 
 from controlplane.common.errors import RemitError
 from controlplane.tenancy.models import Organisation
@@ -14,7 +15,6 @@ from controlplane.tenancy.types import Principal, system_principal
 from governance import services
 from governance.choices import ActionState
 from governance.models import Action
-from governance.transitions import EXECUTING_LIMIT_SECONDS
 
 from .conftest import Gate, Scene, make_run
 
@@ -125,7 +125,7 @@ def test_text_that_postgresql_can_not_store_is_stored_readably(gate: Gate, runni
 
 
 def test_a_run_that_says_nothing_becomes_unknown_and_is_not_run_again(gate: Gate, running: Action) -> None:
-    long_ago = running.executing_at - timedelta(seconds=EXECUTING_LIMIT_SECONDS + 1)  # type: ignore[operator]
+    long_ago = running.executing_at - timedelta(seconds=settings.CONFIG.executing_limit_seconds + 1)  # type: ignore[operator]
     Action.objects.filter(pk=running.pk).update(executing_at=long_ago)
     assert services.sweep().outcomes_lost == 1
     assert services.sweep().outcomes_lost == 0
