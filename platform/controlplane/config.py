@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -108,4 +109,6 @@ def configuration() -> Configuration:
         return Configuration(_env_file=state / "environment")  # type: ignore[call-arg]  # an option, not a field
     except ValidationError as error:
         lines = [f"{'.'.join(str(part) for part in item['loc']).upper()}: {item['msg']}" for item in error.errors()]
-        raise ConfigurationError("Configuration is not usable.\n  " + "\n  ".join(lines)) from error
+        message = "Configuration is not usable.\n  " + "\n  ".join(lines)
+        sys.stderr.write(message + "\n")  # an exit with a number prints nothing by itself
+        raise ConfigurationError(message) from error

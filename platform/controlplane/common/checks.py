@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
-
-from controlplane.config import ConfigurationError
 
 _NEEDED = {
     "SECRET_KEY": ("secret_key", "signs sessions and permits; make one with `openssl rand -hex 32` and keep it"),
@@ -21,9 +20,9 @@ def refuse_to_serve_unconfigured(**_: Any) -> None:
     """Ends the process with code 2 and what to set. Web, worker and beat call it before they take work."""
     missing = [f"{name} is not set: it {purpose}." for name, (field, purpose) in _NEEDED.items() if not _value(field)]
     if missing:
-        raise ConfigurationError(
-            "Remit can't serve yet.\n  " + "\n  ".join(missing) + "\n`make run` sets all of them for one machine."
-        )
+        message = "Remit can't serve yet.\n  " + "\n  ".join(missing) + "\n`make run` sets all of them for one machine."
+        sys.stderr.write(message + "\n")
+        raise SystemExit(2)
 
 
 def check_deployment(app_configs: Sequence[Any] | None, **_: Any) -> list[CheckMessage]:  # noqa: ARG001
