@@ -89,9 +89,12 @@ def issue_run_token(*, actor: Principal, mission_id: uuid.UUID) -> str:
     """The external run's credential, shown once; an earlier one dies. For *Bring your own agent*."""
     with transaction.atomic():
         rows = Mission.objects.restrict(actor, Permission.MISSION_OPERATE).select_related("agent")
-        mission = rows.filter(pk=mission_id, state=MissionState.ACTIVE, agent__runtime=Runtime.EXTERNAL).first()
-        run = Run.objects.filter(mission=mission, state__in=_LIVE).first() if mission else None
-        if mission is None or run is None:
+        mission = rows.filter(pk=mission_id).first()
+        if mission is None:
+            raise not_found("mission")
+        external = mission.state == MissionState.ACTIVE and mission.agent.runtime == Runtime.EXTERNAL
+        run = Run.objects.filter(mission=mission, state__in=_LIVE).first() if external else None
+        if run is None:
             raise conflict(
                 "run.no_external", "There is no external run to give a token to.", "Start the mission first."
             )

@@ -90,9 +90,9 @@ def pages_of(world: Any) -> dict[str, str]:
 def test_every_page_is_accessible_and_fits(busy: Any, show: Show, nadia: User, theme: str, width: int) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
+    page = show(nadia, reverse("home"), width=width, theme=theme)
     seal_all()
     wrong = []
-    page = show(nadia, reverse("home"), width=width, theme=theme)
     for name, path in pages_of(busy).items():
         page.goto(path, wait_until="load")
         if folder := os.environ.get("REMIT_SCREENSHOTS"):

@@ -1,0 +1,234 @@
+"""Who may open what: every page and every form, for every role, for Charlie of another organisation, and for nobody."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import get_resolver, reverse
+
+from agents.choices import MissionState, ServerState, ToolState
+from agents.models import Agent, McpServer, McpTool, Mission
+from controlplane.audit.models import Entry
+from controlplane.tenancy.models import User
+from controlplane.tenancy.types import Role
+from governance.models import Action, Escalation, Vote
+
+SignIn = Callable[..., Client]
+# Page → roles that may not open it; everyone else of the organisation may.
+CLOSED_LISTS = {
+    "home": set(),
+    "missions": set(),
+    "mission-new": set(),
+    "approvals": {"finn"},
+    "agents": set(),
+    "agent-new": {"bob", "dana", "finn"},
+    "budgets": set(),
+    "audit": {"alice"},
+    "servers": set(),
+    "server-new": {"bob", "dana", "finn"},
+    "policies": set(),
+    "me": set(),
+    "search": set(),
+}
+TABS = ("timeline", "remit", "budget", "output", "checklist", "runs")
+
+
+def items(world: Any) -> dict[str, str]:
+    """Every GET address that names something of Northwind."""
+    mission, escalation = world.mission, Escalation.objects.latest("id")
+    entry = Entry.objects.filter(organisation=world.organisation, mission_id=mission.pk).latest("id")
+    return {
+        "mission": reverse("mission", args=[mission.pk]),
+        **{f"mission-{tab}": reverse("mission-tab", args=[mission.pk, tab]) for tab in TABS},
+        "mission-part": reverse("mission", args=[mission.pk]) + "?part=timeline",
+        "action": reverse("action", args=[escalation.action_id]),
+        "approval": reverse("approval", args=[escalation.pk]),
+        "agent": reverse("agent", args=[world.agent.pk]),
+        "budget": reverse("budget", args=[world.account_of("mission", mission.pk)]),
+        "budget-csv": reverse("budget", args=[world.account_of("mission", mission.pk)]) + "?format=csv",
+        "audit-entry": reverse("audit-entry", args=[entry.pk]),
+        "server": reverse("server", args=[world.server.pk]),
+    }
+
+
+def forms(world: Any) -> dict[str, tuple[str, dict[str, str]]]:
+    """Every POST address that changes something of Northwind, with a body that would."""
+    mission, escalation = world.mission, Escalation.objects.latest("id")
+    tool = McpTool.objects.get(qualified_name="books__overdue")
+    operate = {
+        f"mission-{what}": (reverse("mission-operate", args=[mission.pk, what]), {"reason": "no"})
+        for what in ("submit", "pause", "resume", "stop", "restart", "accept", "reject", "token")
+    }
+    return {
+        **operate,
+        "mission-resize": (reverse("mission-resize", args=[mission.pk]), {"memory_mib": "512"}),
+        "approve": (reverse("approval-decide", args=[escalation.pk]), {"answer": "approve", "version": "1"}),
+        "deny": (reverse("approval-decide", args=[escalation.pk]), {"answer": "deny", "version": "1", "reason": "no"}),
+        "agent-retire": (reverse("agent-retire", args=[world.agent.pk]), {}),
+        "server-refresh": (reverse("server-refresh", args=[world.server.pk]), {}),
+        "server-switch": (reverse("server-switch", args=[world.server.pk]), {"on": "0"}),
+        "tool-approve": (reverse("tool-approve", args=[tool.pk]), {"sha256": tool.definition_sha256}),
+        "tool-describe": (reverse("tool-describe", args=[tool.pk]), {}),
+    }
+
+
+def state(world: Any) -> list[Any]:
+    """What none of the refused forms may have touched."""
+    return [
+        list(Mission.objects.values_list("pk", "state", "outcome", "version")),
+        list(Agent.objects.values_list("pk", "state")),
+        list(McpServer.objects.values_list("pk", "state", "checked_at")),
+        list(McpTool.objects.order_by("pk").values_list("pk", "state", "read_only", "reversible", "definition_sha256")),
+        list(Escalation.objects.values_list("pk", "state", "version")),
+        list(Action.objects.order_by("pk").values_list("pk", "state")),
+        Vote.objects.count(),
+        Entry.objects.exclude(event__startswith="person.").count(),
+    ]
+
+
+@pytest.fixture
+def asked(world: Any) -> Any:
+    world.act("books__overdue", "31 invoices")
+    world.ask_credit()
+    return world
+
+
+@pytest.fixture
+def people(alice: User, bob: User, dana: User, finn: User, nadia: User) -> dict[str, User]:
+    return {"alice": alice, "bob": bob, "dana": dana, "finn": finn, "nadia": nadia}
+
+
+def test_every_page_is_tried_here(asked: Any) -> None:
+    """A page added later must be added to the tables above, or this fails."""
+    named = {pattern.name for pattern in get_resolver("frontend.urls").url_patterns}
+    tried = (
+        set(CLOSED_LISTS)
+        | {name.split("-")[0] if name.startswith("budget") else name for name in items(asked)}
+        | set(forms(asked))
+    )
+    elsewhere = {"sign-in-link", "mission-try", "audit-verify", "switch-organisation"}
+    covered = {"mission-tab": "mission-remit", "mission-operate": "mission-stop", "approval-decide": "approve"}
+    assert {name for name in named if name not in elsewhere and covered.get(name, name) not in tried} == set()
+
+
+def test_lists_open_for_the_roles_they_are_for(asked: Any, people: dict[str, User], signed_in: SignIn) -> None:
+    for name, closed in CLOSED_LISTS.items():
+        for who, user in people.items():
+            response = signed_in(user).get(reverse(name))
+            assert response.status_code == (403 if who in closed else 200), (name, who)
+            if who in closed:
+                assert "Not for your role" in response.content.decode(), (name, who)
+
+
+def test_a_forbidden_list_says_whose_it_is(asked: Any, finn: User, signed_in: SignIn) -> None:
+    html = signed_in(finn).get(reverse("approvals")).content.decode()
+    assert "administrators, builders, approvers and auditors of Northwind" in html
+
+
+def test_nobody_is_sent_to_sign_in_and_learns_nothing(asked: Any, signed_in: SignIn) -> None:
+    before = state(asked)
+    for path in [*(reverse(name) for name in CLOSED_LISTS), *items(asked).values()]:
+        response = signed_in(None).get(path)
+        assert response.status_code == 302, path
+        assert response["Location"].startswith("/accounts/login/?next="), path
+    for path, body in forms(asked).values():
+        response = signed_in(None).post(path, body)
+        assert response.status_code == 302, path
+        assert response["Location"].startswith("/accounts/login/?next="), path
+    assert state(asked) == before
+
+
+def test_charlie_of_another_organisation_finds_nothing(asked: Any, charlie: User, signed_in: SignIn) -> None:
+    browser, before = signed_in(charlie), state(asked)
+    for name, path in items(asked).items():
+        assert browser.get(path).status_code == 404, name
+    for name, (path, body) in forms(asked).items():
+        assert browser.post(path, body).status_code in (403, 404), name
+    assert state(asked) == before
+
+
+def test_charlies_lists_show_nothing_of_northwind(asked: Any, charlie: User, signed_in: SignIn) -> None:
+    browser = signed_in(charlie)
+    secrets = ("Chase overdue", "Receivables clerk", "books__", "INV-0131", "Northwind", "Alice")
+    pages = [reverse(name) for name in CLOSED_LISTS if name not in ("mission-new", "agent-new")]
+    exports = [reverse("missions") + "?format=csv", reverse("audit") + "?format=csv"]
+    for path in [*pages, *exports, reverse("search") + "?q=credit", reverse("approvals") + "?tab=decided"]:
+        response = browser.get(path)
+        assert response.status_code == 200, path
+        text = (b"".join(response) if response.streaming else response.content).decode()
+        assert [word for word in secrets if word in text] == [], path
+
+
+def test_an_unknown_id_and_a_foreign_one_look_the_same(
+    asked: Any, charlie: User, signed_in: SignIn, nobody: uuid.UUID
+) -> None:
+    browser = signed_in(charlie)
+    foreign = browser.get(reverse("mission", args=[asked.mission.pk])).content.decode()
+    unknown = browser.get(reverse("mission", args=[nobody])).content.decode()
+    assert "There is no such mission, or you may not see it." in foreign
+    assert "There is no such mission, or you may not see it." in unknown
+
+
+def test_roles_without_the_permission_change_nothing(asked: Any, people: dict[str, User], signed_in: SignIn) -> None:
+    may = {
+        "alice": set(forms(asked)) - {"approve", "deny"},
+        "bob": {"approve", "deny"},
+        "dana": {"approve", "deny"},
+        "finn": set(),
+        "nadia": set(forms(asked)),
+    }
+    for who, user in people.items():
+        browser, before = signed_in(user), state(asked)
+        for name, (path, body) in forms(asked).items():
+            if name not in may[who]:
+                assert browser.post(path, body).status_code in (403, 404), (who, name)
+        assert state(asked) == before, who
+
+
+def test_another_teams_builder_sees_nothing_of_this_team(
+    asked: Any, make_person: Callable[..., User], other_team: Any, signed_in: SignIn
+) -> None:
+    olga = make_person("Olga", asked.organisation, Role.BUILDER, Role.APPROVER, team=other_team)
+    browser, before = signed_in(olga), state(asked)
+    for name, path in items(asked).items():
+        expected = 200 if name == "server" else 404  # servers belong to the organisation
+        assert browser.get(path).status_code == expected, name
+    assert browser.post(*forms(asked)["approve"]).status_code == 404
+    assert "Chase overdue" not in browser.get(reverse("server", args=[asked.server.pk])).content.decode()
+    assert state(asked) == before
+
+
+def test_every_form_needs_its_csrf_token(asked: Any, nadia: User, signed_in: SignIn) -> None:
+    browser, before = signed_in(nadia, enforce_csrf=True), state(asked)
+    extra = [(reverse(name), {}) for name in ("me", "agent-new", "server-new", "mission-new", "switch-organisation")]
+    for path, body in [*forms(asked).values(), *extra, (reverse("audit-verify"), {})]:
+        response = browser.post(path, body)
+        assert response.status_code == 403, path
+        assert "CSRF" in response.content.decode() or "form" in response.content.decode(), path
+    assert state(asked) == before
+
+
+def test_nothing_is_decided_by_opening_an_address(asked: Any, nadia: User, signed_in: SignIn) -> None:
+    browser, before = signed_in(nadia), state(asked)
+    for path, body in forms(asked).values():
+        assert browser.get(path, body).status_code == 405, path
+    for path in items(asked).values():
+        browser.get(path)
+    assert state(asked) == before
+
+
+def test_the_owner_can_do_all_of_it(asked: Any, nadia: User, signed_in: SignIn) -> None:
+    """The refusals above mean something: the same bodies work for who may."""
+    browser = signed_in(nadia)
+    for name in ("approve", "mission-pause", "mission-resume", "server-switch", "mission-stop", "agent-retire"):
+        path, body = forms(asked)[name]
+        assert browser.post(path, body).status_code == 302, name
+    asked.mission.refresh_from_db()
+    assert asked.mission.state == MissionState.STOPPED
+    assert Agent.objects.get(pk=asked.agent.pk).state == "retired"
+    assert McpServer.objects.get(pk=asked.server.pk).state == ServerState.DISABLED
+    assert McpTool.objects.filter(server=asked.server).exclude(state=ToolState.ACTIVE).count() == 0

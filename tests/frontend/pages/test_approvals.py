@@ -1,0 +1,218 @@
+"""Deciding: what the card says, who may answer, races, deadlines, and all kinds of questions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from agents import services as agents
+from agents.choices import MissionState
+from agents.models import Mission
+from controlplane.common.clock import now
+from controlplane.tenancy.models import User
+from controlplane.tenancy.types import Principal
+from governance import services as governance
+from governance.choices import ActionState, EscalationState
+from governance.models import Action, Escalation, Vote
+from governance.types import Proposal
+
+SignIn = Callable[..., Client]
+
+
+def answer(browser: Client, escalation: Escalation, what: str, *, version: int = 1, **body: str) -> Any:
+    path = reverse("approval-decide", args=[escalation.pk])
+    return browser.post(path, {"answer": what, "version": str(version), **body})
+
+
+def page(browser: Client, path: str) -> str:
+    response = browser.get(path)
+    assert response.status_code == 200, path
+    return str(response.content.decode())
+
+
+def test_the_card_says_what_is_asked_why_and_what_the_mission_allows(world: Any, bob: User, signed_in: SignIn) -> None:
+    world.ask_credit("240.00", "Delivered 9 days late")
+    html = page(signed_in(bob), reverse("approvals"))
+    assert "Chase overdue invoices" in html
+    assert "Credit up to 500.00 EUR on an invoice once a person agrees" in html
+    assert '<tr class="over"><th scope="row"><bdi>amount</bdi></th>' in html
+    assert "0.01 to 100.00 alone; 0.01 to 500.00 with a person" in html
+    assert "It can be undone." in html
+    assert "Nobody has decided one like it yet." in html
+
+
+def test_approving_permits_exactly_this_once(world: Any, bob: User, signed_in: SignIn) -> None:
+    escalation = world.ask_credit()
+    response = answer(signed_in(bob), escalation, "approve")
+    assert response.status_code == 302
+    escalation.refresh_from_db()
+    assert escalation.state == EscalationState.APPROVED
+    assert Action.objects.get(pk=escalation.action_id).state == ActionState.PERMITTED
+    assert Vote.objects.get().user == bob
+
+
+def test_a_refusal_needs_a_reason_and_keeps_the_question_open(world: Any, bob: User, signed_in: SignIn) -> None:
+    escalation = world.ask_credit()
+    response = answer(signed_in(bob), escalation, "deny", reason="  ")
+    assert response.status_code == 422
+    assert "A refusal needs a reason." in response.content.decode()
+    escalation.refresh_from_db()
+    assert escalation.state == EscalationState.OPEN
+    assert answer(signed_in(bob), escalation, "deny", reason="No ticket").status_code == 302
+    assert "A person refused this: No ticket" in Action.objects.get(pk=escalation.action_id).message
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"answer": "approve"}, {"answer": "yes", "version": "1"}, {"answer": "approve", "version": "1; DROP"}]
+)
+def test_an_answer_that_is_none_decides_nothing(world: Any, bob: User, signed_in: SignIn, body: dict[str, str]) -> None:
+    escalation = world.ask_credit()
+    response = signed_in(bob).post(reverse("approval-decide", args=[escalation.pk]), body)
+    assert response.status_code == 422
+    assert Vote.objects.count() == 0
+
+
+def test_the_loser_of_a_race_sees_who_was_first(world: Any, bob: User, dana: User, signed_in: SignIn) -> None:
+    escalation = world.ask_credit()
+    assert answer(signed_in(bob), escalation, "approve").status_code == 302
+    response = answer(signed_in(dana), escalation, "deny", reason="I would not")
+    assert response.status_code == 409
+    assert "Bob approved before you. Your answer was not counted." in response.content.decode()
+    assert Vote.objects.count() == 1
+    escalation.refresh_from_db()
+    assert escalation.state == EscalationState.APPROVED
+
+
+def test_a_stale_card_decides_nothing(world: Any, bob: User, signed_in: SignIn) -> None:
+    escalation = world.ask_credit()
+    Escalation.objects.filter(pk=escalation.pk).update(version=2)
+    assert answer(signed_in(bob), escalation, "approve", version=1).status_code == 409
+    assert Vote.objects.count() == 0
+
+
+def test_a_question_whose_time_is_over_cannot_be_approved(world: Any, bob: User, signed_in: SignIn) -> None:
+    escalation = world.ask_credit()
+    Escalation.objects.filter(pk=escalation.pk).update(expires_at=now() - timedelta(seconds=1))
+    assert answer(signed_in(bob), escalation, "approve").status_code == 409
+    assert "Nothing waits for you" in page(signed_in(bob), reverse("approvals"))
+    assert Action.objects.get(pk=escalation.action_id).state == ActionState.WAITING
+
+
+def test_whoever_owns_the_mission_is_told_why_somebody_else_decides(
+    world: Any, alice: User, dana: User, make_person: Any, signed_in: SignIn
+) -> None:
+    from controlplane.tenancy.models import Membership
+
+    Membership.objects.create(organisation=world.organisation, user=alice, team=world.team, role="approver")
+    escalation = world.ask_credit()
+    browser = signed_in(alice)
+    html = page(browser, reverse("approval", args=[escalation.pk]))
+    assert "You own this mission, so somebody else must decide." in html
+    assert "It waits for Dana." in html
+    assert 'name="answer"' not in html
+    assert answer(browser, escalation, "approve").status_code == 403
+    assert Vote.objects.count() == 0
+
+
+def test_viewers_see_the_question_and_no_buttons(world: Any, alice: User, signed_in: SignIn) -> None:
+    escalation = world.ask_credit()
+    html = page(signed_in(alice), reverse("approval", args=[escalation.pk]))
+    assert "Your role sees approvals and does not decide them." in html
+    assert 'name="answer"' not in html
+    assert "Waiting for you" not in html
+
+
+def test_what_was_said_before_of_the_same_tool_is_on_the_card(world: Any, bob: User, signed_in: SignIn) -> None:
+    browser = signed_in(bob)
+    answer(browser, world.ask_credit("150.00"), "approve")
+    answer(browser, world.ask_credit("450.00"), "deny", reason="Too much at once")
+    html = page(browser, reverse("approval", args=[world.ask_credit("300.00").pk]))
+    assert "1 approved, 1 refused of the last 2 like it" in html
+    assert "Too much at once" in html
+
+
+def test_the_most_urgent_question_comes_first_and_opens(world: Any, bob: User, signed_in: SignIn) -> None:
+    later, sooner = world.ask_credit("150.00"), world.ask_credit("160.00")
+    Escalation.objects.filter(pk=sooner.pk).update(expires_at=now() + timedelta(minutes=3))
+    html = page(signed_in(bob), reverse("approvals"))
+    assert html.index(str(sooner.pk)) < html.index(str(later.pk))
+    assert f'action="{reverse("approval-decide", args=[sooner.pk])}"' in html
+    assert f'action="{reverse("approval-decide", args=[later.pk])}"' not in html
+
+
+def test_keys_of_another_row_open_it_instead_of_deciding_this_one(world: Any, bob: User, signed_in: SignIn) -> None:
+    first, second = world.ask_credit("150.00"), world.ask_credit("160.00")
+    html = page(signed_in(bob), reverse("approval", args=[first.pk]))
+    row = html.split(f'id="row-{second.pk}"')[1].split("</li>")[0]
+    own = html.split(f'id="row-{first.pk}"')[1].split("</li>")[0]
+    assert 'data-key="a d"' in row
+    assert "data-key" not in own
+
+
+def test_an_empty_inbox_shows_the_last_decisions(world: Any, bob: User, signed_in: SignIn) -> None:
+    browser = signed_in(bob)
+    answer(browser, world.ask_credit(), "deny", reason="No ticket")
+    html = page(browser, reverse("approvals"))
+    assert "Nothing waits for you" in html
+    assert "No ticket" in html
+
+
+def test_a_sign_off_shows_the_remit_in_words_and_starts_the_mission(world: Any, dana: User, signed_in: SignIn) -> None:
+    mission = world.draft("Large credits", budget="50.00")
+    agents.submit_mission(actor=world.owner, mission_id=mission.pk)
+    escalation = Escalation.objects.get(kind="mission.sign_off")
+    html = page(signed_in(dana), reverse("approval", args=[escalation.pk]))
+    assert "$50.00" in html
+    assert "Everything else" in html
+    assert "List overdue invoices" in html
+    assert "Each of them has one reminder in the outbox" in html
+    assert answer(signed_in(dana), escalation, "approve").status_code == 302
+    assert Mission.objects.get(pk=mission.pk).state == MissionState.ACTIVE
+
+
+def test_a_widening_shows_what_would_change(
+    world: Any, dana: User, signed_in: SignIn, make_remit: Callable[..., Any]
+) -> None:
+    agents.change_mission(
+        actor=world.owner,
+        mission_id=world.mission.pk,
+        remit=replace(make_remit(), budget_money=Decimal("9.00")),
+        note="More customers",
+        expected_version=1,
+    )
+    escalation = Escalation.objects.get(kind="mission.widen")
+    html = page(signed_in(dana), reverse("approval", args=[escalation.pk]))
+    assert "<del>Budget: 2 USD</del>" in html
+    assert "<ins>Budget: 9 USD</ins>" in html
+    assert answer(signed_in(dana), escalation, "approve").status_code == 302
+    assert Mission.objects.get(pk=world.mission.pk).version == 2
+
+
+def test_a_top_up_shows_the_money_before_and_after(
+    world: Any, dana: User, as_alice: Principal, signed_in: SignIn
+) -> None:
+    account = world.account_of("mission", world.mission.pk)
+    arguments = {"money": "5.00", "reason": "Twelve more customers", "account_id": str(account)}
+    judgement = governance.propose(proposer=as_alice, proposal=Proposal(kind="budget.topup", arguments=arguments))
+    assert judgement.escalation is not None, judgement
+    html = page(signed_in(dana), reverse("approval", args=[judgement.escalation.id]))
+    assert "Twelve more customers" in html
+    assert "$5.00" in html
+    assert "$7.00" in html  # 2.00 and 5.00 more
+    escalation = Escalation.objects.get(pk=judgement.escalation.id)
+    assert answer(signed_in(dana), escalation, "approve").status_code == 302
+    assert "$7.00" in page(signed_in(dana), reverse("budget", args=[account]))
+
+
+def test_the_count_beside_approvals_is_mine_alone(world: Any, bob: User, nadia: User, signed_in: SignIn) -> None:
+    world.ask_credit()
+    assert '<span class="count">1<' in page(signed_in(bob), reverse("home"))
+    answer(signed_in(nadia), Escalation.objects.get(), "approve")
+    assert '<span class="count">' not in page(signed_in(bob), reverse("home"))
