@@ -44,7 +44,8 @@ def principal_of_user(*, user: User, organisation_id: uuid.UUID | None = None) -
 def principal_of_token(text: str) -> Principal:
     """The machine or person behind a bearer token. Raises 401 `token.*`."""
     token = tokens.recognise(text)
-    scopes = None if token.scopes is None else frozenset(Permission(scope) for scope in token.scopes)
+    # A scope this version does not know grants nothing.
+    scopes = None if token.scopes is None else frozenset(item for item in Permission if item.value in token.scopes)
     if token.kind == TokenKind.PERSON:
         person = token.user and principal_of_user(user=token.user, organisation_id=token.organisation_id)
         if not person:
