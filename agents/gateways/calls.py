@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 import uuid
 from collections import OrderedDict
@@ -12,7 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 import structlog
-from django.db import DatabaseError
+from django.db import DatabaseError, connection
 
 from agents.gateways import answers, own_tools
 from agents.gateways.catalogue import pinned_tool
@@ -24,7 +25,7 @@ from controlplane.common.errors import RemitError, not_found
 from controlplane.common.ids import parse_id
 from controlplane.tenancy.types import Permission, Principal
 from governance import services as governance
-from governance.choices import ActionState, EscalationState, Verdict
+from governance.choices import ActionState, Verdict
 from governance.models import Action
 from governance.types import Judgement, Proposal
 
@@ -33,6 +34,13 @@ log = structlog.get_logger(__name__)
 AUDIENCE = "mcp"
 _NEWEST = "2026-07-28"
 _REMEMBERED_RESULTS = 64
+# Only approved escalations: a call that was allowed outright is permitted for a moment too, and belongs to its caller.
+_APPROVED = """
+SELECT a.id, a.arguments::text FROM governance_action a
+WHERE a.run_id = %s AND a.organisation_id = %s AND a.tool = %s AND a.proposer_id = %s AND a.state = 'permitted'
+  AND EXISTS (SELECT 1 FROM governance_escalation e WHERE e.action_id = a.id AND e.state = 'approved')
+ORDER BY a.id LIMIT 100
+"""
 _REMEMBERED_BYTES = 64 * 1024
 _REMEMBERED_SECONDS = 300.0
 # How long an outcome waits for a database that is away; agents wait longer for their answer.
@@ -159,7 +167,7 @@ def _settle_who_may(principal: Principal, call: Call) -> _Started | _Earlier | J
     if key is None:
         approved = _approved_before(principal, call)
         if approved is not None:
-            return _redeem(principal, approved, None)
+            return _redeem(principal, approved, call.tool, None)
     judgement = governance.propose(
         proposer=principal,
         proposal=Proposal(
@@ -171,12 +179,14 @@ def _settle_who_may(principal: Principal, call: Call) -> _Started | _Earlier | J
             audience=AUDIENCE,
         ),
     )
-    if judgement.verdict is not Verdict.ALLOW and not judgement.replayed:
-        return judgement
+    if not judgement.replayed:
+        fresh = judgement.permit is not None and judgement.verdict is Verdict.ALLOW
+        token = judgement.permit.token if judgement.permit else None
+        return _redeem(principal, judgement.action_id, call.tool, token) if fresh else judgement
     action = Action.objects.get(pk=judgement.action_id)
     if action.state != ActionState.PERMITTED:
         return _earlier(action)
-    return _redeem(principal, action, judgement.permit.token if judgement.permit else None)
+    return _redeem(principal, action.pk, action.tool, judgement.permit.token if judgement.permit else None)
 
 
 def _redeem_named(principal: Principal, call: Call, named: object) -> _Started | _Earlier:
@@ -193,28 +203,36 @@ def _redeem_named(principal: Principal, call: Call, named: object) -> _Started |
             409,
             remedies=("Repeat exactly the call the action stands for, or make this one without naming an action.",),
         )
-    return _redeem(principal, action, None) if action.state == ActionState.PERMITTED else _earlier(action)
+    if action.state != ActionState.PERMITTED:
+        return _earlier(action)
+    return _redeem(principal, action.pk, action.tool, None)
 
 
-def _approved_before(principal: Principal, call: Call) -> Action | None:
-    """A call a person agreed to, not made yet: for clients that can't name the action, repeating the call is enough."""
+def _approved_before(principal: Principal, call: Call) -> uuid.UUID | None:
+    """A call a person agreed to, not made yet: for clients that can't name the action, repeating the call is enough.
+
+    On the way of every call, hence by hand: building the same query from models costs more than all of its work.
+    """
     if principal.run_id is None:
         return None
-    rows = Action.objects.restrict(principal, Permission.ACTION_VIEW).filter(
-        run_id=principal.run_id, tool=call.tool, state=ActionState.PERMITTED, arguments=dict(call.arguments)
-    )
-    found = rows.filter(escalations__state=EscalationState.APPROVED).order_by("pk").first()
-    same = found is not None and canonical_bytes(found.arguments) == canonical_bytes(call.arguments)
-    return found if same else None
+    with connection.cursor() as cursor:
+        cursor.execute(_APPROVED, [principal.run_id, principal.organisation_id, call.tool, principal.id])
+        wanted = canonical_bytes(call.arguments)
+        same = (pk for pk, text in cursor.fetchall() if canonical_bytes(json.loads(text)) == wanted)
+        return next(same, None)
 
 
-def _redeem(principal: Principal, action: Action, permit_token: str | None) -> _Started | _Earlier:
+def _redeem(
+    principal: Principal, action_id: uuid.UUID, tool_name: str, permit_token: str | None
+) -> _Started | _Earlier:
     # Looked up before the permit is used: from then on nothing may stand between the action and its call.
-    tool = pinned_tool(principal, action.tool)
+    tool = pinned_tool(principal, tool_name)
     try:
-        started = governance.redeem(holder=principal, action_id=action.pk, audience=AUDIENCE, permit_token=permit_token)
+        started = governance.redeem(holder=principal, action_id=action_id, audience=AUDIENCE, permit_token=permit_token)
     except RemitError as error:
-        action.refresh_from_db()
+        action = Action.objects.restrict(principal, Permission.ACTION_VIEW).filter(pk=action_id).first()
+        if action is None:
+            raise
         if action.state in (ActionState.PERMITTED, ActionState.DENIED):
             return _Earlier(action.pk, answers.refused(error, action=action))
         return _earlier(action)

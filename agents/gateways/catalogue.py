@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
-from agents.choices import ToolState
+from django.db import connection
+
+from agents.choices import ServerState, ToolState, Transport
 from agents.grants import parse_grants
 from agents.models import McpTool, Mission, MissionVersion
-from agents.servers.selectors import pinned, tools_in_force
-from agents.servers.types import PinnedTool
+from agents.servers.selectors import mount_requests, tools_in_force
+from agents.servers.types import PinnedTool, ServerAddress
 from controlplane.tenancy.types import Permission, Principal
+
+_PINNED = """
+SELECT t.id, t.name, t.definition_sha256, t.read_only,
+       s.id, s.slug, s.transport, s.environment, s.command, s.mounts::text, s.url, s.protocol_version
+FROM agents_mcptool t JOIN agents_mcpserver s ON s.id = t.server_id
+WHERE s.organisation_id = %s AND t.qualified_name = %s AND t.state = %s AND s.state <> %s
+"""
 
 
 def granted_tools(principal: Principal) -> list[dict[str, Any]]:
@@ -23,9 +33,25 @@ def granted_tools(principal: Principal) -> list[dict[str, Any]]:
 
 
 def pinned_tool(principal: Principal, qualified_name: str) -> PinnedTool | None:
-    """The approved tool of that name in the caller's own organisation."""
-    rows = tools_in_force(organisation_id=principal.organisation_id, names=[qualified_name])
-    return next((pinned(row) for row in rows if row.state == ToolState.ACTIVE), None)
+    """The approved tool of that name in the caller's own organisation: one plain query, as every call needs it."""
+    with connection.cursor() as cursor:
+        cursor.execute(_PINNED, [principal.organisation_id, qualified_name, ToolState.ACTIVE, ServerState.DISABLED])
+        row = cursor.fetchone()
+    if row is None:
+        return None
+    tool_id, name, sha256, read_only, server_id, slug, transport, environment, command, mounts, url, version = row
+    server = ServerAddress(
+        id=server_id,
+        organisation_id=principal.organisation_id,
+        slug=slug,
+        transport=Transport(transport),
+        environment=environment,
+        command=tuple(command),
+        mounts=tuple(mount_requests(json.loads(mounts))),
+        url=url,
+        protocol_version=version,
+    )
+    return PinnedTool(tool_id, server, name, qualified_name, sha256, read_only)
 
 
 def _granted(principal: Principal) -> Mapping[str, str]:

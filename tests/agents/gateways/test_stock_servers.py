@@ -219,7 +219,7 @@ def test_without_a_node_the_call_fails_with_its_reason_and_costs_nothing(
     node: LocalDriver, owner: Principal, make_mission: Any, make_agent_client: Callable[..., Any], monkeypatch: Any
 ) -> None:
     row = register(owner, "time", "time", "-m", "mcp_server_time")
-    mission, token = make_mission(Grant("time__get_current_time"))
+    _, token = make_mission(Grant("time__get_current_time"))
     monkeypatch.setattr(type(configuration()), "node_socket", property(lambda _: Path("/nonexistent/node.sock")))
     result = make_agent_client(token).call("time__get_current_time", {"timezone": "UTC"})
     assert result.is_error

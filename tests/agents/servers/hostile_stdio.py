@@ -11,8 +11,8 @@ COUNTER = Path(sys.argv[2]) if len(sys.argv) > 2 else None
 ANYTHING = {"type": "object", "properties": {}, "additionalProperties": True}
 NAMES = [
     "echo", "hang", "flood", "flood_lines", "die", "garbage", "not_rpc", "wrong_id", "text_id", "float_id", "twice",
-    "early", "error", "tool_error", "bad_shape", "deep", "huge_number", "ansi", "asks_back", "input_required", "changes",
-    "slow",
+    "early", "error", "tool_error", "bad_shape", "deep", "huge_number", "ansi", "asks_back", "input_required",
+    "changes", "slow",
 ]  # fmt: skip
 listings = 0
 description = "As it was approved."
