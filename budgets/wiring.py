@@ -7,6 +7,7 @@ from controlplane.tenancy.types import Permission, Principal
 
 
 def register() -> None:
+    from budgets import monitoring
     from budgets.port import LedgerPort
     from budgets.topup import TopUp
     from controlplane.live.services import register_topic
@@ -15,6 +16,7 @@ def register() -> None:
     register_ledger(LedgerPort())
     register_kind(TopUp())
     register_topic("budget", _may_see)
+    monitoring.register()
 
 
 def _may_see(principal: Principal, identifier: str) -> bool:

@@ -13,7 +13,7 @@ from opentelemetry import trace
 
 from controlplane.common.ids import new_id
 from controlplane.common.observability import tracer
-from governance import policy, sequence
+from governance import monitoring, policy, sequence
 from governance.bundles import LoadedBundle
 from governance.choices import Verdict
 from governance.registry import ledger
@@ -178,7 +178,8 @@ def keep_hold(ladder: Ladder, *, hold_id: uuid.UUID | None) -> None:
 
 
 def emit_spans(ladder: Ladder) -> None:
-    """One span per rung, made afterwards from the times already taken: without tracing this is a single test."""
+    """Counts and, where somebody records them, one span per rung, made afterwards from the times already taken."""
+    monitoring.observe(verdict=ladder.verdict.value, stages=ladder.stages)
     if not trace.get_current_span().is_recording():
         return
     at = time.time_ns() - (time.perf_counter_ns() - ladder.started_ns)

@@ -8,10 +8,11 @@ from django.db.models.signals import post_migrate
 
 
 def register() -> None:
-    """Live topics of governance."""
+    """Live topics, readiness and metrics of governance."""
     from controlplane.common.ids import parse_id
     from controlplane.live.services import register_topic
     from controlplane.tenancy.types import Permission, Principal
+    from governance import monitoring
     from governance.models import Action
 
     def may_see_action(principal: Principal, identifier: str) -> bool:
@@ -23,6 +24,7 @@ def register() -> None:
 
     register_topic("action", may_see_action)
     register_topic("approvals", may_see_approvals)
+    monitoring.register()
 
 
 def keep_baseline(config: AppConfig) -> None:
