@@ -23,16 +23,17 @@ CREATE TABLE budgets_journal (
 ) PARTITION BY RANGE (at);
 CREATE INDEX budget_journal_by_account ON budgets_journal (account_id, id);
 
+-- Not partitioned: the balance is checked by journal entry, which must not mean a look into every month.
 CREATE TABLE budgets_posting (
     journal_id bigint NOT NULL,
-    at timestamptz NOT NULL,
     side varchar(10) NOT NULL CHECK (side IN ('expense', 'payable')),
+    at timestamptz NOT NULL,
     account_id uuid NOT NULL,
     money numeric(28, 12) NOT NULL,
     tokens bigint NOT NULL,
-    steps bigint NOT NULL
-) PARTITION BY RANGE (at);
-CREATE INDEX budget_posting_by_journal ON budgets_posting (journal_id);
+    steps bigint NOT NULL,
+    PRIMARY KEY (journal_id, side)
+);
 
 CREATE FUNCTION budgets_refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -66,32 +67,29 @@ CREATE TRIGGER budgets_allocation_append_only BEFORE UPDATE OR DELETE ON budgets
 -- One partition a month. There is no default partition: rows in it would stand in the way of their month's own table.
 CREATE FUNCTION budgets_make_partitions(p_months integer, p_at timestamptz DEFAULT now()) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
-    v_parent text;
     v_month timestamp;
     v_name text;
     v_made integer := 0;
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended('budgets_make_partitions', 0));
-    FOREACH v_parent IN ARRAY ARRAY['budgets_journal', 'budgets_posting'] LOOP
-        FOR v_month IN
-            SELECT generate_series(first, first + make_interval(months => p_months), interval '1 month')
-            FROM (SELECT date_trunc('month', p_at AT TIME ZONE 'UTC') AS first) AS series
-        LOOP
-            v_name := v_parent || to_char(v_month, '_YYYY_MM');
-            CONTINUE WHEN to_regclass(v_name) IS NOT NULL;
-            EXECUTE format(
-                'CREATE TABLE %I PARTITION OF %I FOR VALUES FROM (%L) TO (%L)',
-                v_name, v_parent, v_month AT TIME ZONE 'UTC', (v_month + interval '1 month') AT TIME ZONE 'UTC'
-            );
-            EXECUTE format(
-                'CREATE TRIGGER %I BEFORE TRUNCATE ON %I FOR EACH STATEMENT EXECUTE FUNCTION budgets_refuse_change()',
-                v_name || '_no_truncate', v_name
-            );
-            IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'remit_app') THEN
-                EXECUTE format('REVOKE UPDATE, DELETE, TRUNCATE ON %I FROM PUBLIC, remit_app', v_name);
-            END IF;
-            v_made := v_made + 1;
-        END LOOP;
+    FOR v_month IN
+        SELECT generate_series(first, first + make_interval(months => p_months), interval '1 month')
+        FROM (SELECT date_trunc('month', p_at AT TIME ZONE 'UTC') AS first) AS series
+    LOOP
+        v_name := 'budgets_journal' || to_char(v_month, '_YYYY_MM');
+        CONTINUE WHEN to_regclass(v_name) IS NOT NULL;
+        EXECUTE format(
+            'CREATE TABLE %I PARTITION OF budgets_journal FOR VALUES FROM (%L) TO (%L)',
+            v_name, v_month AT TIME ZONE 'UTC', (v_month + interval '1 month') AT TIME ZONE 'UTC'
+        );
+        EXECUTE format(
+            'CREATE TRIGGER %I BEFORE TRUNCATE ON %I FOR EACH STATEMENT EXECUTE FUNCTION budgets_refuse_change()',
+            v_name || '_no_truncate', v_name
+        );
+        IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'remit_app') THEN
+            EXECUTE format('REVOKE UPDATE, DELETE, TRUNCATE ON %I FROM PUBLIC, remit_app', v_name);
+        END IF;
+        v_made := v_made + 1;
     END LOOP;
     RETURN v_made;
 END $$;
@@ -663,9 +661,9 @@ BEGIN
         h.mission_id, h.action_id, charged_money - was_m, charged_tokens - was_t, charged_steps - was_s,
         CASE WHEN p_provisional THEN 'provisional' WHEN h.state = 'expired' THEN 'late' ELSE '' END
     ) RETURNING id INTO v_journal;
-    INSERT INTO budgets_posting (journal_id, at, side, account_id, money, tokens, steps) VALUES
-        (v_journal, p_at, 'expense', h.account_id, charged_money - was_m, charged_tokens - was_t, charged_steps - was_s),
-        (v_journal, p_at, 'payable', h.account_id, was_m - charged_money, was_t - charged_tokens, was_s - charged_steps);
+    INSERT INTO budgets_posting (journal_id, side, at, account_id, money, tokens, steps) VALUES
+        (v_journal, 'expense', p_at, h.account_id, charged_money - was_m, charged_tokens - was_t, charged_steps - was_s),
+        (v_journal, 'payable', p_at, h.account_id, was_m - charged_money, was_t - charged_tokens, was_s - charged_steps);
     SELECT (h.created_at AT TIME ZONE o.time_zone)::date INTO STRICT v_day FROM tenancy_organisation AS o WHERE o.id = h.organisation_id;
     INSERT INTO budgets_dailyspend AS d (account_id, day, money, tokens, steps)
     VALUES (h.account_id, v_day, charged_money - was_m, charged_tokens - was_t, charged_steps - was_s)
