@@ -98,6 +98,9 @@ class World:
             actor=owner or self.owner, agent_id=self.agent.pk, title=title, remit=remit(budget=budget)
         )
 
+    def plain_remit(self) -> Remit:
+        return remit(budget="1.00")
+
     def account_of(self, subject_type: str, subject_id: uuid.UUID) -> uuid.UUID:
         found = budgets.account_of(subject_type=subject_type, subject_id=subject_id)
         assert found is not None

@@ -12,11 +12,12 @@ from django.conf import settings
 from django.test import Client
 from django.urls import reverse
 
+from agents.models import Mission
 from controlplane.audit.models import Entry
 from controlplane.audit.sealing import seal_all
 from controlplane.tenancy.models import User
 from governance.choices import EscalationState
-from governance.models import Action, Escalation
+from governance.models import Action, Escalation, Vote
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
@@ -97,6 +98,8 @@ def test_every_page_is_accessible_and_fits(busy: Any, show: Show, nadia: User, t
         page.goto(path, wait_until="load")
         if folder := os.environ.get("REMIT_SCREENSHOTS"):
             page.screenshot(path=Path(folder, f"{name}-{theme}-{width}.png"), full_page=True)
+        # As tall as the page: what a bar that stays in place happens to cover is not too small.
+        page.set_viewport_size({"width": width, "height": page.evaluate("document.documentElement.scrollHeight")})
         found = Axe().run(page, options={"runOnly": RULES})
         if found.violations_count:
             wrong.append(f"{name}: {found.generate_report()}")
@@ -104,4 +107,72 @@ def test_every_page_is_accessible_and_fits(busy: Any, show: Show, nadia: User, t
         page.complaints.clear()
         if page.evaluate("document.documentElement.scrollWidth") > width:
             wrong.append(f"{name} is wider than {width}")
+        page.set_viewport_size({"width": width, "height": 900})
     assert not wrong, "\n".join(wrong)
+
+
+def test_an_inbox_is_worked_through_with_keys_alone(world: Any, show: Show, bob: User) -> None:
+    """j moves, a on another row opens it, a on the open one approves, d asks for the reason first."""
+    first, second = world.ask_credit("150.00"), world.ask_credit("160.00")
+    page = show(bob, reverse("approvals"))
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    page.keyboard.press("a")
+    page.wait_for_url(f"**{reverse('approval', args=[second.pk])}")
+    assert Vote.objects.count() == 0
+    page.keyboard.press("a")
+    page.wait_for_url(f"**{reverse('approvals')}")
+    assert Vote.objects.get().escalation_id == second.pk
+    page.keyboard.press("d")
+    page.keyboard.type("No ticket, no agreement")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("text=Nothing waits for you")
+    assert Escalation.objects.get(pk=first.pk).state == EscalationState.DENIED
+    assert page.complaints == []
+
+
+def test_without_script_everything_is_a_form(world: Any, show: Show, nadia: User) -> None:
+    """Deny with a reason, pause and stop a mission, verify the trail: plain pages, plain posts."""
+    escalation = world.ask_credit()
+    page = show(nadia, reverse("approval", args=[escalation.pk]), script=False)
+    page.fill("#deny-reason", "No ticket")
+    page.click("dialog button.danger")
+    assert Escalation.objects.get(pk=escalation.pk).state == EscalationState.DENIED
+    page.goto(reverse("mission", args=[world.mission.pk]))
+    page.click("text=Pause")
+    assert "Paused." in page.content()
+    page.click("dialog#confirm-stop button.danger")
+    assert Mission.objects.get(pk=world.mission.pk).state == "stopped"
+    page.goto(reverse("audit"))
+    page.click("text=Verify the chain")
+    assert page.locator("#verification").inner_text().startswith("Verification")
+
+
+def test_a_part_refreshes_when_something_changed_elsewhere(world: Any, show: Show, bob: User) -> None:
+    """What the socket would hint at: the card shows who was faster, without a reload."""
+    escalation = world.ask_credit()
+    page = show(bob, reverse("approval", args=[escalation.pk]))
+    Escalation.objects.filter(pk=escalation.pk).update(state=EscalationState.WITHDRAWN, reason="The run ended")
+    page.evaluate("htmx.trigger('#approval-card', 'live')")
+    page.wait_for_selector("#approval-card >> text=The run ended")
+    assert page.locator("[name=answer]").count() == 0
+    assert page.complaints == []
+
+
+def test_the_palette_finds_and_opens_a_mission(world: Any, show: Show, bob: User) -> None:
+    page = show(bob, reverse("budgets"))
+    page.keyboard.press("Control+k")
+    page.keyboard.type("chase")
+    page.wait_for_selector("#palette-results >> text=Chase overdue invoices")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**{reverse('mission', args=[world.mission.pk])}")
+
+
+def test_verifying_shows_its_result_in_place(world: Any, show: Show, nadia: User) -> None:
+    page = show(nadia, reverse("audit"))
+    seal_all()
+    page.click("text=Verify the chain")
+    page.wait_for_selector("#verification >> text=Intact")
+    assert page.url.endswith(reverse("audit"))
