@@ -38,16 +38,33 @@ class Configuration(BaseSettings):
     secret_key: str = Field(
         default="", description="At least 32 characters; signs sessions and permits, keys token hashes"
     )
-    allowed_hosts: str = "localhost,127.0.0.1,[::1]"
-    public_url: str = "http://localhost:8000"
-    state_dir: Path = Field(default=ROOT / ".remit", validation_alias=AliasChoices("STATE_DIR"))
-    email_url: str = "console://"
-    oidc_issuer: str = ""
-    oidc_client_id: str = ""
-    oidc_client_secret: str = ""
-    otlp_endpoint: str = ""
-    log_format: Literal["json", "text"] = Field(default="json", validation_alias=AliasChoices("REMIT_LOG_FORMAT"))
-    log_level: str = Field(default="INFO", validation_alias=AliasChoices("REMIT_LOG_LEVEL"))
+    allowed_hosts: str = Field(
+        default="localhost,127.0.0.1,[::1]", description="Host names people and agents use, separated by commas"
+    )
+    public_url: str = Field(
+        default="http://localhost:8000",
+        description="Address in links; https:// here makes cookies Secure and sends HSTS",
+    )
+    state_dir: Path = Field(
+        default=ROOT / ".remit",
+        validation_alias=AliasChoices("STATE_DIR"),
+        description="Folder of static files, sockets, and what the embedded servers keep",
+    )
+    email_url: str = Field(default="console://", description="console:// prints mail; smtp://… sends it")
+    oidc_issuer: str = Field(default="", description="Issuer for sign-in with OpenID Connect")
+    oidc_client_id: str = Field(default="", description="Client id at that issuer")
+    oidc_client_secret: str = Field(default="", description="Client secret at that issuer")
+    otlp_endpoint: str = Field(
+        default="", description="Collector for Remit's own spans, https://host:4318; empty: nothing is recorded"
+    )
+    log_format: Literal["json", "text"] = Field(
+        default="json",
+        validation_alias=AliasChoices("REMIT_LOG_FORMAT"),
+        description="json: one object per line; text: for reading in a terminal",
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", validation_alias=AliasChoices("REMIT_LOG_LEVEL"), description="Least severe lines to write"
+    )
     sample_pace: str = Field(
         default="",
         description="Seconds the sample agents pause between calls; empty for a pace people can watch",
@@ -59,8 +76,16 @@ class Configuration(BaseSettings):
         description="Seconds after which an action that runs and says nothing is unknown, for a person to settle",
         validation_alias=AliasChoices("REMIT_EXECUTING_LIMIT_SECONDS"),
     )
-    metrics_token: str = Field(default="", validation_alias=AliasChoices("REMIT_METRICS_TOKEN"))
-    debug: bool = Field(default=False, validation_alias=AliasChoices("REMIT_DEBUG"))
+    metrics_token: str = Field(
+        default="",
+        validation_alias=AliasChoices("REMIT_METRICS_TOKEN"),
+        description="Bearer token that may read /metrics; without one only clients of this machine may",
+    )
+    debug: bool = Field(
+        default=False,
+        validation_alias=AliasChoices("REMIT_DEBUG"),
+        description="Shows the inside of errors in the browser; never where others can reach it",
+    )
     mcp_allow_loopback: bool = Field(
         default=False,
         validation_alias=AliasChoices("REMIT_MCP_ALLOW_LOOPBACK"),

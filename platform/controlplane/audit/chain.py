@@ -75,9 +75,12 @@ def payload_digest(stored: str) -> str:
     jsonb writes 1e+22 out in full and RFC 8785 knows only doubles, so numbers beyond 2^53 are read back as the doubles
     they were.
     """
-    return digest(json.loads(stored, parse_int=_whole))
+    return digest(_STORED.decode(stored))
 
 
 def _whole(text: str) -> int | float:
     number = int(text)
     return number if -_EXACT < number < _EXACT else float(text)
+
+
+_STORED = json.JSONDecoder(parse_int=_whole)
