@@ -1,4 +1,4 @@
-"""A durable PostgreSQL of its own for a bench: fsync on, in a temporary folder, gone afterwards. And pgbench on it."""
+"""A durable PostgreSQL of its own for a bench: fsync on, in a temporary folder (TMPDIR), gone afterwards."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import os
 import re
 import secrets
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,6 +55,19 @@ class Server:
         if found is None:
             raise RuntimeError("pgbench printed no rate")
         return float(found.group(1))
+
+    def flush_microseconds(self, times: int = 200) -> int:
+        """Median time of one write and fdatasync here: a hot row hands over once per flush, TPC-B shares flushes."""
+        path = self.folder / "flush"
+        taken = []
+        with path.open("wb", buffering=0) as file:
+            for _ in range(times):
+                file.seek(0)
+                since = time.perf_counter_ns()
+                file.write(b"x" * 8192)
+                os.fdatasync(file.fileno())
+                taken.append(time.perf_counter_ns() - since)
+        return round(statistics.median(taken) / 1000)
 
     def initialise_tpcb(self, scale: int = SCALE) -> None:
         self.pgbench("-i", "-q", "-I", "dtGvp", "-s", str(scale))
