@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import ipaddress
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
@@ -111,7 +113,7 @@ class GuardedTransport(httpx2.AsyncHTTPTransport):
 def guarded_client(*, connect_seconds: float) -> httpx2.AsyncClient:
     """A client without proxies, cookies kept, redirects followed or credentials of this machine."""
     return httpx2.AsyncClient(
-        transport=GuardedTransport(trust_env=False),
+        transport=GuardedTransport(verify=_tls(), trust_env=False),
         trust_env=False,
         follow_redirects=False,
         timeout=httpx2.Timeout(connect_seconds, read=None),
@@ -127,6 +129,12 @@ async def capped(response: httpx2.Response, limit: int) -> AsyncIterator[bytes]:
         if received > limit:
             raise ServerFault("upstream.result_too_large", f"It sent more than {limit} bytes; reading stopped there.")
         yield chunk
+
+
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    """The certificates of this machine, read once: it takes longer than a whole call."""
+    return httpx2.create_ssl_context(trust_env=False)
 
 
 def _literal(host: str) -> Address | None:

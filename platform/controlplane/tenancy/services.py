@@ -56,7 +56,7 @@ def principal_of_token(text: str) -> Principal:
         id=token.run_id or token.agent_id or token.pk,
         name=token.name,
         organisation_id=token.organisation_id,
-        organisation_name=token.organisation.name,
+        organisation_name=str(vars(token)["organisation_name"]),
         roles={Role.AUDITOR: ALL_TEAMS} if token.kind == TokenKind.SERVICE else {},
         team_id=token.team_id,
         agent_id=token.agent_id,
