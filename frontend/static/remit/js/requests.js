@@ -37,3 +37,11 @@ for (const name of ["htmx:sendError", "htmx:timeout"]) {
 function isRefresh(config) {
   return config?.elt?.matches("[data-live-part]") && config.verb === "get";
 }
+
+// Plain posts that take seconds (asking a server for its tools): pressed once, and seen to be under way.
+document.addEventListener("submit", (event) => {
+  if (event.target.matches("form[data-busy]")) event.target.classList.add("htmx-request");
+});
+window.addEventListener("pageshow", (event) => {
+  if (event.persisted) document.querySelectorAll("form[data-busy]").forEach((form) => form.classList.remove("htmx-request"));
+});
