@@ -26,7 +26,7 @@ from agents.servers.types import (
     UpstreamKind,
     UpstreamResult,
 )
-from controlplane.common.canonical import canonical_bytes, check_value, digest_of_bytes
+from controlplane.common.canonical import MAX_DEPTH, check_value, digest_of_bytes
 from controlplane.common.errors import RemitError
 
 log = structlog.get_logger(__name__)
@@ -38,6 +38,7 @@ WhichEnded = Callable[[Collection[uuid.UUID]], Awaitable[Collection[uuid.UUID]]]
 LISTING_IS_FRESH_SECONDS = 60.0
 LONGEST_BACK_OFF_SECONDS = 30.0
 JANITOR_EVERY_SECONDS = 5.0
+LARGEST_NUMBER = 10**300
 
 
 @dataclass
@@ -77,7 +78,8 @@ class SessionPool:
         """
         try:
             session = await self._session(context, tool)
-        except (NotSent, ServerFault) as fault:
+        except (NotSent, ServerFault, RemitError) as fault:
+            # RemitError: the database was away when the listing was to be noted. Nothing was sent either way.
             return UpstreamResult(UpstreamKind.ERROR, fault.code, fault.message, sent=False)
         seconds = seconds or self._limits.call_seconds
         try:
@@ -211,17 +213,32 @@ def _checked(raw: Any, tool: PinnedTool) -> UpstreamResult:
     if raw.get("resultType") not in (None, "complete"):
         message = "The server asks for more input in the middle of the call, which Remit does not relay."
         return UpstreamResult(UpstreamKind.ERROR, "upstream.input_required", message)
-    problem = _shape_problem(raw)
-    if not problem:
-        try:
-            check_value(raw)
-            encoded = canonical_bytes(raw)
-        except (RemitError, ValueError) as error:
-            problem = str(error)[:200]
+    problem = _shape_problem(raw) or _value_problem(raw)
     if problem:
         kind = UpstreamKind.ERROR if tool.read_only else UpstreamKind.UNKNOWN
         return UpstreamResult(kind, "upstream.garbage", f"The server's result is not usable: {problem}")
+    encoded = json.dumps(raw, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
     return UpstreamResult(UpstreamKind.RESULT, content=raw, result_sha256=digest_of_bytes(encoded))
+
+
+def _value_problem(raw: Any) -> str:
+    """Results are nobody's instruction to us, so large numbers may stay; what other readers would choke on may not."""
+    try:
+        check_value(raw)
+    except RemitError as error:
+        if error.code != "json.integer_too_large" or not _numbers_are_finite(raw):
+            return error.message
+    return ""
+
+
+def _numbers_are_finite(value: Any, depth: int = 0) -> bool:
+    if depth > MAX_DEPTH:
+        return False
+    if isinstance(value, dict):
+        return all(_numbers_are_finite(item, depth + 1) for item in value.values())
+    if isinstance(value, list):
+        return all(_numbers_are_finite(item, depth + 1) for item in value)
+    return not isinstance(value, int | float) or abs(value) < LARGEST_NUMBER
 
 
 def _shape_problem(raw: Any) -> str:

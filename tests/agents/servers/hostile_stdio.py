@@ -12,7 +12,7 @@ ANYTHING = {"type": "object", "properties": {}, "additionalProperties": True}
 NAMES = [
     "echo", "hang", "flood", "flood_lines", "die", "garbage", "not_rpc", "wrong_id", "text_id", "float_id", "twice",
     "early", "error", "tool_error", "bad_shape", "deep", "huge_number", "ansi", "asks_back", "input_required",
-    "changes", "slow",
+    "changes", "slow", "snowflake",
 ]  # fmt: skip
 listings = 0
 description = "As it was approved."
@@ -99,6 +99,8 @@ def call(request):
             start = json.dumps({"jsonrpc": "2.0", "id": request["id"]})[:-1]
             sys.stdout.write(start + ', "result": {"content": [], "structuredContent": {"n": ' + number + "}}}\n")
             sys.stdout.flush()
+        case "snowflake":
+            answer(request, text("an id", structuredContent={"id": 2**60 + 1}))
         case "ansi":
             answer(request, text("\x1b[31mred\x1b[0m \u202egnp.exe\u202c \u200bhidden"))
         case "asks_back":

@@ -35,9 +35,10 @@ async def test_a_server_known_to_be_older_is_not_asked_for_discovery_first(
 
 
 async def test_the_server_receives_exactly_the_value_that_was_judged(bench: Any) -> None:
-    value = {"amount": 1e21, "list": [1, 2.5, None, True, "naïve \u2028 text"], "nested": {"b": {}, "a": []}}
+    value = {"amount": 1e-7, "list": [1, 2.5, None, True, "naïve \u2028 text"], "nested": {"b": {}, "a": []}}
     result = await bench.call("echo", canonical_bytes(value))
     assert digest(json.loads(text_of(result))) == digest(value)
+    assert result.content["structuredContent"] == {"got": value}
     assert result.result_sha256.startswith("sha256:")
 
 
@@ -114,6 +115,11 @@ async def test_a_result_nobody_can_use_is_not_passed_on(bench: Any, tool: str) -
     result = await bench.call(tool)
     assert (result.kind, result.reason_code) == (UpstreamKind.UNKNOWN, "upstream.garbage")
     assert not result.content
+
+
+async def test_large_numbers_of_a_server_are_passed_on_as_they_are(bench: Any) -> None:
+    result = await bench.call("snowflake")
+    assert result.content["structuredContent"] == {"id": 2**60 + 1}
 
 
 async def test_a_server_that_asks_for_a_model_is_told_no(bench: Any) -> None:
