@@ -55,7 +55,11 @@ def test_a_run_asks_for_its_own_mission_without_naming_it(account: Account, as_r
     prepared = kind_of("budget.topup").prepare(proposer=as_run, proposal=_proposal())
     assert prepared.context == {"money_micros": 2_500_000}
     assert prepared.principal_entity["uid"] == {"type": "Agent", "id": str(as_run.agent_id)}
-    assert prepared.resource_entity == {"uid": {"type": "Budget", "id": str(account.pk)}, "attrs": {"level": "mission"}}
+    assert prepared.resource_entity == {
+        "uid": {"type": "Budget", "id": str(account.pk)},
+        "attrs": {"level": "mission"},
+        "parents": [],
+    }
     assert (prepared.mission_id, prepared.team_id, prepared.subject_id) == (
         account.subject_id,
         account.team_id,
@@ -75,6 +79,7 @@ def test_a_person_asks_for_a_budget_they_see_and_may_not_approve_it(account: Acc
     assert prepared.principal_entity == {
         "uid": {"type": "Person", "id": str(as_alice.id)},
         "attrs": {"roles": ["builder"]},
+        "parents": [],
     }
     assert list(prepared.excluded_user_ids) == [as_alice.user_id]
 
