@@ -94,6 +94,16 @@ def record_outcome(
     return action
 
 
+def check_outcome(
+    *, outcome: str, result_sha256: str = "", summary: str = "", error: str = "", effects: Sequence[str] = ()
+) -> None:
+    """Whether `record_outcome` would take this report, for edges that start an action and report on it in one request.
+
+    Raises 422 `outcome.malformed`.
+    """
+    _report(outcome, result_sha256, summary, error, effects, None)
+
+
 def reconcile(*, actor: Principal, action_id: uuid.UUID, outcome: str, reason: str) -> Action:
     """A person found out what came of an unknown action. Raises 404, 422, 409 `action.not_unknown`."""
     if outcome not in ("success", "failure"):

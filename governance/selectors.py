@@ -90,6 +90,15 @@ def action_titles(principal: Principal, ids: Iterable[uuid.UUID]) -> dict[uuid.U
     return dict(rows.values_list("pk", "title"))
 
 
+def action_state(*, principal: Principal, action_id: uuid.UUID) -> ActionState:
+    """Only the state, for those who wait for it to change. Raises 404."""
+    rows = Action.objects.restrict(principal, Permission.ACTION_VIEW).filter(pk=action_id)
+    state = rows.values_list("state", flat=True).first()
+    if state is None:
+        raise not_found("action")
+    return ActionState(state)
+
+
 def find_actions(principal: Principal, *, text: str, limit: int = 5) -> list[Action]:
     """By whole id, else by title among the newest few thousand: a search must not read the whole history."""
     rows = Action.objects.restrict(principal, Permission.ACTION_VIEW)

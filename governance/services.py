@@ -2,7 +2,7 @@
 
 from governance.bundles import ensure_baseline, load_bundle, policy_loaded, promote_bundle
 from governance.escalations import decide, withdraw
-from governance.outcomes import reconcile, record_outcome
+from governance.outcomes import check_outcome, reconcile, record_outcome
 from governance.previewing import preview
 from governance.proposing import propose
 from governance.redeeming import redeem
@@ -11,6 +11,7 @@ from governance.sweeping import SweepCounts, VoidCounts, sweep, void_open
 __all__ = [
     "SweepCounts",
     "VoidCounts",
+    "check_outcome",
     "decide",
     "ensure_baseline",
     "load_bundle",

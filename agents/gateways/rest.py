@@ -1,21 +1,27 @@
-"""`/api/v1/actions`: the REST twin of the MCP gateway, a plain ASGI function because it is hot. Governance judges."""
+"""`/api/v1/actions`: the REST twin of the MCP gateway, a plain ASGI function because it is hot. Governance judges.
+
+Proposing needs an `Idempotency-Key`. The verbs of one action may have one: they are safe to repeat by themselves.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
-from urllib.parse import parse_qs
 
-from agents.gateways import answers
+from agents.gateways import rest_forms as forms
 from agents.gateways.mcp import MCP
+from agents.gateways.repeats import Repeats
+from agents.gateways.rest_forms import AUDIENCE
 from agents.gateways.threads import in_thread
-from controlplane.common.canonical import MAX_BYTES, check_value, parse_strict
-from controlplane.common.errors import FieldError, RemitError, invalid, not_found
+from controlplane.common.canonical import MAX_BYTES
+from controlplane.common.errors import RemitError, not_found
 from controlplane.common.http import (
+    PROBLEM_TYPE,
     Receive,
     Scope,
     Send,
@@ -23,234 +29,192 @@ from controlplane.common.http import (
     edge,
     header,
     read_body,
-    require_json,
     send_json,
+    send_response,
 )
 from controlplane.common.ids import parse_id
+from controlplane.common.observability import trace_id
 from controlplane.tenancy.types import Principal
 from governance import selectors
 from governance import services as governance
-from governance.choices import TERMINAL_ACTION_STATES, ActionState, Verdict
+from governance.choices import TERMINAL_ACTION_STATES, ActionState
 from governance.models import Action
-from governance.types import Judgement, Proposal
+from governance.types import Judgement
 
 PREFIX: Final = "/api/v1/actions"
-AUDIENCE: Final = "api"
-LARGEST_BATCH: Final = 100
-LONGEST_WAIT_SECONDS: Final = 30.0
-_POLL_SECONDS: Final = 0.25
+LONGEST_WAIT_SECONDS: Final = 30
+# A body of this size may arrive before we know whose it is; a larger one is read only for those we know.
+SMALL_BODY: Final = 64 * 1024
+_POLL_SECONDS: Final = (0.1, 0.25, 0.5, 1.0)
 _ITEM = re.compile(re.escape(PREFIX) + r"/(?P<id>[0-9a-f-]{36})(?::(?P<verb>[a-z]+))?\Z")
-_FIELDS = frozenset({"kind", "tool", "arguments", "justification"})
+_REPEATS: Final = Repeats()
 
 
 @edge("api.actions")
 async def actions(scope: Scope, receive: Receive, send: Send) -> None:
-    principal = await in_thread(_authenticate, bearer_of(scope))
     method, path = scope["method"], scope["path"].rstrip("/")
     item = _ITEM.match(path)
-    if path == PREFIX and method == "POST":
-        await _propose(principal, scope, receive, send)
-    elif path == PREFIX and method == "GET":
-        await send_json(send, 200, await in_thread(_listed, principal, _query(scope)))
-    elif path == f"{PREFIX}:batch" and method == "POST":
-        await _propose_many(principal, scope, receive, send)
-    elif item and item["verb"] is None and method == "GET":
-        await _shown(principal, _known_id(item), _query(scope), send)
-    elif item and item["verb"] in _VERBS and method == "POST":
-        body = await _object(scope, receive)
-        await send_json(send, 200, await _VERBS[item["verb"]](principal, _known_id(item), body))
-    elif path in (PREFIX, f"{PREFIX}:batch") or item:
-        raise RemitError("request.method", f"{method} is not served here.", 405)
+    if item and item["verb"] is None:
+        served: dict[str, Callable[[], Awaitable[None]]] = {"GET": lambda: _show(_known_id(item), scope, send)}
+    elif item and item["verb"] in _VERBS:
+        served = {"POST": lambda: _operate(item["verb"], _known_id(item), scope, receive, send)}
+    elif path == PREFIX:
+        served = {"GET": lambda: _list(scope, send), "POST": lambda: _propose(scope, receive, send)}
+    elif path == f"{PREFIX}:batch":
+        served = {"POST": lambda: _propose_many(scope, receive, send)}
     else:
         raise not_found("page")
+    if method in served:
+        await served[method]()
+    else:
+        await _refuse_method(method, sorted(served), send)
 
 
 # Proposing ------------------------------------------------------------------------------------------------------------
 
 
-async def _propose(principal: Principal, scope: Scope, receive: Receive, send: Send) -> None:
-    proposal = _proposal(await _object(scope, receive), key=header(scope, "idempotency-key"))
-    judgement = await in_thread(governance.propose, proposer=principal, proposal=proposal)
+async def _propose(scope: Scope, receive: Receive, send: Send) -> None:
+    raw = await _body(scope, receive)
+    judgement = await in_thread(_judge, scope, raw)
     location = {"location": f"{PREFIX}/{judgement.action_id}"}
-    await send_json(send, 200 if judgement.replayed else 201, answer_of(judgement), location)
+    await send_json(send, 200 if judgement.replayed else 201, forms.answer_of(judgement), location)
 
 
-async def _propose_many(principal: Principal, scope: Scope, receive: Receive, send: Send) -> None:
+def _judge(scope: Scope, raw: bytes) -> Judgement:
+    principal = _authenticate(scope)
+    key = forms.key_of(header(scope, "idempotency-key"))
+    return governance.propose(proposer=principal, proposal=forms.proposal_of(forms.object_of(scope, raw), key=key))
+
+
+async def _propose_many(scope: Scope, receive: Receive, send: Send) -> None:
     """Up to 100 in one request, judged one after the other; each has its own answer or its own problem."""
-    body = await _object(scope, receive)
-    items = body.get("items")
-    if not isinstance(items, list) or not 1 <= len(items) <= LARGEST_BATCH or set(body) != {"items"}:
-        raise invalid("batch.size", "Send 1 to 100 actions.", FieldError("/items", "a list of 1 to 100 actions"))
-    key = header(scope, "idempotency-key")
-    results = await in_thread(_judge_many, principal, items, key)
-    await send_json(send, 200, {"items": results})
+    raw = await _body(scope, receive)
+    await send_json(send, 200, {"items": await in_thread(_judge_many, scope, raw)})
 
 
-def _judge_many(principal: Principal, items: list[Any], key: str | None) -> list[dict[str, Any]]:
+def _judge_many(scope: Scope, raw: bytes) -> list[dict[str, Any]]:
+    principal = _authenticate(scope)
+    key = forms.key_of(header(scope, "idempotency-key"), room_for="/99")
     results: list[dict[str, Any]] = []
-    for index, item in enumerate(items):
+    for index, item in enumerate(forms.batch_of(forms.object_of(scope, raw))):
         try:
-            proposal = _proposal(item, key=f"{key}/{index}" if key else None)
-            results.append({"status": 201, **answer_of(governance.propose(proposer=principal, proposal=proposal))})
+            proposal = forms.proposal_of(item, key=f"{key}/{index}")
+            judgement = governance.propose(proposer=principal, proposal=proposal)
+            results.append({"status": 200 if judgement.replayed else 201, **forms.answer_of(judgement)})
         except RemitError as error:
-            results.append(error.problem())
+            results.append(error.problem(trace_id=trace_id()))
     return results
-
-
-def _proposal(body: Any, *, key: str | None) -> Proposal:
-    if not isinstance(body, dict):
-        raise invalid("action.malformed", "An action is an object.", FieldError("", "an object"))
-    errors = [FieldError(f"/{name}", "not a field of an action") for name in sorted(set(body) - _FIELDS)]
-    kind, tool, arguments = body.get("kind"), body.get("tool", ""), body.get("arguments", {})
-    justification = body.get("justification", "")
-    if not isinstance(kind, str):
-        errors.append(FieldError("/kind", "text, such as tool.call"))
-    if not isinstance(tool, str):
-        errors.append(FieldError("/tool", "text"))
-    if not isinstance(arguments, dict):
-        errors.append(FieldError("/arguments", "an object"))
-    if not isinstance(justification, str):
-        errors.append(FieldError("/justification", "text"))
-    if errors:
-        raise invalid("action.malformed", "The action can't be read as it is.", *errors)
-    return Proposal(
-        kind=kind,  # type: ignore[arg-type]
-        tool=tool,
-        arguments=arguments,
-        justification=justification,
-        idempotency_key=key,
-        audience=AUDIENCE,
-    )
-
-
-def answer_of(judgement: Judgement) -> dict[str, Any]:
-    """The gate's answer as interfaces promise it to agents."""
-    permit, escalation = judgement.permit, judgement.escalation
-    return {
-        "id": str(judgement.action_id),
-        "state": judgement.state.value,
-        "verdict": judgement.verdict.value,
-        "reason_code": judgement.reason_code,
-        "message": judgement.message,
-        "remedies": list(judgement.remedies),
-        "digest": judgement.digest,
-        "permit": {"token": permit.token, "expires_at": permit.expires_at.isoformat()} if permit else None,
-        "escalation": {
-            "id": str(escalation.id),
-            "url": answers.action_url(judgement.action_id),
-            "expires_at": escalation.expires_at.isoformat(),
-        }
-        if escalation
-        else None,
-    }
 
 
 # Reading --------------------------------------------------------------------------------------------------------------
 
 
-async def _shown(principal: Principal, action_id: uuid.UUID, query: Mapping[str, str], send: Send) -> None:
-    """`?wait=` holds the request until the action's state changes or the time is over. No thread waits meanwhile."""
-    until = time.monotonic() + min(_seconds(query.get("wait", "0")), LONGEST_WAIT_SECONDS)
-    row = await in_thread(selectors.action, principal=principal, action_id=action_id)
-    first = row.state
-    while row.state == first and ActionState(row.state) not in TERMINAL_ACTION_STATES and time.monotonic() < until:
-        await asyncio.sleep(min(_POLL_SECONDS, max(0.0, until - time.monotonic())))
-        row = await in_thread(selectors.action, principal=principal, action_id=action_id)
-    await send_json(send, 200, item_of(row))
+async def _show(action_id: uuid.UUID, scope: Scope, send: Send) -> None:
+    """`?wait=` holds the request until the action's state changes or the time is over. No thread waits meanwhile, and
+    the token is asked again each time: one that is revoked learns nothing more."""
+    wait = forms.whole(forms.query_of(scope, frozenset({"wait"})), "wait", 0, LONGEST_WAIT_SECONDS)
+    until = time.monotonic() + wait
+    first = state = await in_thread(_state, scope, action_id)
+    pauses = iter(_POLL_SECONDS)
+    pause = next(pauses)
+    while state is first and state not in TERMINAL_ACTION_STATES and (left := until - time.monotonic()) > 0:
+        await asyncio.sleep(min(pause, left))
+        pause = next(pauses, pause)
+        state = await in_thread(_state, scope, action_id)
+    await send_json(send, 200, await in_thread(_detail, scope, action_id))
 
 
-def _listed(principal: Principal, query: Mapping[str, str]) -> dict[str, Any]:
-    try:
-        filters = selectors.ActionFilters(
-            mission_id=parse_id(query.get("mission")),
-            agent_id=parse_id(query.get("agent")),
-            state=ActionState(query["state"]) if "state" in query else None,
-            verdict=Verdict(query["verdict"]) if "verdict" in query else None,
-            tool=query.get("tool"),
-        )
-    except ValueError as error:
-        raise invalid(
-            "filter.invalid", str(error), FieldError("/state", "a state or verdict as in the answers")
-        ) from error
-    limit = int(_seconds(query.get("limit", "50")))
-    found = selectors.actions(principal=principal, filters=filters, limit=limit, cursor=query.get("cursor"))
-    return {"items": [item_of(row) for row in found.items], "next": found.next}
+def _state(scope: Scope, action_id: uuid.UUID) -> ActionState:
+    return selectors.action_state(principal=_authenticate(scope), action_id=action_id)
 
 
-def item_of(action: Action) -> dict[str, Any]:
-    """One action as REST shows it."""
-    return {
-        "id": str(action.pk),
-        "kind": action.kind,
-        "tool": action.tool,
-        "arguments": action.arguments,
-        "state": action.state,
-        "verdict": action.verdict,
-        "reason_code": action.reason_code,
-        "message": action.message,
-        "remedies": list(action.remedies),
-        "digest": action.digest,
-        "mission_id": str(action.mission_id) if action.mission_id else None,
-        "agent_id": str(action.agent_id) if action.agent_id else None,
-        "run_id": str(action.run_id) if action.run_id else None,
-        "price": {"amount": str(action.price), "currency": action.currency},
-        "cost": {"amount": str(action.cost), "currency": action.currency} if action.cost is not None else None,
-        "outcome": action.outcome,
-        "created_at": action.created_at.isoformat(),
-        "decided_at": action.decided_at.isoformat() if action.decided_at else None,
-        "ended_at": action.ended_at.isoformat() if action.ended_at else None,
-    }
+def _detail(scope: Scope, action_id: uuid.UUID) -> dict[str, Any]:
+    return forms.detail_of(selectors.action(principal=_authenticate(scope), action_id=action_id))
+
+
+async def _list(scope: Scope, send: Send) -> None:
+    await send_json(send, 200, await in_thread(_listed, scope))
+
+
+def _listed(scope: Scope) -> dict[str, Any]:
+    principal = _authenticate(scope)
+    query = forms.query_of(scope, forms.LIST_QUERY)
+    found = selectors.actions(
+        principal=principal, filters=forms.filters_of(query), limit=forms.limit_of(query), cursor=query.get("cursor")
+    )
+    return {"items": [forms.item_of(row) for row in found.items], "next": found.next}
 
 
 # Verbs on one action --------------------------------------------------------------------------------------------------
 
 
+async def _operate(verb: str, action_id: uuid.UUID, scope: Scope, receive: Receive, send: Send) -> None:
+    raw = await _body(scope, receive)
+    principal, body = await in_thread(lambda: (_authenticate(scope), forms.object_of(scope, raw)))
+
+    async def work() -> dict[str, Any]:
+        return await _VERBS[verb](principal, action_id, body)
+
+    key = header(scope, "idempotency-key")
+    if key is None:
+        answer = await work()
+    else:
+        named = (str(principal.organisation_id), str(principal.id), verb, str(action_id), forms.key_of(key))
+        answer = await _REPEATS.once(named, raw, work)
+    await send_json(send, 200, answer)
+
+
 async def _execute(principal: Principal, action_id: uuid.UUID, body: Mapping[str, Any]) -> dict[str, Any]:
     """Redeem the permit and let Remit make the call. `{"permit": "…"}`, or `{}` for an action that a person
     approved."""
-    _only(body, {"permit"})
-    result = await MCP.caller().execute(principal, action_id, permit_token=_text(body, "permit"), audience=AUDIENCE)
+    forms.only(body, {"permit"})
+    permit = forms.text(body, "permit")
+    result = await MCP.caller().execute(principal, action_id, permit_token=permit, audience=AUDIENCE)
     row = await in_thread(selectors.action, principal=principal, action_id=action_id)
-    return {**item_of(row), "result": result}
+    return {**forms.detail_of(row), "result": result}
 
 
 async def _outcome(principal: Principal, action_id: uuid.UUID, body: Mapping[str, Any]) -> dict[str, Any]:
     """An outside executor reports. With `permit` it redeems it in the same request, for work that is done at once."""
-    _only(body, {"permit", "outcome", "effects", "usage", "summary", "error", "result_sha256"})
-    effects = body.get("effects", [])
-    if not isinstance(effects, list) or not all(isinstance(item, str) for item in effects):
-        raise invalid("outcome.malformed", "Effects are a list of texts.", FieldError("/effects", "a list of texts"))
+    report, permit = forms.report_of(body), forms.text(body, "permit")
 
-    def report() -> Action:
-        permit = _text(body, "permit")
+    def write() -> Action:
         if permit is not None:
+            governance.check_outcome(**report)  # a report that can't be taken must not use up the permit
             governance.redeem(holder=principal, action_id=action_id, audience=AUDIENCE, permit_token=permit)
-        return governance.record_outcome(
-            holder=principal,
-            action_id=action_id,
-            outcome=_text(body, "outcome") or "",
-            result_sha256=_text(body, "result_sha256") or "",
-            summary=_text(body, "summary") or "",
-            error=_text(body, "error") or "",
-            effects=effects,
-        )
+        governance.record_outcome(holder=principal, action_id=action_id, **report)
+        return selectors.action(principal=principal, action_id=action_id)
 
-    return item_of(await in_thread(report))
+    return forms.detail_of(await in_thread(write))
 
 
 async def _withdraw(principal: Principal, action_id: uuid.UUID, body: Mapping[str, Any]) -> dict[str, Any]:
-    _only(body, {"reason"})
-    reason = _text(body, "reason") or ""
-    return item_of(await in_thread(governance.withdraw, actor=principal, action_id=action_id, reason=reason))
+    forms.only(body, {"reason"})
+    reason = forms.text(body, "reason") or ""
+
+    def write() -> Action:
+        governance.withdraw(actor=principal, action_id=action_id, reason=reason)
+        return selectors.action(principal=principal, action_id=action_id)
+
+    return forms.detail_of(await in_thread(write))
 
 
-_VERBS = {"execute": _execute, "outcome": _outcome, "withdraw": _withdraw}
+_VERBS: Final = {"execute": _execute, "outcome": _outcome, "withdraw": _withdraw}
 
 
 # The request ----------------------------------------------------------------------------------------------------------
 
 
-def _authenticate(token: str | None) -> Principal:
+async def _body(scope: Scope, receive: Receive) -> bytes:
+    """The body, of strangers only as long as it is small. Whoever uses it authenticates once more, with its work."""
+    announced = header(scope, "content-length") or ""
+    if not (announced.isdigit() and announced.isascii() and len(announced) < 7 and int(announced) <= SMALL_BODY):
+        await in_thread(_authenticate, scope)
+    return await read_body(scope, receive, max_bytes=MAX_BYTES)
+
+
+def _authenticate(scope: Scope) -> Principal:
+    token = bearer_of(scope)
     if token is None:
         raise RemitError(
             "token.missing",
@@ -261,16 +225,6 @@ def _authenticate(token: str | None) -> Principal:
     return MCP.principal_of(token)
 
 
-async def _object(scope: Scope, receive: Receive) -> dict[str, Any]:
-    raw = await read_body(scope, receive, max_bytes=MAX_BYTES)
-    if raw:
-        require_json(scope)
-    value = parse_strict(raw) if raw else {}
-    if not isinstance(value, dict):
-        raise invalid("request.malformed", "The body is one JSON object.", FieldError("", "an object"))
-    return value
-
-
 def _known_id(item: re.Match[str]) -> uuid.UUID:
     key = parse_id(item["id"])
     if key is None:
@@ -278,30 +232,7 @@ def _known_id(item: re.Match[str]) -> uuid.UUID:
     return key
 
 
-def _query(scope: Scope) -> dict[str, str]:
-    raw = scope.get("query_string", b"").decode("latin-1")
-    return {name: values[-1] for name, values in parse_qs(raw).items()}
-
-
-def _seconds(text: str) -> float:
-    if not text.isascii() or not text.isdigit() or len(text) > 6:
-        raise invalid("request.number", "That is not a whole number.", FieldError("/wait", "0 to 30"))
-    return float(text)
-
-
-def _only(body: Mapping[str, Any], known: set[str]) -> None:
-    unknown = sorted(set(body) - known)
-    if unknown:
-        raise invalid(
-            "request.unknown_field",
-            "Some fields are not known.",
-            *(FieldError(f"/{name}", "unknown") for name in unknown),
-        )
-    check_value(body)
-
-
-def _text(body: Mapping[str, Any], name: str) -> str | None:
-    value = body.get(name)
-    if value is not None and not isinstance(value, str):
-        raise invalid("request.malformed", f"“{name}” is text.", FieldError(f"/{name}", "text"))
-    return value
+async def _refuse_method(method: str, served: list[str], send: Send) -> None:
+    error = RemitError("request.method", f"{method[:20]} is not served here.", 405, remedies=[f"Use {served[0]}."])
+    body = json.dumps(error.problem(trace_id=trace_id())).encode()
+    await send_response(send, error.status, body, PROBLEM_TYPE, {"allow": ", ".join(served)})
