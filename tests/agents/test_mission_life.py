@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 
 from agents import selectors, services
-from agents.choices import MissionState, Outcome, Runtime, RunState, VersionState
+from agents.choices import MissionState, Outcome, RunState, Runtime, VersionState
 from agents.grants import Grant
 from agents.models import Agent, Mission, Run
 from agents.services.onboarding import Person, create_organisation
@@ -162,9 +162,7 @@ def test_tighter_version_is_in_force_at_once_and_wider_one_waits(
 
 
 def test_change_against_an_older_version_is_refused_and_changes_nothing(alice: Principal, started: Mission) -> None:
-    services.change_mission(
-        actor=alice, mission_id=started.pk, remit=remit(budget="0.50"), note="", expected_version=1
-    )
+    services.change_mission(actor=alice, mission_id=started.pk, remit=remit(budget="0.50"), note="", expected_version=1)
     with pytest.raises(RemitError) as refused:
         services.change_mission(
             actor=alice, mission_id=started.pk, remit=remit(budget="0.20"), note="", expected_version=1

@@ -1,4 +1,5 @@
-"""Managed runs on the real local node: started, resized, lost, out of memory, out of time, stopped; and what the mission
+"""Managed runs on the real local node: started, resized, lost, out of memory, out of time, stopped; and what the
+mission
 makes of it. The reconciler's passes are made by the tests."""
 
 from __future__ import annotations
