@@ -11,6 +11,7 @@ from django.shortcuts import render
 from controlplane.common.errors import RemitError, not_found
 from controlplane.common.observability import trace_id
 from controlplane.common.outages import outage_of
+from frontend.outages import outage_page
 
 API_PREFIX = "/api/"
 
@@ -27,7 +28,10 @@ class ErrorPagesMiddleware:
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponseBase | None:
         """An answer for errors that have a name; None leaves others to Django, which logs them and answers 500."""
         error = _named(exception)
-        return None if error is None else error_response(request, error)
+        if error is not None:
+            return error_response(request, error)
+        outage = outage_of(exception)
+        return None if outage is None else outage_page(request, outage)
 
 
 def error_response(request: HttpRequest, error: RemitError) -> HttpResponse:
@@ -62,7 +66,7 @@ def _named(exception: Exception) -> RemitError | None:
             403,
             remedies=("Ask an administrator of the organisation for a role that allows it.",),
         )
-    return outage_of(exception)
+    return None
 
 
 def _page_for(error: RemitError) -> str:

@@ -34,6 +34,8 @@ _EVENTS: Final = {
     ActionState.UNKNOWN: Event.ACTION_UNKNOWN,
 }
 _LONGEST: Final = 2000
+# In the outcome of what the sweep gave up: its executor never said anything.
+_UNREPORTED: Final = "unreported"
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ def record_outcome(
 ) -> Action:
     """End an executing action: success and failure settle its hold (at `money`, else the held price), unknown keeps it.
 
-    Reported twice alike is one report. Raises 404, 403, 409 `outcome.*`, 422 `outcome.malformed`.
+    Reported twice alike is one report. What the sweep gave up in the meantime takes its first report all the same, as
+    long as no person has settled it. Raises 404, 403, 409 `outcome.*`, 422 `outcome.malformed`.
     """
     report = _report(outcome, result_sha256, summary, error, effects, money)
     action = Action.objects.restrict(holder, Permission.ACTION_VIEW).filter(pk=action_id).first()
@@ -73,7 +76,7 @@ def record_outcome(
     if holder.kind is not PrincipalKind.SYSTEM and action.proposer_id != holder.id:
         raise RemitError("outcome.other_holder", "Only who ran this action can say what came of it.", 403)
     with transaction.atomic():
-        ended = _end(action, report, source=ActionState.EXECUTING, money=money)
+        ended = _end(action, report, source=ActionState.EXECUTING, money=money) or _end_late(action, report, money)
         if ended:
             _note_for_loop_guard(action, report)
             record(
@@ -133,6 +136,7 @@ def lose_track(action: Action, *, actor: Principal, reason: str) -> bool:
     report = Report("unknown", "", "", reason, ())
     if not _end(action, report, source=ActionState.EXECUTING, money=None):
         return False
+    Action.objects.filter(pk=action.pk).update(outcome={**(action.outcome or {}), _UNREPORTED: True})
     record(
         event=Event.ACTION_UNKNOWN,
         actor=actor,
@@ -163,6 +167,14 @@ def _end(action: Action, report: Report, *, source: ActionState, money: Decimal 
         action.cost = settle_hold(action, money=money)
         Action.objects.filter(pk=action.pk).update(cost=action.cost)
     return moved
+
+
+def _end_late(action: Action, report: Report, money: Decimal | None) -> bool:
+    """Its executor's first word, after the sweep gave it up. While it is unknown that mark can't change."""
+    action.refresh_from_db()
+    if action.state != ActionState.UNKNOWN or not (action.outcome or {}).get(_UNREPORTED):
+        return False
+    return report.state is not ActionState.UNKNOWN and _end(action, report, source=ActionState.UNKNOWN, money=money)
 
 
 def _note_for_loop_guard(action: Action, report: Report) -> None:

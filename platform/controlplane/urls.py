@@ -2,6 +2,7 @@
 
 from django.urls import include, path
 
+handler500 = "frontend.outages.server_error"
 urlpatterns = [
     path("accounts/", include("allauth.account.urls")),
     path("", include("controlplane.common.probes")),

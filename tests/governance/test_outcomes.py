@@ -124,6 +124,39 @@ def test_text_that_postgresql_can_not_store_is_stored_readably(gate: Gate, runni
     assert len(outcome["summary"]) <= 2000
 
 
+def give_up(action: Action) -> None:
+    long_ago = action.executing_at - timedelta(seconds=settings.CONFIG.executing_limit_seconds + 1)  # type: ignore[operator]
+    Action.objects.filter(pk=action.pk).update(executing_at=long_ago)
+    assert services.sweep().outcomes_lost == 1
+
+
+def test_a_first_report_after_the_sweep_gave_up_is_taken_once(gate: Gate, running: Action) -> None:
+    give_up(running)
+    assert report(gate, running, result_sha256="sha256:late").state == ActionState.SUCCEEDED
+    assert gate.ledger.states == ["settled"]
+    assert report(gate, running, result_sha256="sha256:late").state == ActionState.SUCCEEDED
+    with pytest.raises(RemitError, match=r"outcome\.already_recorded"):
+        report(gate, running, "failure")
+    assert gate.ledger.states == ["settled"]
+
+
+def test_what_a_person_settled_stays_settled_whatever_is_reported_later(
+    gate: Gate, running: Action, as_alice: Principal
+) -> None:
+    give_up(running)
+    services.reconcile(actor=as_alice, action_id=running.pk, outcome="failure", reason="The file is not there.")
+    with pytest.raises(RemitError, match=r"outcome\.already_recorded"):
+        report(gate, running)
+    assert Action.objects.get(pk=running.pk).state == ActionState.FAILED
+
+
+def test_an_executor_that_said_unknown_can_not_say_otherwise_later(gate: Gate, running: Action) -> None:
+    report(gate, running, "unknown")
+    with pytest.raises(RemitError, match=r"outcome\.already_recorded"):
+        report(gate, running)
+    assert Action.objects.get(pk=running.pk).state == ActionState.UNKNOWN
+
+
 def test_a_run_that_says_nothing_becomes_unknown_and_is_not_run_again(gate: Gate, running: Action) -> None:
     long_ago = running.executing_at - timedelta(seconds=settings.CONFIG.executing_limit_seconds + 1)  # type: ignore[operator]
     Action.objects.filter(pk=running.pk).update(executing_at=long_ago)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -12,7 +13,14 @@ from pathlib import Path
 from urllib.parse import quote
 
 from controlplane.embedded.failures import StartError, ended_early
-from controlplane.embedded.processes import Program, arguments_of, check_user_namespace, run_to_end, tail
+from controlplane.embedded.processes import (
+    Program,
+    arguments_of,
+    check_user_namespace,
+    run_to_end,
+    tail,
+    working_in,
+)
 from controlplane.embedded.state import StateFolder
 
 # A path inside a wheel per line; PostgreSQL 18 in both.
@@ -151,6 +159,12 @@ class Postgres:
             overdue = time.monotonic() > deadline
             os.kill(pid, signal.SIGKILL if overdue else signal.SIGINT)
             time.sleep(0.05)
+        while left_behind := working_in(self._data.resolve(), program="postgres"):
+            # Of a server that was killed: as long as one of its processes lives, no other server starts.
+            for process in left_behind:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+            time.sleep(0.01)
         path.unlink(missing_ok=True)
         for leftover in self._state.sockets.glob(".s.PGSQL.*"):
             leftover.unlink(missing_ok=True)

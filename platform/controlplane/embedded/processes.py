@@ -82,6 +82,16 @@ def arguments_of(pid: int) -> list[str]:
     return [os.fsdecode(part) for part in raw.split(b"\0")[:-1]]
 
 
+def working_in(folder: Path, *, program: str) -> list[int]:
+    """Processes of a program whose working directory is this very folder, as far as we may see."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            if (entry / "cwd").readlink() == folder and (entry / "exe").readlink().name == program:
+                found.append(int(entry.name))
+    return found
+
+
 def tail(log: Path, *, max_bytes: int = 4096) -> str:
     """The last lines of a log, for the person who has to know why something ended."""
     try:
