@@ -9,16 +9,13 @@ import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
 from typing import Any, Literal
 
+from agents import grant_rules
 from controlplane.common.errors import FieldError, invalid
 from governance.types import Grants
 
-MICRO = 1_000_000
 _TOOL = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}__[A-Za-z0-9_.-]{1,120}\Z")
-_NUMBER = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,6})?\Z")
-_OPERATORS = ("equals", "one_of", "min", "max", "starts_with", "like", "max_length")
 
 Effect = Literal["allow", "escalate"]
 
@@ -30,7 +27,8 @@ class Grant:
 
     `constraints` maps an argument to operators: {"equals": v}, {"one_of": [v…]}, {"min": "0.01"}, {"max": "100.00"},
     {"starts_with": "tickets/"}, {"like": "INV-*"}, {"max_length": 2000}. Several operators all have to hold; a
-    constrained argument must be present. `sentence` is how people read the grant; without one it is made of the parts.
+    constrained argument must be present. At most something means not less than nothing: a `max` of zero or more without
+    a `min` refuses negative amounts. `sentence` is how people read the grant; without one it is made of the parts.
     """
 
     tool: str
@@ -53,7 +51,7 @@ class Grant:
         if self.sentence:
             return self.sentence
         parts = [
-            f"{name} {_rule_in_words(operator, value)}"
+            f"{name} {grant_rules.in_words(operator, value)}"
             for name, rules in self.constraints.items()
             for operator, value in rules.items()
         ]
@@ -64,12 +62,16 @@ class Grant:
         """Argument → what this grant asks of it."""
         return {name: _rules_in_words(rules) for name, rules in self.constraints.items()}
 
+    def rules(self) -> dict[str, Mapping[str, Any]]:
+        """Argument → all that has to hold, what goes without saying included."""
+        return {name: grant_rules.with_floor(rules) for name, rules in self.constraints.items()}
+
     def unmet(self, arguments: Mapping[str, Any]) -> set[str]:
         """Arguments that this grant does not cover, for people to look at; the gate itself asks Cedar."""
         return {
             name
-            for name, rules in self.constraints.items()
-            if not all(_met(operator, wanted, arguments.get(name)) for operator, wanted in rules.items())
+            for name, rules in self.rules().items()
+            if not all(grant_rules.met(operator, wanted, arguments.get(name)) for operator, wanted in rules.items())
         }
 
 
@@ -114,12 +116,12 @@ def argument_facts(*, tool: str, arguments: Mapping[str, Any], grants: Sequence[
     for grant in grants:
         if grant.tool != tool:
             continue
-        for name, rules in grant.constraints.items():
+        for name, rules in grant.rules().items():
             if name not in arguments:
                 continue
             for operator in rules:
-                kind = _fact_kind(operator, rules[operator])
-                value = _fact(kind, arguments[name])
+                kind = grant_rules.fact_kind(operator, rules[operator])
+                value = grant_rules.fact(kind, arguments[name])
                 if value is not None:
                     facts[_attribute(tool, name, kind)] = value
     return facts
@@ -141,16 +143,16 @@ def _compile(key: str, canonical: str) -> Grants:
     types: dict[str, str] = {}
     conditions = [_condition(grant, types) for grant in grants]
     for index, (grant, condition) in enumerate(zip(grants, conditions, strict=True)):
-        head = f'principal, action == Action::"tool.call", resource == Tool::{_text(grant.tool)}'
+        head = f'principal, action == Action::"tool.call", resource == Tool::{grant_rules.cedar_text(grant.tool)}'
         policies.append(f'@id("grant/{index}")\npermit ({head}) when {{ {condition} }};')
         if grant.effect == "escalate":
             allowed = [
                 conditions[i] for i, other in enumerate(grants) if other.tool == grant.tool and other.effect == "allow"
             ]
-            outside = "".join(f" && !({other})" for other in allowed)
+            outside = _all([condition, *(f"!({other})" for other in allowed)])
             policies.append(
-                f'@id("grant/{index}/ask")\n@effect("escalate")\n@message({_text(grant.in_words())})\n'
-                f"forbid ({head}) when {{ {condition}{outside} }} "
+                f'@id("grant/{index}/ask")\n@effect("escalate")\n@message({grant_rules.cedar_text(grant.in_words())})\n'
+                f"forbid ({head}) when {{ {outside} }} "
                 f'unless {{ context.approved.contains("grant/{index}/ask") }};'
             )
     return Grants(key=key, policies="\n".join(policies), argument_types=types)
@@ -158,132 +160,29 @@ def _compile(key: str, canonical: str) -> Grants:
 
 def _condition(grant: Grant, types: dict[str, str]) -> str:
     terms: list[str] = []
-    for name, rules in grant.constraints.items():
+    for name, rules in grant.rules().items():
         for operator, wanted in rules.items():
-            kind = _fact_kind(operator, wanted)
+            kind = grant_rules.fact_kind(operator, wanted)
             attribute = _attribute(grant.tool, name, kind)
-            types[attribute] = _CEDAR_TYPES[kind]
-            terms.append(f"context.args has {_text(attribute)}")
-            terms.append(_term(f"context.args[{_text(attribute)}]", operator, wanted, kind))
+            types[attribute] = grant_rules.CEDAR_TYPES[kind]
+            terms.append(f"context.args has {grant_rules.cedar_text(attribute)}")
+            terms.append(grant_rules.term(f"context.args[{grant_rules.cedar_text(attribute)}]", operator, wanted, kind))
     if grant.max_calls is not None:
         terms.append(f"context.calls < {grant.max_calls}")
-    return " && ".join(terms) or "true"
+    return _all(terms)
 
 
-def _term(value: str, operator: str, wanted: Any, kind: str) -> str:
-    match operator:
-        case "equals":
-            return f"{value} == {_literal(wanted, kind)}"
-        case "one_of":
-            return f"[{', '.join(_literal(item, kind) for item in wanted)}].contains({value})"
-        case "min":
-            return f"{value} >= {_micros(wanted)}"
-        case "max":
-            return f"{value} <= {_micros(wanted)}"
-        case "max_length":
-            return f"{value} <= {int(wanted)}"
-        case "starts_with":
-            return f"{value} like {_pattern(wanted, wildcard=True)}"
-        case _:
-            return f"{value} like {_pattern(wanted)}"
-
-
-_CEDAR_TYPES = {"micros": "Long", "length": "Long", "text": "String", "flag": "Boolean"}
-
-
-def _fact_kind(operator: str, wanted: Any) -> str:
-    if operator in ("min", "max"):
-        return "micros"
-    if operator == "max_length":
-        return "length"
-    sample = wanted[0] if operator == "one_of" else wanted
-    if isinstance(sample, bool):
-        return "flag"
-    return "micros" if isinstance(sample, int | float) else "text"
-
-
-def _fact(kind: str, value: Any) -> int | str | bool | None:
-    match kind:
-        case "micros":
-            return _micros(value)
-        case "length":
-            return len(value) if isinstance(value, str) else None
-        case "flag":
-            return value if isinstance(value, bool) else None
-        case _:
-            # A path that climbs out of its prefix is not inside it, however it is spelled.
-            return value if isinstance(value, str) and not _climbs(value) else None
-
-
-def _micros(value: Any) -> int | None:
-    """Exact millionths of a plain decimal; None for anything else (units, exponents, more than six places)."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return None
-    text = value if isinstance(value, str) else format(Decimal(str(value)), "f")
-    if not _NUMBER.match(text):
-        return None
-    try:
-        return int(Decimal(text) * MICRO)
-    except InvalidOperation:
-        return None
-
-
-def _climbs(text: str) -> bool:
-    return (
-        any(part.strip() in ("..", "...") or part != part.strip() for part in re.split(r"[/\\]", text))
-        if ".." in text
-        else False
-    )
+def _all(terms: Sequence[str]) -> str:
+    """All of them, nested evenly: Cedar's readers give up on what is nested as deep as a long chain of `&&`."""
+    if len(terms) <= 2:
+        return " && ".join(terms) or "true"
+    # An even middle keeps each “has” beside the term that relies on it, and before it in any case.
+    middle = len(terms) // 4 * 2 or 1
+    return f"({_all(terms[:middle])}) && ({_all(terms[middle:])})"
 
 
 def _attribute(tool: str, name: str, kind: str) -> str:
     return f"{tool}/{name}#{kind}"
-
-
-def _literal(value: Any, kind: str) -> str:
-    if kind == "micros":
-        return str(_micros(value))
-    if kind == "flag":
-        return "true" if value else "false"
-    return _text(str(value))
-
-
-def _text(value: str) -> str:
-    """A Cedar string literal: every character outside plain printable ASCII as an escape."""
-    return (
-        '"'
-        + "".join(c if c.isascii() and c.isprintable() and c not in '"\\' else f"\\u{{{ord(c):x}}}" for c in value)
-        + '"'
-    )
-
-
-def _pattern(value: str, *, wildcard: bool = False) -> str:
-    """A Cedar pattern. With `wildcard` the text is literal and anything may follow; else `*` in it matches anything."""
-    if wildcard:
-        return _text(value)[:-1].replace("*", "\\*") + '*"'
-    return _text(value)
-
-
-def _met(operator: str, wanted: Any, value: Any) -> bool:
-    fact = _fact(_fact_kind(operator, wanted), value)
-    if fact is None:
-        return False
-    match operator:
-        case "min" | "max":
-            limit, found = _micros(wanted) or 0, int(fact)
-            return found >= limit if operator == "min" else found <= limit
-        case "max_length":
-            return int(fact) <= int(wanted)
-        case "starts_with":
-            return str(fact).startswith(wanted)
-        case "like":
-            return (
-                re.fullmatch(".*".join(re.escape(part) for part in wanted.split("*")), str(fact), re.DOTALL) is not None
-            )
-        case "one_of":
-            return value in wanted
-        case _:
-            return bool(value == wanted)
 
 
 # Validation and comparison -------------------------------------------------------------------------------------------
@@ -301,39 +200,23 @@ def _grant_errors(item: dict[str, Any], where: str) -> list[FieldError]:
         errors.append(FieldError(f"{where}/max_calls", "a whole number from 1 to 1,000,000, or nothing"))
     if not isinstance(item.get("sentence", ""), str) or len(item.get("sentence", "")) > 300:
         errors.append(FieldError(f"{where}/sentence", "text of at most 300 characters"))
-    constraints = item.get("constraints") or {}
+    constraints = {} if item.get("constraints") is None else item["constraints"]
     if not isinstance(constraints, dict):
         return [*errors, FieldError(f"{where}/constraints", "an object: argument → rules")]
     for name, rules in constraints.items():
         here = f"{where}/constraints/{name}"
+        if not grant_rules.is_text(name, most=120):
+            errors.append(FieldError(f"{where}/constraints", "names of 1 to 120 characters"))
+            continue
         if not isinstance(rules, dict) or not rules:
-            errors.append(FieldError(here, f"an object with some of: {', '.join(_OPERATORS)}"))
+            errors.append(FieldError(here, f"an object with some of: {', '.join(grant_rules.OPERATORS)}"))
             continue
         errors += [
             FieldError(f"{here}/{operator}", problem)
             for operator, value in rules.items()
-            if (problem := _rule_problem(operator, value))
+            if (problem := grant_rules.problem_of(operator, value))
         ]
     return errors
-
-
-def _rule_problem(operator: str, value: Any) -> str:
-    match operator:
-        case "min" | "max":
-            return "" if _micros(value) is not None else "a plain number with at most six decimals"
-        case "max_length":
-            return "" if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else "a whole number"
-        case "starts_with" | "like":
-            return "" if isinstance(value, str) and 0 < len(value) <= 400 else "text of 1 to 400 characters"
-        case "equals":
-            return (
-                "" if isinstance(value, str | bool) or _micros(value) is not None else "text, a number, true or false"
-            )
-        case "one_of":
-            fits = isinstance(value, list) and value and all(isinstance(entry, str) for entry in value)
-            return "" if fits else "a list of texts, at least one"
-        case _:
-            return f"not a rule; use {', '.join(_OPERATORS)}"
 
 
 def _covers(old: Grant, new: Grant) -> bool:
@@ -341,48 +224,19 @@ def _covers(old: Grant, new: Grant) -> bool:
         return False
     if old.max_calls is not None and (new.max_calls is None or new.max_calls > old.max_calls):
         return False
+    tighter = new.rules()
     return all(
-        _rule_covers(operator, value, new.constraints.get(name, {}))
-        for name, rules in old.constraints.items()
+        grant_rules.covers(operator, value, tighter.get(name, {}))
+        for name, rules in old.rules().items()
         for operator, value in rules.items()
     )
 
 
-def _rule_covers(operator: str, old: Any, new_rules: Mapping[str, Any]) -> bool:
-    """Whether the new rules on one argument are at least as tight as one old rule. When unsure: no."""
-    if operator in new_rules:
-        new = new_rules[operator]
-        match operator:
-            case "max" | "max_length":
-                return Decimal(str(new)) <= Decimal(str(old))
-            case "min":
-                return Decimal(str(new)) >= Decimal(str(old))
-            case "one_of":
-                return set(new) <= set(old)
-            case "starts_with":
-                return str(new).startswith(str(old))
-            case _:
-                return bool(new == old)
-    if operator == "one_of" and "equals" in new_rules:
-        return new_rules["equals"] in old
-    return False
-
-
 def _rules_in_words(rules: Mapping[str, Any]) -> str:
     """All rules of one argument: “0.01 to 100.00, of at most 20 characters”."""
-    words = [_rule_in_words(operator, value) for operator, value in rules.items() if operator not in ("min", "max")]
+    words = [
+        grant_rules.in_words(operator, value) for operator, value in rules.items() if operator not in ("min", "max")
+    ]
     if "min" in rules and "max" in rules:
         return ", ".join([f"{rules['min']} to {rules['max']}", *words])
-    return ", ".join(_rule_in_words(operator, value) for operator, value in rules.items())
-
-
-def _rule_in_words(operator: str, value: Any) -> str:
-    words = {
-        "equals": f"exactly {value}",
-        "min": f"at least {value}",
-        "max": f"at most {value}",
-        "starts_with": f"beginning with {value}",
-        "like": f"like {value}",
-        "max_length": f"of at most {value} characters",
-    }
-    return words.get(operator) or "one of " + ", ".join(str(item) for item in value)
+    return ", ".join(grant_rules.in_words(operator, value) for operator, value in rules.items())
