@@ -192,7 +192,8 @@ def test_a_listing_may_name_a_look_alike_but_it_is_not_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    "slug", ["", "Books", "books__x", "books_", "_books", "-books", "bo oks", "bооks", "remit", "b" * 41, "a--b", "a_-b"]
+    "slug",
+    ["", "Books", "books__x", "books_", "_books", "-books", "bo oks", "bооks", "remit", "b" * 41, "a--b", "a_-b"],
 )
 def test_short_names_that_could_shadow_another_servers_tools_are_refused(as_nadia: Principal, slug: str) -> None:
     with pytest.raises(RemitError) as caught:
