@@ -1,4 +1,4 @@
-"""One installation that these tests share, with a diary and a hostile server; every fault heals before the next test."""
+"""One installation that these tests share, with a diary and a hostile server; each test finds it whole."""
 
 from __future__ import annotations
 
@@ -16,47 +16,7 @@ from tests.end_to_end.faults.site import Agent, Mission, Site
 HERE = Path(__file__).parent
 HOSTILE = HERE.parents[1] / "agents" / "servers" / "hostile_stdio.py"
 
-REGISTER = """
-from agents.catalogue import demo
-from agents.choices import Transport
-from agents.servers import services as servers
-from agents.servers.types import MountRequest
-from controlplane.tenancy.models import Organisation
-nadia = demo.principal_of(demo.NADIA, Organisation.objects.get(slug='northwind'))
-faults = []
-for slug, command in (('diary', ('/srv/diary.py',)), ('hostile', ('/srv/hostile.py', '2025-11-25', '/data/diary'))):
-    server = servers.register_server(actor=nadia, name=slug, slug=slug, transport=Transport.STDIO, environment='books',
-        command=command, mounts=(MountRequest('data/programs', '/srv'), MountRequest('missions/{mission}/diary', '/data', True)))
-    faults.append(servers.refresh_tools(actor=nadia, server_id=server.pk).fault)
-result = faults
-"""
-
-MISSIONS = """
-import uuid
-from datetime import timedelta
-from decimal import Decimal
-from agents import services
-from agents.catalogue import demo
-from agents.choices import Runtime
-from agents.grants import Grant
-from controlplane.common.clock import now
-from controlplane.tenancy.models import Organisation, Team
-organisation = Organisation.objects.get(slug='northwind')
-nadia = demo.principal_of(demo.NADIA, organisation)
-team = Team.objects.get(organisation=organisation, name=demo.TEAM)
-grants = [Grant('diary__write'), *(Grant(f'hostile__{name}') for name in ('echo', 'hang', 'flood', 'die', 'garbage', 'wrong_id')),
-          Grant('hostile__slow', effect='escalate')]
-made = []
-for number in range(COUNT):
-    agent = services.register_agent(actor=nadia, team_id=team.pk, name='Diarist ' + uuid.uuid4().hex[:8], runtime=Runtime.EXTERNAL)
-    mission = services.draft_mission(actor=nadia, agent_id=agent.pk, title='Keep a diary', remit=services.Remit(
-        goal='Write every line once.', criteria=['Written'], grants=grants, budget_money=Decimal('3'), budget_steps=5000,
-        deadline=now() + timedelta(hours=2)))
-    services.submit_mission(actor=nadia, mission_id=mission.pk)
-    made.append([str(mission.pk), services.issue_run_token(actor=nadia, mission_id=mission.pk)])
-result = made
-"""
-ENOUGH_MISSIONS = 16
+ENOUGH_MISSIONS = 24
 
 
 @pytest.fixture(scope="session")
@@ -80,7 +40,7 @@ def shared(folder: Path) -> Iterator[Site]:
     shutil.copyfile(HOSTILE, programs / "hostile.py")
     try:
         site.start()
-        assert site.run_code(REGISTER) == ["", ""]
+        assert site.do("register_servers") == ["", ""]
         yield site
     finally:
         site.stop()
@@ -97,7 +57,7 @@ def site(shared: Site) -> Iterator[Site]:
 
 @pytest.fixture(scope="session")
 def _missions(shared: Site) -> Iterator[Mission]:
-    return iter([Mission(*made) for made in shared.run_code(MISSIONS.replace("COUNT", str(ENOUGH_MISSIONS)))])
+    return iter([Mission(*made) for made in shared.do("make_missions", ENOUGH_MISSIONS)])
 
 
 @pytest.fixture

@@ -26,6 +26,13 @@ START_SECONDS = 120.0
 RECOVERY_SECONDS = 60.0
 # What the installations of these tests call silence; people have 15 minutes.
 EXECUTING_LIMIT_SECONDS = 8
+INSIDE = """
+import sys, django
+sys.path[:0] = sys.argv[1:]
+django.setup()
+from tests.end_to_end.faults import inside
+inside.serve()
+"""
 OPEN_STATES = ("proposed", "permitted", "executing")
 
 UNBALANCED = """
@@ -120,7 +127,7 @@ class Site:
     # Processes ----------------------------------------------------------------------------------------------------
 
     def child(self, word: str) -> psutil.Process:
-        """The process of this name, or with this word among its arguments: postgres, valkey-server, node, web, worker."""
+        """By its name or a word of its arguments: postgres, valkey-server, node, web, worker."""
         wait_until(lambda: self._find(word), f"a process {word}: {self.screen()}")
         found = self._find(word)
         assert found is not None, f"no child {word}: {self.screen()}"
@@ -188,25 +195,30 @@ class Site:
     def value(self, query: str, *parameters: object) -> Any:
         return self.rows(query, *parameters)[0][0]
 
-    def manage(self, *arguments: str) -> str:
-        """What a command prints."""
-        return str(self.run_code(f"result = command{arguments!r}"))
-
-    def run_code(self, code: str) -> Any:
-        """Run Python inside the installation, in a process that stays: what it assigns to `result` comes back."""
+    def do(self, what: str, *arguments: Any) -> Any:
+        """Let someone of the installation act; see `inside.py`, which runs as a process that stays."""
         if self._console is None:
             self._console = subprocess.Popen(
-                [sys.executable, "-W", "ignore", "-c", CONSOLE, str(ROOT)],
-                env=environment(STATE_DIR=str(self.state), **self._variables),
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-            )  # fmt: skip
+                [sys.executable, "-W", "ignore", "-c", INSIDE, str(ROOT), str(ROOT / "platform")],
+                env=environment(
+                    STATE_DIR=str(self.state), DJANGO_SETTINGS_MODULE="controlplane.settings", **self._variables
+                ),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
         assert self._console.stdin is not None
         assert self._console.stdout is not None
-        self._console.stdin.write(json.dumps(code) + "\n")
+        self._console.stdin.write(json.dumps([what, arguments]) + "\n")
         self._console.stdin.flush()
         answer = json.loads(self._console.stdout.readline())
         assert "failure" not in answer, answer["failure"]
         return answer["result"]
+
+    def manage(self, *arguments: str) -> str:
+        """What a command prints."""
+        return str(self.do("command", *arguments))
 
     def states(self, mission: Mission) -> Counter[str]:
         return Counter(
@@ -227,8 +239,7 @@ class Site:
         return Counter(path.read_text().splitlines() if path.exists() else [])
 
     def reconcile(self, *action_ids: str, outcome: str = "success") -> None:
-        """Nadia looked for herself what came of these unknown actions, and says so."""
-        self.run_code(RECONCILE.replace("IDS", repr(list(action_ids))).replace("OUTCOME", repr(outcome)))
+        self.do("reconcile", action_ids, outcome)
 
     def person(self, who: str) -> httpx2.Client:
         """A browser's cookies after signing in with a one-time link. The caller closes it."""
@@ -255,53 +266,13 @@ class Site:
         """Every budget holds exactly its open holds and has spent exactly what was charged."""
         assert self.rows(UNBALANCED) == []
 
+    def unsealed(self) -> int:
+        """Audit entries that are not in the chain yet."""
+        return int(self.value("SELECT count(*) FROM audit_entry WHERE id NOT IN (SELECT entry_id FROM audit_seal)"))
+
     def check_audit(self) -> None:
-        wait_until(
-            lambda: (
-                self.value(
-                    "SELECT count(*) FROM audit_entry e WHERE NOT EXISTS (SELECT 1 FROM audit_seal s WHERE s.entry_id = e.id)"
-                )
-                == 0
-            ),
-            "every audit entry to be sealed",
-        )
+        wait_until(lambda: self.unsealed() == 0, "every audit entry to be sealed")
         assert json.loads(self.manage("audit", "verify", "--json").splitlines()[-1])["intact"] is True
-
-
-# Reads code and writes its result, a JSON line each.
-CONSOLE = """
-import io, json, os, sys, traceback
-sys.path[:0] = [sys.argv[1], sys.argv[1] + '/platform']
-os.environ['DJANGO_SETTINGS_MODULE'] = 'controlplane.settings'
-import django; django.setup()
-from django.core.management import call_command
-from django.db import close_old_connections
-answers, sys.stdout = sys.stdout, sys.stderr
-def command(*arguments):
-    printed = io.StringIO()
-    call_command(*arguments, stdout=printed)
-    return printed.getvalue()
-for line in sys.stdin:
-    close_old_connections()
-    names = {'command': command, 'result': None}
-    try:
-        exec(json.loads(line), names)
-        answer = {'result': names['result']}
-    except BaseException:
-        answer = {'failure': traceback.format_exc()[-3000:]}
-    answers.write(json.dumps(answer) + chr(10))
-    answers.flush()
-"""
-
-RECONCILE = """
-from agents.catalogue import demo
-from controlplane.tenancy.models import Organisation
-import uuid
-from governance import services
-nadia = demo.principal_of(demo.NADIA, Organisation.objects.get(slug='northwind'))
-for action_id in IDS:
-    services.reconcile(actor=nadia, action_id=uuid.UUID(action_id), outcome=OUTCOME, reason='The diary was read.')
-"""
 
 
 @dataclass(frozen=True)

@@ -41,14 +41,6 @@ def hears_of(site: Site, agent: Agent, mission: Mission, line: str) -> bool:
     return False
 
 
-def unsealed(site: Site) -> int:
-    return int(
-        site.value(
-            "SELECT count(*) FROM audit_entry e WHERE NOT EXISTS (SELECT 1 FROM audit_seal s WHERE s.entry_id = e.id)"
-        )
-    )
-
-
 def test_valkey_killed_and_wiped_costs_no_decision_and_no_page_and_everything_catches_up(
     site: Site, agent: Agent, mission: Mission
 ) -> None:
@@ -65,7 +57,7 @@ def test_valkey_killed_and_wiped_costs_no_decision_and_no_page_and_everything_ca
     nadia.close()
     site.wait_recovered()
     # The worker finds it again: sweeps go on. Pages find it again: hints arrive.
-    wait_until(lambda: unsealed(site) == 0, "the sweeps to go on")
+    wait_until(lambda: site.unsealed() == 0, "the sweeps to go on")
     lines = iter(range(100))
     wait_until(lambda: hears_of(site, agent, mission, f"after-{next(lines)}"), "a live hint")
     assert site.states(mission)["succeeded"] == site.value(
@@ -88,5 +80,5 @@ def test_a_valkey_that_is_silent_holds_no_decision_up(site: Site, agent: Agent, 
         for number in range(5):
             assert agent.call("diary__write", {"line": f"during-{number}"}, seconds=15).carried_out
     assert site.states(mission)["succeeded"] >= 6
-    wait_until(lambda: unsealed(site) == 0, "the sweeps to go on")
+    wait_until(lambda: site.unsealed() == 0, "the sweeps to go on")
     assert site.open_holds(mission) == 0

@@ -12,16 +12,6 @@ from tests.end_to_end.faults.site import Agent, Mission, Site, wait_until
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.slow, pytest.mark.timeout(300)]
 
-APPROVE = """
-from agents.catalogue import demo
-from controlplane.tenancy.models import Organisation
-from governance import services
-from governance.models import Escalation
-dana = demo.principal_of(demo.DANA, Organisation.objects.get(slug='northwind'))
-escalation = Escalation.objects.get(action_id='ACTION')
-services.decide(approver=dana, escalation_id=escalation.pk, approve=True, version=escalation.version, reason='It is needed.')
-"""
-
 
 def test_a_decision_whose_hint_died_with_the_web_process_is_there_and_goes_on(
     site: Site, agent: Agent, mission: Mission
@@ -38,7 +28,7 @@ def test_a_decision_whose_hint_died_with_the_web_process_is_there_and_goes_on(
     inbox = dana.get("/approvals")
     assert str(asked.said["escalation"]["id"]) in inbox.text
     dana.close()
-    site.run_code(APPROVE.replace("ACTION", asked.action_id))
+    site.do("approve", asked.action_id)
     assert agent.call("hostile__slow", {}).carried_out
     assert site.diary(mission) == {"slow": 1}
     assert site.states(mission)["waiting"] == 0
