@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
@@ -50,6 +51,7 @@ _REMEMBERED_HEARTBEATS: Final = 10_000
 # Inside every sandbox our gateway is found at this address.
 SANDBOX_HOST: Final = "127.0.0.1:8020"
 _KEY: Final = "remit.inbound"
+_TALKATIVE: Final = ("httpx2", "mcp")  # a line or more for every request; ours say it once
 INSTRUCTIONS: Final = (
     "Every call is judged against your mission. A refusal is an error result whose structured content says why and "
     "what would be allowed. A call that needs a person returns at once with an action id: ask remit__action about it, "
@@ -95,6 +97,8 @@ class McpGateway:
             finally:
                 self._entered -= 1
             return
+        for name in _TALKATIVE:
+            logging.getLogger(name).setLevel(logging.WARNING)
         pool = SessionPool(on_listing=_note_listing, which_ended=_which_ended, limits=self._limits)
         caller = Caller(pool)
         server = _protocol_server(caller)

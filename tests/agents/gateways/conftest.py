@@ -71,6 +71,7 @@ class Servers:
                 done.result(15)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
+        self._loop.close()
 
 
 @pytest.fixture
