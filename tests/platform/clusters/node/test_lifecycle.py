@@ -82,12 +82,13 @@ def test_deleting_twice_succeeds_and_forgets(node, name):
     assert (caught.value.code, caught.value.permanent) == ("sandbox.unknown", True)
 
 
-def test_name_can_be_used_again_after_deletion(node, name):
+def test_name_is_not_used_again_after_deletion(node, name):
+    """A late repeat of the request that made it must not start the program a second time."""
     node.python(name, FOREVER)
     node.driver.delete(name)
-    node.python(name, "print('second')")
-    node.wait(name)
-    assert node.output(name) == "second\n"
+    with pytest.raises(DriverError, match="was deleted"):
+        node.python(name, "print('second')")
+    assert name not in {status.name for status in node.driver.observe()}
 
 
 def test_writable_mount_is_shared_and_read_only_mount_is_read(node, name):
@@ -283,10 +284,12 @@ def test_attaching_without_stdio_or_after_the_end_is_refused(node, name):
     with pytest.raises(DriverError, match="not created with stdio"):
         asyncio.run(node.driver.attach(name))
     node.driver.delete(name)
-    node.python(name, "pass", stdio=True)
-    node.wait(name)
+    ended = f"{name}-ended"
+    node.python(ended, "pass", stdio=True)
+    node.wait(ended)
     with pytest.raises(DriverError, match="has ended"):
-        asyncio.run(node.driver.attach(name))
+        asyncio.run(node.driver.attach(ended))
+    node.driver.delete(ended)
 
 
 def test_watch_tells_every_change_until_deletion(node, name):
