@@ -30,8 +30,9 @@ help:
 run: $(VENV)/.run
 	@exec $(BIN)/python manage.py up --port $(PORT) --state "$(STATE)"
 
+# Two workers: most tests wait for other processes more than they work. A file's tests stay together.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 quick: lint
 	$(BIN)/python -m pytest -m "not slow and not browser and not sandbox"
