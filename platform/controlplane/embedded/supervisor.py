@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -22,7 +23,7 @@ from urllib.parse import urlsplit
 from controlplane.clusters.node import node_command
 from controlplane.common.sockets import gateway_socket, make_private
 from controlplane.embedded.child import Child
-from controlplane.embedded.failures import StartError, ended_early
+from controlplane.embedded.failures import StartError, disk_full, ended_early
 from controlplane.embedded.listening import listen_tcp, listen_unix
 from controlplane.embedded.own_processes import ROOT, OwnProcess, answers_health, manage
 from controlplane.embedded.postgres import Postgres
@@ -35,6 +36,8 @@ STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 SERVER_START_SECONDS = 120.0  # recovery of a large log after a crash takes its time
 PREPARE_SECONDS = 600.0
 WEB_START_SECONDS = 120.0
+# The database needs room for its log (16 MB a piece) to go on writing.
+LITTLE_SPACE_BYTES = 32 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class Supervisor:
         # Held open for as long as we live: whoever connects while the web process is started again only waits.
         self._listeners: list[socket.socket] = []
         self._started_at = time.monotonic()
+        self._disk_full = False
 
     def run(self) -> None:
         # Blocked, and taken one by one in `_pause`: no signal can interrupt a start or a stop half way.
@@ -168,9 +172,12 @@ class Supervisor:
         return list(result["people"])
 
     def _supervise(self) -> None:
-        next_look = time.monotonic()
+        next_look = next_measure = time.monotonic()
         while True:
             _pause(0.2)
+            if time.monotonic() > next_measure:
+                next_measure = time.monotonic() + 2
+                self._watch_disk()
             for child in (*self._servers, *self._processes):
                 if news := child.heal():
                     _say(news)
@@ -179,6 +186,13 @@ class Supervisor:
                 next_look = time.monotonic() + 60
                 for log in self._state.logs.glob("*.log"):
                     shorten(log)
+
+    def _watch_disk(self) -> None:
+        """Say once that the disk is full, before the servers say it each in their own way, and once that it is over."""
+        full = shutil.disk_usage(self._state.root).free < LITTLE_SPACE_BYTES
+        if full != self._disk_full:
+            self._disk_full = full
+            _say(str(disk_full(self._state.root)) if full else "The disk has space again.")
 
     @property
     def _demo_stamp(self) -> Path:

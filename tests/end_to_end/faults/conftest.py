@@ -29,18 +29,23 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(made, ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
-def shared(folder: Path) -> Iterator[Site]:
-    environment("books", state_dir=folder)
-    site = Site(folder)
+def set_up(site: Site, environments: Path) -> None:
+    """Started, and both servers registered. `environments` is built once and lent to every installation."""
+    environment("books", state_dir=environments.parent)
     programs = site.state / "data" / "programs"
     programs.mkdir(mode=0o755, parents=True)
-    (site.state / "environments").symlink_to(folder / "environments")
+    (site.state / "environments").symlink_to(environments)
     shutil.copyfile(HERE / "diary.py", programs / "diary.py")
     shutil.copyfile(HOSTILE, programs / "hostile.py")
+    site.start()
+    assert site.do("register_servers") == ["", ""]
+
+
+@pytest.fixture(scope="session")
+def shared(folder: Path) -> Iterator[Site]:
+    site = Site(folder)
     try:
-        site.start()
-        assert site.do("register_servers") == ["", ""]
+        set_up(site, folder / "environments")
         yield site
     finally:
         site.stop()

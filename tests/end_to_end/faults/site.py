@@ -189,8 +189,15 @@ class Site:
         return {name: value.strip('"') for name, _, value in (line.partition("=") for line in lines)}
 
     def rows(self, query: str, *parameters: object) -> list[Any]:
-        with psycopg.connect(self.variables()["DATABASE_URL"], connect_timeout=5) as connection:
-            return connection.execute(query, parameters).fetchall()
+        """Read as soon as the database lets us: it may just have been killed."""
+        deadline = time.monotonic() + RECOVERY_SECONDS
+        while True:
+            try:
+                with psycopg.connect(self.variables()["DATABASE_URL"], connect_timeout=5) as connection:
+                    return connection.execute(query, parameters).fetchall()
+            except psycopg.OperationalError:
+                assert time.monotonic() < deadline, f"no database within {RECOVERY_SECONDS:g} s: {self.screen()}"
+                time.sleep(0.1)
 
     def value(self, query: str, *parameters: object) -> Any:
         return self.rows(query, *parameters)[0][0]
