@@ -16,6 +16,7 @@ from typing import Final
 
 from django.conf import settings
 
+from controlplane.common.clock import now
 from controlplane.common.errors import RemitError
 from controlplane.common.ids import parse_id
 
@@ -75,7 +76,7 @@ def verify(token: str) -> PermitClaims:
     if action_id is None or decision_id is None:
         raise _forged()
     claims = PermitClaims(action_id, decision_id, digest, audience, nonce, datetime.fromtimestamp(expires, UTC))
-    if claims.expires_at <= datetime.now(UTC):
+    if claims.expires_at <= now():
         raise expired()
     return claims
 

@@ -105,6 +105,28 @@ def test_a_server_left_over_on_the_same_data_is_stopped_before_the_next_starts(
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
+def test_a_busy_process_of_a_killed_server_does_not_keep_the_next_from_starting(
+    postgres: Postgres, state: StateFolder, start: Start
+) -> None:
+    killed = start(postgres)
+    connection = psycopg.connect(postgres.url, autocommit=True)
+    busy = connection.info.backend_pid
+
+    def count_for_minutes() -> None:
+        with pytest.raises(psycopg.OperationalError):
+            connection.execute("SELECT count(*) FROM generate_series(1, 100000000000)")
+
+    work = threading.Thread(target=count_for_minutes)
+    work.start()
+    wait_until(lambda: Path(f"/proc/{busy}/stat").read_text().split()[2] == "R", "the query")
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.process.wait()
+    assert Path(f"/proc/{busy}").exists()
+    start(Postgres(state, THROWAWAY))
+    work.join(timeout=30)
+    assert not work.is_alive()
+
+
 def test_a_half_made_cluster_is_made_again(state: StateFolder, start: Start) -> None:
     unfinished = state.root / "postgres.unfinished"
     unfinished.mkdir()
