@@ -152,6 +152,8 @@ def in_words(operator: str, value: Any) -> str:
 
 def cedar_text(value: str) -> str:
     """A Cedar string literal: every character outside plain printable ASCII as an escape."""
+    if value.isascii() and value.isprintable() and '"' not in value and "\\" not in value:
+        return f'"{value}"'
     return (
         '"'
         + "".join(c if c.isascii() and c.isprintable() and c not in '"\\' else f"\\u{{{ord(c):x}}}" for c in value)

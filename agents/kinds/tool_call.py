@@ -24,7 +24,7 @@ from controlplane.common.clock import now
 from controlplane.common.errors import FieldError, RemitError, invalid
 from controlplane.tenancy.types import Permission, Principal
 from governance.choices import ActionState, Verdict
-from governance.types import BudgetRequest, Finding, Prepared, Proposal
+from governance.types import BudgetRequest, Finding, Grants, Prepared, Proposal
 
 RATE_WINDOW = timedelta(seconds=10)
 RATE_LIMIT = 200  # proposals of one run in the window
@@ -105,7 +105,7 @@ class ToolCall:
             raise invalid("action.tool", "Name the tool.", FieldError("/tool", "1 to 160 characters"))
         mission_id = proposer.mission_id or _only_mission(proposer, proposer.agent_id)
         snapshot = _read(proposer, mission_id, proposal)
-        grants = _grants(snapshot.version_id, snapshot.grants)
+        grants = _parsed(snapshot.version_id, snapshot.grants)
         mine = [grant for grant in grants if grant.tool == proposal.tool]
         envelope = {
             "kind": self.code,
@@ -131,7 +131,7 @@ class ToolCall:
                 "importance": snapshot.importance,
                 "mission_active": snapshot.mission_state == MissionState.ACTIVE,
             },
-            grants=compile_grants(version_id=snapshot.version_id, grants=grants),
+            grants=_compiled(snapshot.version_id, snapshot.grants),
             guards=_guards(snapshot, proposal),
             guards_saw=(
                 f"mission {snapshot.mission_state}, run {snapshot.run_state or 'none'}, {snapshot.recent} calls in 10 s"
@@ -282,7 +282,7 @@ def _guards(snapshot: Snapshot, proposal: Proposal) -> list[Finding]:
     ):
         deny("run.ended", "This run has ended.", "End the program.")
     if snapshot.tool is None and any(
-        grant.tool == proposal.tool for grant in _grants(snapshot.version_id, snapshot.grants)
+        grant.tool == proposal.tool for grant in _parsed(snapshot.version_id, snapshot.grants)
     ):
         deny(
             "tool.unknown",
@@ -356,8 +356,9 @@ def _budget(proposer: Principal, snapshot: Snapshot, proposal: Proposal) -> Budg
     )
 
 
-def _grants(version_id: uuid.UUID, raw: str | list[Any]) -> list[Grant]:
-    return list(_parsed(version_id, raw if isinstance(raw, str) else json.dumps(raw)))
+@functools.lru_cache(maxsize=512)
+def _compiled(version_id: uuid.UUID, raw: str) -> Grants:
+    return compile_grants(version_id=version_id, grants=_parsed(version_id, raw))
 
 
 @functools.lru_cache(maxsize=512)

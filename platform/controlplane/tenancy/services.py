@@ -9,7 +9,7 @@ from datetime import timedelta
 from controlplane.common.clock import now
 from controlplane.common.errors import RemitError
 from controlplane.tenancy import tokens
-from controlplane.tenancy.models import Membership, SignInLink, Token, TokenKind, User
+from controlplane.tenancy.models import Membership, SignInLink, TokenKind, User
 from controlplane.tenancy.types import ALL_TEAMS, Permission, Principal, PrincipalKind, Role
 
 _KINDS = {
@@ -47,22 +47,23 @@ def principal_of_token(text: str) -> Principal:
     # A scope this version does not know grants nothing.
     scopes = None if token.scopes is None else frozenset(item for item in Permission if item.value in token.scopes)
     if token.kind == TokenKind.PERSON:
-        person = token.user and principal_of_user(user=token.user, organisation_id=token.organisation_id)
+        user = User.objects.filter(pk=token.user_id).first() if token.user_id else None
+        person = user and principal_of_user(user=user, organisation_id=token.organisation_id)
         if not person:
             raise RemitError("token.owner_gone", "The person this token belongs to has left the organisation.", 401)
         return _with(person, token=token, scopes=scopes)
     return Principal(
         kind=_KINDS[TokenKind(token.kind)],
-        id=token.run_id or token.agent_id or token.pk,
+        id=token.run_id or token.agent_id or token.id,
         name=token.name,
         organisation_id=token.organisation_id,
-        organisation_name=str(vars(token)["organisation_name"]),
+        organisation_name=token.organisation_name,
         roles={Role.AUDITOR: ALL_TEAMS} if token.kind == TokenKind.SERVICE else {},
         team_id=token.team_id,
         agent_id=token.agent_id,
         mission_id=token.mission_id,
         run_id=token.run_id,
-        token_id=token.pk,
+        token_id=token.id,
         scopes=scopes,
     )
 
@@ -103,5 +104,5 @@ def _roles(memberships: list[Membership]) -> dict[Role, frozenset[uuid.UUID] | N
     return roles
 
 
-def _with(person: Principal, *, token: Token, scopes: frozenset[Permission] | None) -> Principal:
-    return Principal(**{**person.__dict__, "token_id": token.pk, "scopes": scopes})
+def _with(person: Principal, *, token: tokens.KnownToken, scopes: frozenset[Permission] | None) -> Principal:
+    return Principal(**{**person.__dict__, "token_id": token.id, "scopes": scopes})
