@@ -32,6 +32,12 @@ def log_lines():
     """Everything logged through the real configuration, as JSON objects."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    # A server that another test ran in this process may have turned its own loggers down.
+    uvicorn = [logging.getLogger(name) for name in ("uvicorn", "uvicorn.error")]
+    before = [(logger, logger.level, logger.propagate) for logger in uvicorn]
+    for logger in uvicorn:
+        logger.setLevel(logging.NOTSET)
+        logger.propagate = True
     configure_logging({"level": "INFO", "format": "json"})
     stream = io.StringIO()
     root.handlers[0].setStream(stream)  # type: ignore[attr-defined]
@@ -42,6 +48,9 @@ def log_lines():
     yield read
     root.handlers[:] = handlers
     root.setLevel(level)
+    for logger, was, propagated in before:
+        logger.setLevel(was)
+        logger.propagate = propagated
 
 
 def test_every_line_of_a_trace_names_it_whoever_writes(log_lines) -> None:
