@@ -109,14 +109,6 @@ LANGUAGE_CODE = "en"
 USE_I18N = False
 
 REDIS_URL = CONFIG.redis_url or "unix:///nonexistent/valkey.sock"
-CHANNEL_LAYERS = {
-    "default": {
-        "BACKEND": "channels_redis.core.RedisChannelLayer",
-        # redis-py 8 times sockets out after 5 s, just as long as the blocking read waits: without None every idle
-        # websocket dies.
-        "CONFIG": {"hosts": [{"address": REDIS_URL, "socket_timeout": None}], "capacity": 1000, "expiry": 30},
-    }
-}
 CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1)
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 # A killed worker's tasks come back after `visibility_timeout`; with the defaults that is an hour.

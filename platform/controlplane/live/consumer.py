@@ -8,16 +8,15 @@ Client: {"subscribe": ["mission:<id>"]}, {"unsubscribe": […]}. Server: {"subsc
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import re
 import time
 from collections.abc import Iterable
 from typing import Any, Final
 
+import msgspec
 import structlog
 from channels.db import database_sync_to_async
-from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
 from redis.exceptions import RedisError
@@ -26,7 +25,8 @@ from controlplane.common import metrics
 from controlplane.common.canonical import parse_strict
 from controlplane.common.clock import now
 from controlplane.common.errors import RemitError
-from controlplane.live.services import group_name, may_subscribe
+from controlplane.live.hub import Mailbox, hub
+from controlplane.live.services import may_subscribe
 from controlplane.tenancy.authentication import Authenticated, Credential, authenticate, credential_of_scope
 
 log = structlog.get_logger(__name__)
@@ -42,30 +42,31 @@ _TOPIC = re.compile(r"[a-z][a-z-]{0,29}:[A-Za-z0-9._-]{1,64}\Z")
 
 
 class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels has no types
-    """The layer holds a bounded number of hints per socket; a reader slower than that is dropped, not buffered."""
+    """A socket's mailbox holds the newest hint of each kind; a reader too slow even for that is dropped."""
 
     credential: Credential
     topics: set[str]
     authenticated: Authenticated
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Channels reads hints and the socket side by side; whichever fails ends the connection."""
+        """Hints and the socket are read side by side; whichever fails ends the connection."""
         self._raw_send = send
         self._main = asyncio.current_task()
         self._open = self._dropped = False
-        self._watch: asyncio.Task[None] | None = None
+        self._beside: list[asyncio.Task[None]] = []
+        self._mailbox = Mailbox()
         self.topics = set()
         self._sent_at: list[float] = []
         try:
             await super().__call__(scope, receive, send)
         except (RedisError, OSError) as error:
-            log.warning("live.layer_lost", error=f"{type(error).__name__}: {error}")
+            log.warning("live.lost", error=f"{type(error).__name__}: {error}")
             await self._end(COME_BACK, "hints are out of order, come back")
         except asyncio.CancelledError:
             if not self._dropped:
                 raise
         finally:
-            await self._leave()
+            self._leave()
 
     async def connect(self) -> None:
         self.credential = credential_of_scope(self.scope)
@@ -77,10 +78,10 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels ha
         await self.accept()
         self._open = True
         metrics.SOCKETS.inc()
-        self._watch = asyncio.create_task(self._keep_checking())
+        self._beside = [asyncio.create_task(self._keep_checking()), asyncio.create_task(self._keep_telling())]
 
     async def disconnect(self, code: int) -> None:  # noqa: ARG002 - Channels' signature
-        await self._leave()
+        self._leave()
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         if text_data is None or bytes_data is not None:
@@ -98,14 +99,9 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels ha
             await self._end(BROKE_RULES, error.message)
             return
         if "unsubscribe" in wanted:
-            await self._unsubscribe(wanted["unsubscribe"])
+            self._unsubscribe(set(wanted["unsubscribe"]))
         if "subscribe" in wanted:
             await self._subscribe(wanted["subscribe"])
-
-    async def live_hint(self, message: dict[str, Any]) -> None:
-        """From the channel layer: something changed."""
-        if message["topic"] in self.topics:
-            await self._tell({key: message[key] for key in ("topic", "version", "what")})
 
     async def _subscribe(self, topics: list[str]) -> None:
         fresh = [topic for topic in topics if topic not in self.topics]
@@ -113,18 +109,23 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels ha
             await self._end(BROKE_RULES, f"at most {MAX_TOPICS} topics")
             return
         allowed = await _allowed(self.authenticated, fresh)
-        for topic in allowed:
-            await self.channel_layer.group_add(group_name(topic), self.channel_name)
+        await hub().listen(self._mailbox, allowed)
         self.topics |= allowed
         if granted := [topic for topic in topics if topic in self.topics]:
             await self._tell({"subscribed": granted})
         if refused := [topic for topic in topics if topic not in self.topics]:
             await self._tell({"refused": refused})
 
-    async def _unsubscribe(self, topics: list[str]) -> None:
-        for topic in self.topics.intersection(topics):
-            await self.channel_layer.group_discard(group_name(topic), self.channel_name)
-        self.topics.difference_update(topics)
+    def _unsubscribe(self, topics: set[str]) -> None:
+        hub().forget(self._mailbox, topics & self.topics)
+        self.topics -= topics
+
+    async def _keep_telling(self) -> None:
+        while hints := await self._mailbox.take():
+            for hint in hints:
+                if hint.topic in self.topics:
+                    await self._tell(msgspec.structs.asdict(hint))
+        await self._end(COME_BACK, "hints are out of order, come back")
 
     async def _keep_checking(self) -> None:
         """Every minute, and when the session ends: who is this, may they still see what they listen to?"""
@@ -139,15 +140,12 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels ha
                 self.authenticated = found
                 allowed = await _allowed(found, self.topics)
                 lost = self.topics - allowed
-                await self._unsubscribe(list(lost))
+                self._unsubscribe(lost)
                 if lost:
                     await self._tell({"refused": sorted(lost)})
-                # Again, for an emptied Valkey has forgotten who listens to what.
-                for topic in allowed:
-                    await self.channel_layer.group_add(group_name(topic), self.channel_name)
         except asyncio.CancelledError:
             raise
-        except Exception as error:  # the database or Valkey: nobody can vouch for this socket now
+        except Exception as error:  # the database: nobody can vouch for this socket now
             log.warning("live.recheck_failed", error=f"{type(error).__name__}: {error}")
             await self._end(COME_BACK, "could not be checked, come back")
 
@@ -164,8 +162,8 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels ha
                 await self.send(text_data=json.dumps(message))
         except TimeoutError:
             await self._end(BROKE_RULES, "reads too slowly")
-        except OSError as error:  # the client went away; its disconnect is on the way
-            raise StopConsumer from error
+        except OSError:
+            return  # the client went away; its disconnect is on the way
 
     async def _end(self, code: int, reason: str) -> None:
         if not self._open:
@@ -180,17 +178,15 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels ha
             if self._main is not None:
                 self._main.cancel()
 
-    async def _leave(self) -> None:
+    def _leave(self) -> None:
         if self._open:
             self._open = False
             metrics.SOCKETS.dec()
-        if self._watch is not None and self._watch is not asyncio.current_task():
-            self._watch.cancel()
-            self._watch = None
-        topics, self.topics = self.topics, set()
-        for topic in topics:
-            with contextlib.suppress(RedisError, OSError):
-                await self.channel_layer.group_discard(group_name(topic), self.channel_name)
+        for task in self._beside:
+            if task is not asyncio.current_task():
+                task.cancel()
+        self._beside = []
+        self._unsubscribe(set(self.topics))
 
     def _too_many_messages(self) -> bool:
         moment = time.monotonic()

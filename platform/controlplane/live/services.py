@@ -27,8 +27,4 @@ def may_subscribe(*, principal: Principal, topic: str) -> bool:
 
 def announce(topic: str, what: str) -> None:
     """Tell pages that show `topic` (“mission:<id>”) that its part `what` changed; after commit, lost without Valkey."""
-    transaction.on_commit(lambda: sender().send(group=group_name(topic), topic=topic, what=what), robust=True)
-
-
-def group_name(topic: str) -> str:
-    return "live." + topic.replace(":", ".")
+    transaction.on_commit(lambda: sender().send(topic=topic, what=what), robust=True)

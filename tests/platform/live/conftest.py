@@ -15,8 +15,6 @@ from typing import Any
 
 import pytest
 import uvicorn
-from channels.layers import channel_layers
-from channels_redis.core import RedisChannelLayer
 from django.conf import settings as django_settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.sessions.backends.db import SessionStore
@@ -26,6 +24,7 @@ from websockets.sync.client import ClientConnection, connect
 from controlplane.embedded.child import Child
 from controlplane.embedded.state import StateFolder
 from controlplane.embedded.valkey import Valkey
+from controlplane.live.sender import _SENDERS
 from controlplane.tenancy.models import User
 
 
@@ -120,8 +119,8 @@ def open_page(address: Address, sign_in: Callable[[User], str]) -> Iterator[Call
 
 
 @pytest.fixture
-def own_valkey() -> Iterator[Child]:
-    """A Valkey that a test may kill, with the channel layer on it."""
+def own_valkey(settings: Any) -> Iterator[Child]:
+    """A Valkey that a test may kill, with all hints on it."""
     folder = Path(tempfile.mkdtemp(prefix="remit-test-live-"))  # short: it becomes a socket's address
     state = StateFolder(folder)
     state.open()
@@ -129,9 +128,9 @@ def own_valkey() -> Iterator[Child]:
     child = Child(valkey)
     child.start()
     child.wait_ready(seconds=30)
-    layer = RedisChannelLayer(hosts=[{"address": valkey.url, "socket_timeout": None}])
-    before = channel_layers.set("default", layer)
+    settings.REDIS_URL = valkey.url
+    _SENDERS.clear()  # the next hint makes a sender that knows this address
     yield child
-    channel_layers.set("default", before)
+    _SENDERS.clear()
     child.stop()
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,6 +1,7 @@
 // Refreshing a part of the page without disturbing who reads it: focus, scroll, selection and open details stay.
-const WAIT_MS = 250;
+const APART_MS = 400;
 const due = new Map(); // part id or element → timer
+const asked = new Map(); // part id or element → when it was last asked for
 const lastBody = new WeakMap(); // element → what the server sent for it
 const kept = new WeakMap(); // request → what to put back after the swap
 
@@ -8,15 +9,19 @@ export function parts(matches = () => true) {
   return [...document.querySelectorAll("[data-live-part]")].filter(matches);
 }
 
-// Several hints within a moment cost one request.
+// The first hint is followed at once; those that come within a moment after it share one request.
 export function refresh(part) {
   const key = part.id || part;
   if (due.has(key)) return;
+  const since = performance.now() - (asked.get(key) ?? -APART_MS);
+  // Chance spreads what many open pages ask for after the same hint.
+  const wait = since >= APART_MS ? Math.random() * 30 : APART_MS - since + (Math.random() * APART_MS) / 4;
   due.set(key, setTimeout(() => {
     due.delete(key);
+    asked.set(key, performance.now());
     const current = part.isConnected ? part : part.id && document.getElementById(part.id);
     if (current) isInUse(current) ? later(current) : window.htmx?.trigger(current, "live");
-  }, WAIT_MS + Math.random() * WAIT_MS));
+  }, wait));
 }
 
 // Someone types, has marked text, or decides in a dialog or menu in there: their turn first.
