@@ -142,7 +142,13 @@ def plan_hold(ladder: Ladder, *, prepared: Prepared) -> uuid.UUID | None:
 
 
 def reserve(
-    *, hold_id: uuid.UUID, action_id: uuid.UUID, prepared: Prepared, organisation_id: uuid.UUID, ttl_seconds: int
+    *,
+    hold_id: uuid.UUID,
+    action_id: uuid.UUID,
+    prepared: Prepared,
+    organisation_id: uuid.UUID,
+    ttl_seconds: int,
+    dispatched: bool,
 ) -> None:
     """Inside the transaction, last. Raises HoldNotGiven: then nothing of the transaction may stay."""
     if prepared.budget is None:
@@ -156,6 +162,8 @@ def reserve(
     )
     if refused is not None:
         raise HoldNotGiven(refused)
+    if dispatched:
+        ledger().dispatch(hold_id=hold_id)
 
 
 def refuse_hold(ladder: Ladder, refused: HoldRefused, *, prepared: Prepared) -> None:

@@ -1,4 +1,7 @@
-"""`propose`: one proposal in, one judgement out, everything of it in one transaction."""
+"""`propose`: one proposal in, one judgement out, everything of it in one transaction.
+
+`propose_and_start` is for edges that carry an allowed action out themselves: its permit is made and used right there.
+"""
 
 from __future__ import annotations
 
@@ -48,11 +51,24 @@ class BundleChanged(Exception):
 
 
 def propose(*, proposer: Principal, proposal: Proposal) -> Judgement:
-    """Judge an action. A refusal is an answer, not an error.
+    """Judge an action. A refusal is an answer, not an error; what is allowed gets a permit.
 
     Raises RemitError for what is no proposal at all (422, 413, 403), a used idempotency key with another body (422
     `idempotency.other_body`) or one still being judged (409 `idempotency.in_flight`).
     """
+    return _propose(proposer, proposal, starting=False)
+
+
+def propose_and_start(*, proposer: Principal, proposal: Proposal) -> Judgement:
+    """`propose` and, if that says allow, `redeem` in the same transaction: what is allowed is executing on return, its
+    hold dispatched, and `Judgement.started` is the action. The answer to a repeated key starts nothing.
+
+    A stop that comes between the reading of the mission and the commit closes its budget, which the hold then finds.
+    """
+    return _propose(proposer, proposal, starting=True)
+
+
+def _propose(proposer: Principal, proposal: Proposal, *, starting: bool) -> Judgement:
     since = time.perf_counter_ns()
     request_sha256 = check_proposal(proposer=proposer, proposal=proposal)
     kind = kind_of(proposal.kind)
@@ -60,7 +76,7 @@ def propose(*, proposer: Principal, proposal: Proposal) -> Judgement:
         prepared = kind.prepare(proposer=proposer, proposal=proposal)
         for _ in range(_ATTEMPTS):
             try:
-                return _judge(proposer, proposal, kind, prepared, request_sha256, since)
+                return _judge(proposer, proposal, kind, prepared, request_sha256, since, starting=starting)
             except BundleChanged:
                 forget(proposer.organisation_id)
     except _Repeated as repeated:
@@ -78,7 +94,14 @@ def propose(*, proposer: Principal, proposal: Proposal) -> Judgement:
 
 
 def _judge(
-    proposer: Principal, proposal: Proposal, kind: ActionKind, prepared: Prepared, request_sha256: str, since: int
+    proposer: Principal,
+    proposal: Proposal,
+    kind: ActionKind,
+    prepared: Prepared,
+    request_sha256: str,
+    since: int,
+    *,
+    starting: bool,
 ) -> Judgement:
     ladder = Ladder(started_ns=since)
     envelope = envelope_of(proposer=proposer, proposal=proposal, prepared=prepared)
@@ -88,7 +111,7 @@ def _judge(
     gate.examine(ladder, kind=kind, prepared=prepared, bundle=bundle)
     action = _action(proposer, proposal, prepared, envelope, digest, request_sha256)
     try:
-        judgement = _write(ladder, action, proposer, prepared, proposal.audience)
+        judgement = _write(ladder, action, proposer, prepared, proposal.audience, starting=starting)
     except OperationalError as error:
         if proposal.idempotency_key is not None and isinstance(error.__cause__, pg.LockNotAvailable):
             raise _in_flight() from error
@@ -97,21 +120,25 @@ def _judge(
     return judgement
 
 
-def _write(ladder: Ladder, action: Action, proposer: Principal, prepared: Prepared, audience: str) -> Judgement:
+def _write(
+    ladder: Ladder, action: Action, proposer: Principal, prepared: Prepared, audience: str, *, starting: bool
+) -> Judgement:
     """In one transaction. When the ledger refuses the hold, all of it is undone and the refusal is written instead."""
     try:
         with transaction.atomic():
             gate.sequence_and_judge(ladder, prepared=prepared, action_id=action.pk)
             action.hold_id = gate.plan_hold(ladder, prepared=prepared)
-            return _commit(ladder, action, proposer, prepared, audience)
+            return _commit(ladder, action, proposer, prepared, audience, starting=starting)
     except gate.HoldNotGiven as error:
         gate.refuse_hold(ladder, error.refused, prepared=prepared)
         action.hold_id = None
         with transaction.atomic():
-            return _commit(ladder, action, proposer, prepared, audience)
+            return _commit(ladder, action, proposer, prepared, audience, starting=starting)
 
 
-def _commit(ladder: Ladder, action: Action, proposer: Principal, prepared: Prepared, audience: str) -> Judgement:
+def _commit(
+    ladder: Ladder, action: Action, proposer: Principal, prepared: Prepared, audience: str, *, starting: bool
+) -> Judgement:
     moment = now()
     _judged(action, ladder, moment)
     decision = rows.decision_row(
@@ -122,15 +149,19 @@ def _commit(ladder: Ladder, action: Action, proposer: Principal, prepared: Prepa
         decision_id=new_id(),
         at=moment,
     )
-    allowed, waits = ladder.verdict is Verdict.ALLOW, waits_for_people(ladder)
-    token, permit = _permit(action, decision, audience, moment) if allowed else (None, None)
+    waits = waits_for_people(ladder)
+    # An action without a tool is performed at once: nothing is left to be permitted.
+    permitted = ladder.verdict is Verdict.ALLOW and bool(action.tool)
+    starts = starting and permitted
+    entries = [decided_entry(action, proposer, decision)]
+    token, permit = _permit(action, decision, audience, moment) if permitted else (None, None)
+    if permit is not None and starts:
+        token, permit["consumed_at"] = None, moment
+        action.state, action.executing_at = ActionState.EXECUTING, moment
+        entries.append(started_entry(proposer, action))
     escalation, reference = open_escalation(action, ladder, prepared, decision) if waits else (None, None)
     written = rows.commit(
-        action=rows.action_row(action),
-        decision=decision,
-        permit=permit,
-        escalation=escalation,
-        entry=decided_entry(action, proposer, decision),
+        action=rows.action_row(action), decision=decision, permit=permit, escalation=escalation, entries=entries
     )
     if written == "repeated":
         raise _Repeated
@@ -139,7 +170,7 @@ def _commit(ladder: Ladder, action: Action, proposer: Principal, prepared: Prepa
     action_changed(action)
     if reference is not None:
         inbox_changed(action)
-    judgement = judgement_of(action, permit=token, escalation=reference)
+    judgement = judgement_of(action, permit=token, escalation=reference, started=action if starts else None)
     if action.hold_id is not None:
         ttl = prepared.escalation_ttl_seconds if waits else permits.TTL_SECONDS
         gate.reserve(
@@ -148,8 +179,11 @@ def _commit(ladder: Ladder, action: Action, proposer: Principal, prepared: Prepa
             prepared=prepared,
             organisation_id=action.organisation_id,
             ttl_seconds=ttl + _HOLD_SLACK_SECONDS,
+            dispatched=starts,
         )
-    if not allowed:
+    if starts:
+        return judgement
+    if ladder.verdict is not Verdict.ALLOW:
         kind_of(action.kind).on_decided(action_id=action.pk, state=rows.STATE_OF[ladder.verdict], actor=proposer)
         return judgement
     perform_at_once(action, actor=proposer)
@@ -196,11 +230,24 @@ def decided_entry(action: Action, actor: Principal, decision: rows.Row) -> rows.
     )
 
 
+def started_entry(actor: Principal, action: Action) -> rows.Row:
+    """The audit entry of a permit that was used."""
+    return rows.entry_row(
+        build(
+            event=Event.PERMIT_CONSUMED,
+            actor=actor,
+            subject=rows.subject_of(action),
+            payload={"digest": action.digest, "tool": action.tool},
+        )
+    )
+
+
 def judgement_of(
     action: Action,
     *,
     permit: PermitToken | None = None,
     escalation: EscalationRef | None = None,
+    started: Action | None = None,
     replayed: bool = False,
 ) -> Judgement:
     return Judgement(
@@ -213,6 +260,7 @@ def judgement_of(
         digest=action.digest,
         permit=permit,
         escalation=escalation,
+        started=started,
         replayed=replayed,
     )
 
@@ -267,6 +315,7 @@ def _judged(action: Action, ladder: Ladder, moment: datetime) -> None:
     action.created_at = moment
     action.decided_at = None if waits_for_people(ladder) else moment
     action.ended_at = moment if ladder.denied else None
+    action.executing_at = None  # written again after a hold that was not given: it did not start
 
 
 def remedies_of(ladder: Ladder) -> list[str]:
@@ -274,11 +323,7 @@ def remedies_of(ladder: Ladder) -> list[str]:
     return [remedy[:300] for remedy in given]
 
 
-def _permit(
-    action: Action, decision: rows.Row, audience: str, moment: datetime
-) -> tuple[PermitToken | None, rows.Row | None]:
-    if not action.tool:
-        return None, None  # performed at once: nothing is left to be permitted
+def _permit(action: Action, decision: rows.Row, audience: str, moment: datetime) -> tuple[PermitToken | None, rows.Row]:
     nonce = permits.new_nonce()
     expires_at = moment + timedelta(seconds=permits.TTL_SECONDS)
     row = rows.permit_row(

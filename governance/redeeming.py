@@ -9,7 +9,7 @@ from typing import Final
 from django.db import transaction
 
 from controlplane.audit.events import Event
-from controlplane.audit.services import build, record
+from controlplane.audit.services import record
 from controlplane.common.clock import now
 from controlplane.common.errors import RemitError, conflict, not_found
 from controlplane.common.ids import new_id
@@ -20,7 +20,7 @@ from governance.bundles import forget
 from governance.choices import ActionState, Verdict
 from governance.models import Action, Decision, Permit
 from governance.permits import PermitClaims
-from governance.proposing import BundleChanged
+from governance.proposing import BundleChanged, started_entry
 from governance.registry import ledger
 from governance.rejudging import Again, look_again, write_again
 from governance.transitions import live_permits
@@ -79,7 +79,7 @@ def _consume(
             nonce_sha256=permits.nonce_sha256(claims.nonce) if claims else None,
             bundle_sha256=decision.bundle_sha256,
             moment=moment,
-            entry=_consumed_entry(holder, action),
+            entry=started_entry(holder, action),
         )
         if won:
             _started(action, moment)
@@ -130,7 +130,7 @@ def _write_and_start(holder: Principal, action: Action, audience: str, again: Ag
         nonce_sha256=permit["nonce_sha256"],
         bundle_sha256=written["bundle_sha256"],
         moment=moment,
-        entry=_consumed_entry(holder, action),
+        entry=started_entry(holder, action),
     )
     if not won:
         raise BundleChanged
@@ -144,17 +144,6 @@ def _started(action: Action, moment: object) -> None:
     action.state = ActionState.EXECUTING
     action.executing_at = moment  # type: ignore[assignment]
     action_changed(action)
-
-
-def _consumed_entry(holder: Principal, action: Action) -> rows.Row:
-    return rows.entry_row(
-        build(
-            event=Event.PERMIT_CONSUMED,
-            actor=holder,
-            subject=rows.subject_of(action),
-            payload={"digest": action.digest, "tool": action.tool},
-        )
-    )
 
 
 def _action_of(holder: Principal, action_id: uuid.UUID) -> Action:

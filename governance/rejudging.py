@@ -117,7 +117,7 @@ def write_again(action: Action, again: Again, *, source: ActionState, actor: Pri
     if waits_for_people(ladder) and prepared is not None:
         escalation, _ = open_escalation(action, ladder, prepared, decision)
     if (
-        rows.commit(decision=decision, escalation=escalation, entry=decided_entry(action, actor, decision))
+        rows.commit(decision=decision, escalation=escalation, entries=[decided_entry(action, actor, decision)])
         == "bundle_changed"
     ):
         raise BundleChanged

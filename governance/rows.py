@@ -28,9 +28,10 @@ STATE_OF: Final[Mapping[Verdict, ActionState]] = {
 _ENTRY_COLUMNS: Final = tuple(field.attname for field in Entry._meta.concrete_fields)
 
 
-def commit(**rows: Row | None) -> str:
-    """Write action, decision, permit or escalation, entry: 'done', 'repeated' or 'bundle_changed'. In a transaction."""
-    document = _encode({name: row for name, row in rows.items() if row is not None})
+def commit(*, entries: list[Row], **rows: Row | None) -> str:
+    """Write action, decision, permit or escalation, entries: 'done', 'repeated' or 'bundle_changed'. In a
+    transaction."""
+    document = _encode({"entries": entries, **{name: row for name, row in rows.items() if row is not None}})
     return _ask("SELECT governance_commit(%s::jsonb)", document)
 
 

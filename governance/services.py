@@ -4,7 +4,7 @@ from governance.bundles import ensure_baseline, load_bundle, policy_loaded, prom
 from governance.escalations import decide, withdraw
 from governance.outcomes import check_outcome, reconcile, record_outcome
 from governance.previewing import preview
-from governance.proposing import propose
+from governance.proposing import propose, propose_and_start
 from governance.redeeming import redeem
 from governance.sweeping import SweepCounts, VoidCounts, sweep, void_open
 
@@ -19,6 +19,7 @@ __all__ = [
     "preview",
     "promote_bundle",
     "propose",
+    "propose_and_start",
     "reconcile",
     "record_outcome",
     "redeem",

@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from controlplane.tenancy.types import Principal
 from governance.choices import ActionState, Verdict
+
+if TYPE_CHECKING:
+    from governance.models import Action
 
 
 @dataclass(frozen=True)
@@ -182,5 +185,6 @@ class Judgement:
     digest: str
     permit: PermitToken | None = None
     escalation: EscalationRef | None = None
+    started: Action | None = None  # executing now, by whoever asked `propose_and_start`
     replayed: bool = False  # the stored answer to a repeated idempotency key
     data: Mapping[str, Any] = field(default_factory=dict)

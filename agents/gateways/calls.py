@@ -25,7 +25,7 @@ from controlplane.common.errors import RemitError, not_found
 from controlplane.common.ids import parse_id
 from controlplane.tenancy.types import Permission, Principal
 from governance import services as governance
-from governance.choices import ActionState, Verdict
+from governance.choices import ActionState
 from governance.models import Action
 from governance.types import Judgement, Proposal
 
@@ -168,7 +168,9 @@ def _settle_who_may(principal: Principal, call: Call) -> _Started | _Earlier | J
         approved = _approved_before(principal, call)
         if approved is not None:
             return _redeem(principal, approved, call.tool, None)
-    judgement = governance.propose(
+    # Looked up before it starts: from then on nothing may stand between the action and its call.
+    tool = pinned_tool(principal, call.tool)
+    judgement = governance.propose_and_start(
         proposer=principal,
         proposal=Proposal(
             kind="tool.call",
@@ -179,10 +181,10 @@ def _settle_who_may(principal: Principal, call: Call) -> _Started | _Earlier | J
             audience=AUDIENCE,
         ),
     )
+    if judgement.started is not None:
+        return _Started(judgement.started, tool)
     if not judgement.replayed:
-        fresh = judgement.permit is not None and judgement.verdict is Verdict.ALLOW
-        token = judgement.permit.token if judgement.permit else None
-        return _redeem(principal, judgement.action_id, call.tool, token) if fresh else judgement
+        return judgement
     action = Action.objects.get(pk=judgement.action_id)
     if action.state != ActionState.PERMITTED:
         return _earlier(action)

@@ -1,0 +1,40 @@
+"""One commit may bring several audit entries: an action that starts with its decision has two."""
+
+from django.db import migrations
+
+COMMIT = """
+CREATE OR REPLACE FUNCTION governance_commit(document jsonb) RETURNS text LANGUAGE plpgsql SET lock_timeout = '2s' AS $$
+BEGIN
+    IF coalesce(governance_active_bundle((document->'decision'->>'organisation_id')::uuid), '')
+       <> (document->'decision'->>'bundle_sha256') THEN
+        RETURN 'bundle_changed';
+    END IF;
+    IF document ? 'action' THEN
+        INSERT INTO governance_action
+        SELECT * FROM jsonb_populate_record(NULL::governance_action, document->'action')
+        ON CONFLICT (proposer_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING;
+        IF NOT FOUND THEN
+            RETURN 'repeated';
+        END IF;
+    END IF;
+    INSERT INTO governance_decision
+    SELECT * FROM jsonb_populate_record(NULL::governance_decision, document->'decision');
+    IF document ? 'permit' THEN
+        INSERT INTO governance_permit
+        SELECT * FROM jsonb_populate_record(NULL::governance_permit, document->'permit');
+    END IF;
+    IF document ? 'escalation' THEN
+        INSERT INTO governance_escalation
+        SELECT * FROM jsonb_populate_record(NULL::governance_escalation, document->'escalation');
+    END IF;
+    INSERT INTO audit_entry
+    SELECT * FROM jsonb_populate_recordset(NULL::audit_entry, document->'entries');
+    RETURN 'done';
+END $$;
+"""
+
+
+class Migration(migrations.Migration):
+    dependencies = [("governance", "0004_commit_and_guards")]
+
+    operations = [migrations.RunSQL(COMMIT, migrations.RunSQL.noop)]
