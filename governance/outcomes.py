@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 
 from django.db import transaction
 
 from controlplane.audit.events import Event
-from controlplane.audit.services import record
+from controlplane.audit.services import build
 from controlplane.common.clock import now
 from controlplane.common.errors import FieldError, RemitError, conflict, invalid, not_found
 from controlplane.tenancy.types import Permission, Principal, PrincipalKind
@@ -20,8 +20,8 @@ from governance.announcing import action_changed
 from governance.choices import ActionState
 from governance.models import Action
 from governance.registry import ledger
-from governance.rows import subject_of
-from governance.transitions import move, settle_hold
+from governance.rows import end, entry_row, lock, subject_of
+from governance.transitions import settle_hold
 
 STATES: Final = {
     "success": ActionState.SUCCEEDED,
@@ -75,26 +75,32 @@ def record_outcome(
         raise not_found("action")
     if holder.kind is not PrincipalKind.SYSTEM and action.proposer_id != holder.id:
         raise RemitError("outcome.other_holder", "Only who ran this action can say what came of it.", 403)
+    return _record(holder, action, report, money)
+
+
+def record_outcome_of(
+    *,
+    holder: Principal,
+    started: Action,
+    outcome: str,
+    result_sha256: str = "",
+    summary: str = "",
+    error: str = "",
+    money: Decimal | None = None,
+) -> Action:
+    """`record_outcome` by the edge that started this action for the holder and still has it in hand."""
+    return _record(holder, started, _report(outcome, result_sha256, summary, error, (), money), money)
+
+
+def _record(holder: Principal, action: Action, report: Report, money: Decimal | None) -> Action:
+    event = _EVENTS[report.state]
     with transaction.atomic():
-        ended = _end(action, report, source=ActionState.EXECUTING, money=money) or _end_late(action, report, money)
+        ended = _end(action, report, source=ActionState.EXECUTING, event=event, actor=holder, money=money) or _end_late(
+            action, report, event=event, actor=holder, money=money
+        )
         if ended:
             _note_for_loop_guard(action, report)
-            record(
-                event=_EVENTS[report.state],
-                actor=holder,
-                subject=subject_of(action),
-                payload={
-                    "digest": action.digest,
-                    "result_sha256": report.result_sha256,
-                    "reason": report.error,
-                    "cost": str(action.cost) if action.cost is not None else "",
-                    "currency": action.currency,
-                },
-            )
-            action_changed(action)
-    if not ended:
-        return _reported_before(action, report)
-    return action
+    return action if ended else _reported_before(action, report)
 
 
 def check_outcome(
@@ -119,62 +125,82 @@ def reconcile(*, actor: Principal, action_id: uuid.UUID, outcome: str, reason: s
     before = action.outcome or {}
     report = Report(outcome, before.get("result_sha256", ""), before.get("summary", ""), reason.strip()[:_LONGEST], ())
     with transaction.atomic():
-        if not _end(action, report, source=ActionState.UNKNOWN, money=None):
-            raise conflict("action.not_unknown", "What came of this action is known already.", "Reload the page.")
-        record(
+        ended = _end(
+            action,
+            report,
+            source=ActionState.UNKNOWN,
             event=Event.ACTION_RECONCILED,
             actor=actor,
-            subject=subject_of(action),
             payload={"outcome": outcome, "reason": report.error, "digest": action.digest},
         )
-        action_changed(action)
+    if not ended:
+        raise conflict("action.not_unknown", "What came of this action is known already.", "Reload the page.")
     return action
 
 
 def lose_track(action: Action, *, actor: Principal, reason: str) -> bool:
     """Inside a transaction: nobody said what came of it in time. The hold stays until a person reconciles it."""
-    report = Report("unknown", "", "", reason, ())
-    if not _end(action, report, source=ActionState.EXECUTING, money=None):
-        return False
-    Action.objects.filter(pk=action.pk).update(outcome={**(action.outcome or {}), _UNREPORTED: True})
-    record(
+    return _end(
+        action,
+        Report("unknown", "", "", reason, ()),
+        source=ActionState.EXECUTING,
         event=Event.ACTION_UNKNOWN,
         actor=actor,
-        subject=subject_of(action),
         payload={"reason": reason, "digest": action.digest},
+        more={_UNREPORTED: True},
     )
+
+
+def _end(
+    action: Action,
+    report: Report,
+    *,
+    source: ActionState,
+    event: Event,
+    actor: Principal,
+    money: Decimal | None = None,
+    payload: Mapping[str, Any] | None = None,
+    more: Mapping[str, Any] | None = None,
+) -> bool:
+    """Lock first, settle after: whoever finds the action in another state settles nothing."""
+    if not lock(action.pk, state=source):
+        return False
+    if report.state is not ActionState.UNKNOWN:
+        action.cost = settle_hold(action, money=money)
+    action.state, action.ended_at = report.state, now()
+    action.effects = sorted({*action.effects, *report.effects})
+    action.outcome = {
+        "outcome": report.outcome,
+        "result_sha256": report.result_sha256,
+        "summary": report.summary,
+        "effects": list(report.effects),
+        "error": report.error,
+        **(more or {}),
+    }
+    facts = payload if payload is not None else _facts(action, report)
+    end(action, entry_row(build(event=event, actor=actor, subject=subject_of(action), payload=facts)))
     action_changed(action)
     return True
 
 
-def _end(action: Action, report: Report, *, source: ActionState, money: Decimal | None) -> bool:
-    """Move first, settle after: whoever loses the move settles nothing."""
-    moved = move(
-        action,
-        sources=[source],
-        to=report.state,
-        ended_at=now(),
-        effects=sorted({*action.effects, *report.effects}),
-        outcome={
-            "outcome": report.outcome,
-            "result_sha256": report.result_sha256,
-            "summary": report.summary,
-            "effects": list(report.effects),
-            "error": report.error,
-        },
-    )
-    if moved and report.state is not ActionState.UNKNOWN:
-        action.cost = settle_hold(action, money=money)
-        Action.objects.filter(pk=action.pk).update(cost=action.cost)
-    return moved
+def _facts(action: Action, report: Report) -> dict[str, str]:
+    return {
+        "digest": action.digest,
+        "result_sha256": report.result_sha256,
+        "reason": report.error,
+        "cost": str(action.cost) if action.cost is not None else "",
+        "currency": action.currency,
+    }
 
 
-def _end_late(action: Action, report: Report, money: Decimal | None) -> bool:
+def _end_late(action: Action, report: Report, *, event: Event, actor: Principal, money: Decimal | None) -> bool:
     """Its executor's first word, after the sweep gave it up. While it is unknown that mark can't change."""
     action.refresh_from_db()
     if action.state != ActionState.UNKNOWN or not (action.outcome or {}).get(_UNREPORTED):
         return False
-    return report.state is not ActionState.UNKNOWN and _end(action, report, source=ActionState.UNKNOWN, money=money)
+    return report.state is not ActionState.UNKNOWN and _end(
+        action, report, source=ActionState.UNKNOWN, event=event, actor=actor, money=money
+    )
 
 
 def _note_for_loop_guard(action: Action, report: Report) -> None:

@@ -55,6 +55,23 @@ def consume(
     return answer == "consumed"
 
 
+def lock(action_id: uuid.UUID, *, state: ActionState) -> bool:
+    """Whether the action is in that state; if so it stays there until this transaction ends it."""
+    return (
+        _ask_for("SELECT 1 FROM governance_action WHERE id = %s AND state = %s FOR UPDATE", action_id, state)
+        is not None
+    )
+
+
+def end(action: Action, entry: Row) -> None:
+    """Write how a locked action ended, from the instance, and the entry that tells it."""
+    _ask(
+        "SELECT governance_end(%s, %s, %s, %s::jsonb, %s::jsonb, %s, %s::jsonb)",
+        *(action.pk, action.state, action.ended_at),
+        *(_encode(action.effects), _encode(action.outcome), action.cost, _encode(entry)),
+    )
+
+
 def decision_row(
     ladder: Ladder,
     *,
@@ -151,18 +168,24 @@ def subject_of(action: Action) -> Subject:
 _ACTION_COLUMNS: Final = tuple(field.attname for field in Action._meta.concrete_fields)
 
 
-def _encode(value: Row) -> str:
+def _encode(value: Any) -> str:
     return _ENCODER.encode(value).decode()
 
 
 def _ask(statement: str, *parameters: object) -> str:
-    """One value of one statement, its parameters beside it: quoted into the text they would be read twice."""
+    value = _ask_for(statement, *parameters)
+    if value is None:
+        raise RuntimeError("a function that returns one value returned none")
+    return str(value)
+
+
+def _ask_for(statement: str, *parameters: object) -> Any:
+    """One value of one statement, None for no row; its parameters beside it: quoted into the text they would be read
+    twice."""
     connection.ensure_connection()
     with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
         row = cursor.execute(statement, parameters).fetchone()
-    if row is None:
-        raise RuntimeError("a function that returns one value returned none")
-    return str(row[0])
+    return row[0] if row else None
 
 
 _ENCODER: Final = msgspec.json.Encoder()

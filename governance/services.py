@@ -2,7 +2,7 @@
 
 from governance.bundles import ensure_baseline, load_bundle, policy_loaded, promote_bundle
 from governance.escalations import decide, withdraw
-from governance.outcomes import check_outcome, reconcile, record_outcome
+from governance.outcomes import check_outcome, reconcile, record_outcome, record_outcome_of
 from governance.previewing import preview
 from governance.proposing import propose, propose_and_start
 from governance.redeeming import redeem
@@ -22,6 +22,7 @@ __all__ = [
     "propose_and_start",
     "reconcile",
     "record_outcome",
+    "record_outcome_of",
     "redeem",
     "sweep",
     "void_open",

@@ -275,9 +275,9 @@ def _record(principal: Principal, action: Action, result: UpstreamResult) -> Act
     }[result.kind]
     said = _first_text(result.content)
     error = f"{result.reason_code}: {result.message}" if result.reason_code else f"tool.error: {said}" if failed else ""
-    return governance.record_outcome(
+    return governance.record_outcome_of(
         holder=principal,
-        action_id=action.pk,
+        started=action,
         outcome=outcome,
         result_sha256=result.result_sha256,
         summary="" if failed else said,

@@ -1,4 +1,5 @@
-"""One commit may bring several audit entries: an action that starts with its decision has two."""
+"""A commit may bring several audit entries: an action that starts with its decision has two. An action ends in one
+call."""
 
 from django.db import migrations
 
@@ -33,8 +34,25 @@ BEGIN
 END $$;
 """
 
+END = """
+-- What came of an action, with the entry that tells it. The caller has locked the row in the state it leaves.
+CREATE FUNCTION governance_end(which uuid, target text, moment timestamptz, labels jsonb, told jsonb, charged numeric,
+                               entry jsonb) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE governance_action
+    SET state = target, ended_at = moment, outcome = told, cost = coalesce(charged, cost),
+        effects = ARRAY(SELECT jsonb_array_elements_text(labels))
+    WHERE id = which;
+    INSERT INTO audit_entry SELECT * FROM jsonb_populate_record(NULL::audit_entry, entry);
+    RETURN 'ended';
+END $$;
+"""
+
 
 class Migration(migrations.Migration):
     dependencies = [("governance", "0004_commit_and_guards")]
 
-    operations = [migrations.RunSQL(COMMIT, migrations.RunSQL.noop)]
+    operations = [
+        migrations.RunSQL(COMMIT, migrations.RunSQL.noop),
+        migrations.RunSQL(END, "DROP FUNCTION governance_end(uuid, text, timestamptz, jsonb, jsonb, numeric, jsonb)"),
+    ]
