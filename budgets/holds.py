@@ -1,18 +1,21 @@
-"""Holds: reserve, dispatch, settle, void, extend. The caller has judged who may, and owns the transaction."""
+"""Holds: reserve, dispatch, settle, void, extend. The caller has judged who may.
+
+Each is part of the caller's transaction, or has one of its own that gives the rows back before it waits for the disk.
+"""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from decimal import Decimal
-
-from django.db import transaction
 
 from budgets import calls
 from budgets.models import Account
 from budgets.types import Amounts, HoldState, Refusal, Reservation, Reserve, Settlement, WindowKind
 from controlplane.audit.events import Event
 from controlplane.audit.services import Subject, record
+from controlplane.common.commits import early_unlock
 from controlplane.common.errors import conflict, invalid, not_found
 from controlplane.live.services import announce
 from controlplane.tenancy.types import system_principal
@@ -45,18 +48,19 @@ def reserve(
     `hold_id` is the idempotency key: the same request again gets the stored answer. Returns the refusal or None.
     Raises 409 `ledger.hold_conflict` (same id, other request), 503 `ledger.busy`, 422 `ledger.amount_invalid`.
     """
-    answer = calls.reserve(
-        hold_id=hold_id,
-        organisation_id=organisation_id,
-        account_id=account_id,
-        amounts=amounts,
-        currency=currency,
-        signature=signature,
-        ttl_seconds=ttl_seconds,
-        action_id=action_id,
-        mission_id=mission_id,
-        note=description,
-    )
+    with _transaction():
+        answer = calls.reserve(
+            hold_id=hold_id,
+            organisation_id=organisation_id,
+            account_id=account_id,
+            amounts=amounts,
+            currency=currency,
+            signature=signature,
+            ttl_seconds=ttl_seconds,
+            action_id=action_id,
+            mission_id=mission_id,
+            note=description,
+        )
     return _reservation(hold_id, answer, amounts).refusal
 
 
@@ -68,21 +72,24 @@ def reserve_batch(
         raise invalid("ledger.batch_too_large", f"At most {MAX_BATCH} reserves go into one batch.")
     if not items:
         return []
-    answers = calls.reserve_batch(
-        organisation_id=organisation_id, currency=currency, items=items, ttl_seconds=ttl_seconds
-    )
+    with _transaction():
+        answers = calls.reserve_batch(
+            organisation_id=organisation_id, currency=currency, items=items, ttl_seconds=ttl_seconds
+        )
     return [_reservation(item.hold_id, answer, item.amounts) for item, answer in zip(items, answers, strict=True)]
 
 
 def dispatch(*, hold_id: uuid.UUID) -> None:
     """The money may be spent from here on; its time starts anew. Raises 404, 409 `ledger.hold_closed`."""
-    outcome, state = calls.dispatch(hold_id=hold_id)
+    with _transaction():
+        outcome, state = calls.dispatch(hold_id=hold_id)
     _require_open(outcome, state)
 
 
 def extend(*, hold_id: uuid.UUID, ttl_seconds: int) -> None:
     """At least `ttl_seconds` from now. Raises 404 `hold.not_found`, 409 `ledger.hold_closed`."""
-    outcome, state = calls.extend(hold_id=hold_id, ttl_seconds=ttl_seconds)
+    with _transaction():
+        outcome, state = calls.extend(hold_id=hold_id, ttl_seconds=ttl_seconds)
     _require_open(outcome, state)
 
 
@@ -100,8 +107,7 @@ def settle(*, hold_id: uuid.UUID, amounts: Amounts | None = None) -> Settlement:
 
 def charge(*, hold_id: uuid.UUID, money: Decimal | None, tokens: int | None, steps: int | None) -> Settlement:
     """`settle`, with each unit on its own: None is as held."""
-    # No savepoint of its own: rows touched under one are queued for twice (see budgets_reserve).
-    with transaction.atomic(savepoint=False):
+    with _transaction():
         outcome, charged, overran, beyond = calls.settle(hold_id=hold_id, money=money, tokens=tokens, steps=steps)
         if overran:
             _tell_overrun(overran, beyond, hold_id)
@@ -114,7 +120,8 @@ def charge(*, hold_id: uuid.UUID, money: Decimal | None, tokens: int | None, ste
 
 def void(*, hold_id: uuid.UUID) -> None:
     """Nothing was spent: give it back. Twice is once. Raises 404 `hold.not_found`, 409 `ledger.hold_settled`."""
-    outcome = calls.void(hold_id=hold_id)
+    with _transaction():
+        outcome = calls.void(hold_id=hold_id)
     if outcome == "unknown":
         raise not_found("hold")
     if outcome == "settled":
@@ -126,6 +133,11 @@ def note_result(
 ) -> bool:
     """Tell the loop guard what came of a call. True: the same call is refused until something new happens."""
     return calls.note_result(organisation_id=organisation_id, account_id=account_id, signature=signature, result=result)
+
+
+def _transaction() -> AbstractContextManager[None]:
+    """No savepoint inside the caller's: rows touched under one are queued for twice (see budgets_reserve)."""
+    return early_unlock(savepoint=False)
 
 
 def _require_open(outcome: str, state: str | None) -> None:

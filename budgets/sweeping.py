@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from django.db import transaction
 
 from budgets import calls
+from controlplane.common.commits import early_unlock
 
 BATCH = 200
 MOST_BATCHES = 50
@@ -27,7 +28,7 @@ def sweep_all() -> Swept:
     _keep_partitions_ahead()
     expired = provisional = 0
     for _ in range(MOST_BATCHES):
-        with transaction.atomic():
+        with early_unlock():
             given_back, charged = calls.sweep(limit=BATCH)
         expired += given_back
         provisional += charged

@@ -1,0 +1,45 @@
+"""A transaction that gives its row locks back before it waits for the disk, and still returns only when it is there.
+
+PostgreSQL keeps a transaction's locks until its commit is flushed, so a row that everybody updates is handed over once
+a flush. Here the commit itself does not wait, so locks end at once, and an empty transaction right after it does: it
+returns when everything up to it is on disk, and those who wait together share one flush. The log is written in order:
+what builds on an early released row gets to disk after that row, and nobody is told before their own flush.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.db import connection, transaction
+from psycopg.pq import TransactionStatus
+
+# One round trip. The setting ends with the transaction it is in. The message, which nobody reads, is there because a
+# transaction that writes nothing isn't waited for; under the session's own setting it waits for standbys too.
+_COMMIT_THEN_FLUSH = "SET LOCAL synchronous_commit TO off; COMMIT; SELECT pg_logical_emit_message(true, 'remit', '')"
+
+
+@contextmanager
+def early_unlock(*, savepoint: bool = True) -> Iterator[None]:
+    """`transaction.atomic()` whose locks end before the flush. On return, and before any `on_commit`, it is durable.
+
+    Inside another atomic block it is an ordinary one, and the outer block commits as it always would. What others read
+    between unlock and flush can be lost with the database, so act outside it only after a commit of one's own (claim,
+    then act). A replay must be read inside such a block too: only then is the answer it repeats on disk.
+    When the connection is lost at the end, nobody knows what came of it, as with any commit: ask again by the same id.
+    """
+    if connection.in_atomic_block or not connection.get_autocommit():
+        with transaction.atomic(savepoint=savepoint):
+            yield
+        return
+    with transaction.atomic():
+        yield
+        if not connection.needs_rollback and _in_transaction():
+            with connection.cursor() as cursor:
+                cursor.execute(_COMMIT_THEN_FLUSH)
+
+
+def _in_transaction() -> bool:
+    """Not before the first statement, and not after a lost connection or a failed statement: Django ends those."""
+    status: TransactionStatus = connection.connection.info.transaction_status
+    return status == TransactionStatus.INTRANS
