@@ -14,6 +14,7 @@ from django.db import transaction
 from controlplane.audit.events import Event
 from controlplane.audit.services import build
 from controlplane.common.clock import now
+from controlplane.common.commits import early_unlock
 from controlplane.common.errors import FieldError, RemitError, conflict, invalid, not_found
 from controlplane.tenancy.types import Permission, Principal, PrincipalKind
 from governance.announcing import action_changed
@@ -94,7 +95,7 @@ def record_outcome_of(
 
 def _record(holder: Principal, action: Action, report: Report, money: Decimal | None) -> Action:
     event = _EVENTS[report.state]
-    with transaction.atomic():
+    with early_unlock():
         ended = _end(action, report, source=ActionState.EXECUTING, event=event, actor=holder, money=money) or _end_late(
             action, report, event=event, actor=holder, money=money
         )

@@ -10,12 +10,13 @@ import uuid
 from datetime import datetime, timedelta
 from typing import Final
 
-from django.db import OperationalError, transaction
+from django.db import OperationalError
 from psycopg import errors as pg
 
 from controlplane.audit.events import Event
 from controlplane.audit.services import build
 from controlplane.common.clock import now
+from controlplane.common.commits import early_unlock
 from controlplane.common.errors import FieldError, RemitError, conflict, invalid
 from controlplane.common.ids import new_id
 from controlplane.common.observability import trace_id
@@ -125,14 +126,14 @@ def _write(
 ) -> Judgement:
     """In one transaction. When the ledger refuses the hold, all of it is undone and the refusal is written instead."""
     try:
-        with transaction.atomic():
+        with early_unlock():
             gate.sequence_and_judge(ladder, prepared=prepared, action_id=action.pk)
             action.hold_id = gate.plan_hold(ladder, prepared=prepared)
             return _commit(ladder, action, proposer, prepared, audience, starting=starting)
     except gate.HoldNotGiven as error:
         gate.refuse_hold(ladder, error.refused, prepared=prepared)
         action.hold_id = None
-        with transaction.atomic():
+        with early_unlock():
             return _commit(ladder, action, proposer, prepared, audience, starting=starting)
 
 

@@ -11,6 +11,7 @@ from django.db import transaction
 from controlplane.audit.events import Event
 from controlplane.audit.services import record
 from controlplane.common.clock import now
+from controlplane.common.commits import early_unlock
 from controlplane.common.errors import RemitError, conflict, not_found
 from controlplane.common.ids import new_id
 from controlplane.tenancy.types import Permission, Principal
@@ -70,7 +71,7 @@ def _consume(
     holder: Principal, action: Action, audience: str, claims: PermitClaims | None, decision: Decision
 ) -> Action:
     moment = now()
-    with transaction.atomic():
+    with early_unlock():
         won = rows.consume(
             action_id=action.pk,
             holder_id=holder.id,
