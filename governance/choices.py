@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from controlplane.common.choices import StatusChoices
 
 
@@ -14,7 +16,10 @@ class Verdict(StatusChoices):
 
     @property
     def severity(self) -> int:
-        return list(Verdict).index(self)
+        return _SEVERITY[self]
+
+
+_SEVERITY: Final = {verdict: position for position, verdict in enumerate(Verdict)}
 
 
 class ActionState(StatusChoices):

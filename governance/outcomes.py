@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from django.db import transaction
 
+from controlplane.audit import services as audit
 from controlplane.audit.events import Event
-from controlplane.audit.services import build
 from controlplane.common.clock import now
 from controlplane.common.commits import early_unlock
 from controlplane.common.errors import FieldError, RemitError, conflict, invalid, not_found
@@ -21,7 +21,7 @@ from governance.announcing import action_changed
 from governance.choices import ActionState
 from governance.models import Action
 from governance.registry import ledger
-from governance.rows import end, entry_row, lock, subject_of
+from governance.rows import end, lock, subject_of
 from governance.transitions import settle_hold
 
 STATES: Final = {
@@ -179,7 +179,7 @@ def _end(
         **(more or {}),
     }
     facts = payload if payload is not None else _facts(action, report)
-    end(action, entry_row(build(event=event, actor=actor, subject=subject_of(action), payload=facts)))
+    end(action, audit.row(event=event, actor=actor, subject=subject_of(action), payload=facts))
     action_changed(action)
     return True
 

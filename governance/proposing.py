@@ -13,8 +13,8 @@ from typing import Final
 from django.db import OperationalError
 from psycopg import errors as pg
 
+from controlplane.audit import services as audit
 from controlplane.audit.events import Event
-from controlplane.audit.services import build
 from controlplane.common.clock import now
 from controlplane.common.commits import early_unlock
 from controlplane.common.errors import FieldError, RemitError, conflict, invalid
@@ -213,33 +213,29 @@ def open_escalation(
 
 def decided_entry(action: Action, actor: Principal, decision: rows.Row) -> rows.Row:
     """The audit entry of a decision: what it was about by digest, never the arguments themselves."""
-    return rows.entry_row(
-        build(
-            event=EVENT_OF[Verdict(decision["verdict"])],
-            actor=actor,
-            subject=rows.subject_of(action),
-            payload={
-                "kind": action.kind,
-                "tool": action.tool,
-                "digest": action.digest,
-                "decision": str(decision["id"]),
-                "reason_code": decision["reason_code"],
-                "bundle": decision["bundle_sha256"],
-                "approved": decision["approved_policies"],
-            },
-        )
+    return audit.row(
+        event=EVENT_OF[Verdict(decision["verdict"])],
+        actor=actor,
+        subject=rows.subject_of(action),
+        payload={
+            "kind": action.kind,
+            "tool": action.tool,
+            "digest": action.digest,
+            "decision": str(decision["id"]),
+            "reason_code": decision["reason_code"],
+            "bundle": decision["bundle_sha256"],
+            "approved": decision["approved_policies"],
+        },
     )
 
 
 def started_entry(actor: Principal, action: Action) -> rows.Row:
     """The audit entry of a permit that was used."""
-    return rows.entry_row(
-        build(
-            event=Event.PERMIT_CONSUMED,
-            actor=actor,
-            subject=rows.subject_of(action),
-            payload={"digest": action.digest, "tool": action.tool},
-        )
+    return audit.row(
+        event=Event.PERMIT_CONSUMED,
+        actor=actor,
+        subject=rows.subject_of(action),
+        payload={"digest": action.digest, "tool": action.tool},
     )
 
 

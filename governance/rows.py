@@ -11,7 +11,6 @@ import msgspec
 import psycopg
 from django.db import connection
 
-from controlplane.audit.models import Entry
 from controlplane.audit.services import Subject
 from governance.choices import ActionState, EscalationState, Verdict
 from governance.gate import Ladder
@@ -25,7 +24,6 @@ STATE_OF: Final[Mapping[Verdict, ActionState]] = {
     Verdict.ESCALATE: ActionState.WAITING,
     Verdict.DENY: ActionState.DENIED,
 }
-_ENTRY_COLUMNS: Final = tuple(field.attname for field in Entry._meta.concrete_fields)
 
 
 def commit(*, entries: list[Row], **rows: Row | None) -> str:
@@ -155,10 +153,6 @@ def action_row(action: Action) -> Row:
     row = {name: getattr(action, name) for name in _ACTION_COLUMNS}
     row["signature"] = "\\x" + bytes(action.signature).hex()
     return row
-
-
-def entry_row(entry: Entry) -> Row:
-    return {name: getattr(entry, name) for name in _ENTRY_COLUMNS}
 
 
 def subject_of(action: Action) -> Subject:

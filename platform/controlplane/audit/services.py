@@ -29,32 +29,34 @@ class Subject:
     mission_id: uuid.UUID | None = None
 
 
-def build(*, event: Event, actor: Principal, subject: Subject, payload: Mapping[str, Any] | None = None) -> Entry:
-    """An entry not yet saved, for callers that write many rows in one statement."""
+def row(
+    *, event: Event, actor: Principal, subject: Subject, payload: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """An entry as its columns, for callers that write many rows in one statement."""
     facts = dict(payload or {})
-    return Entry(
-        id=new_id(),
-        organisation_id=actor.organisation_id,
-        team_id=subject.team_id,
-        at=now(),
-        event=event,
-        actor_kind=actor.kind.value,
-        actor_id=actor.id,
-        actor_name=actor.name[:120],
-        subject_type=subject.type,
-        subject_id=subject.id,
-        subject_name=subject.name[:200],
-        mission_id=subject.mission_id,
-        payload=facts,
-        payload_sha256=digest(facts),
-        trace_id=trace_id(),
-    )
+    return {
+        "id": new_id(),
+        "organisation_id": actor.organisation_id,
+        "team_id": subject.team_id,
+        "at": now(),
+        "event": event.value,
+        "actor_kind": actor.kind.value,
+        "actor_id": actor.id,
+        "actor_name": actor.name[:120],
+        "subject_type": subject.type,
+        "subject_id": subject.id,
+        "subject_name": subject.name[:200],
+        "mission_id": subject.mission_id,
+        "payload": facts,
+        "payload_sha256": digest(facts),
+        "trace_id": trace_id(),
+    }
 
 
 def record(*, event: Event, actor: Principal, subject: Subject, payload: Mapping[str, Any] | None = None) -> Entry:
     """Write one entry, inside the caller's atomic block: no change without its entry, no entry without its change."""
     if not connection.in_atomic_block:
         raise RuntimeError("audit.record outside a transaction")
-    entry = build(event=event, actor=actor, subject=subject, payload=payload)
+    entry = Entry(**row(event=event, actor=actor, subject=subject, payload=payload))
     entry.save(force_insert=True)
     return entry

@@ -68,7 +68,7 @@ def test_rows_written_in_bulk_are_sealed_too(northwind) -> None:
     actor = system_principal(organisation_id=northwind.pk)
     subject = Subject(type="mission", id=new_id(), name="Invoices")
     Entry.objects.bulk_create(
-        [services.build(event=Event.MISSION_STARTED, actor=actor, subject=subject) for _ in range(4)]
+        [Entry(**services.row(event=Event.MISSION_STARTED, actor=actor, subject=subject)) for _ in range(4)]
     )
     assert seal_all() == 4
     assert verify_organisation(organisation_id=northwind.pk).intact
