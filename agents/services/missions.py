@@ -10,6 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+import structlog
 from django.db import transaction
 
 from agents.choices import (
@@ -34,6 +35,8 @@ from controlplane.live.services import announce
 from controlplane.tenancy.types import Permission, Principal, system_principal
 from governance import services as governance
 from governance.types import Judgement, Proposal
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -256,16 +259,12 @@ def expire_missions() -> int:
     """Missions past their deadline end as expired. For the sweep; two workers end each once."""
     expired = 0
     overdue = Mission.objects.filter(state__in=[MissionState.ACTIVE, MissionState.PAUSED], deadline__lte=now())
-    for mission in overdue[:100]:
-        with transaction.atomic():
-            reason = "Its deadline has passed"
-            if not _move(mission.pk, [MissionState.ACTIVE, MissionState.PAUSED], MissionState.EXPIRED, reason):
-                continue
-            actor = system_principal(organisation_id=mission.organisation_id)
-            Mission.objects.filter(pk=mission.pk).update(ended_at=now())
-            record(event=Event.MISSION_EXPIRED, actor=actor, subject=subject_of(mission))
-            _shut_down(actor=actor, mission=mission, reason=reason)
-            expired += 1
+    for mission in overdue.order_by("deadline")[:100]:
+        try:
+            with transaction.atomic():
+                expired += _expire(mission)
+        except Exception as error:  # one that fails now keeps no other from ending, and is tried again
+            log.exception("mission.not_expired", mission=str(mission.pk), error=str(error))
     return expired
 
 
@@ -303,7 +302,12 @@ def _operable(actor: Principal, mission_id: uuid.UUID) -> Mission:
 
 
 def _move(
-    mission_id: uuid.UUID, from_states: Sequence[MissionState], to: MissionState, reason: str, *, number: int | None = None
+    mission_id: uuid.UUID,
+    from_states: Sequence[MissionState],
+    to: MissionState,
+    reason: str,
+    *,
+    number: int | None = None,
 ) -> bool:
     """The only place where a mission's state changes: losing a race is False, never an overwrite. `number`: only while
     that version is the one that counts."""
@@ -364,6 +368,17 @@ def _judge_outcome(
         _shut_down(actor=actor, mission=mission, reason="The mission is over")
     mission.refresh_from_db()
     return mission
+
+
+def _expire(mission: Mission) -> bool:
+    reason = "Its deadline has passed"
+    if not _move(mission.pk, [MissionState.ACTIVE, MissionState.PAUSED], MissionState.EXPIRED, reason):
+        return False
+    actor = system_principal(organisation_id=mission.organisation_id)
+    Mission.objects.filter(pk=mission.pk).update(ended_at=now())
+    record(event=Event.MISSION_EXPIRED, actor=actor, subject=subject_of(mission))
+    _shut_down(actor=actor, mission=mission, reason=reason)
+    return True
 
 
 def _shut_down(*, actor: Principal, mission: Mission, reason: str) -> None:

@@ -237,7 +237,9 @@ def test_the_owner_can_do_all_of_it(asked: Any, nadia: User, signed_in: SignIn) 
 NUL = "a\0b"
 
 
-def test_a_nul_in_an_address_or_a_form_is_refused_by_name(asked: Any, people: dict[str, User], signed_in: SignIn) -> None:
+def test_a_nul_in_an_address_or_a_form_is_refused_by_name(
+    asked: Any, people: dict[str, User], signed_in: SignIn
+) -> None:
     before = state(asked)
     for name in ("missions", "agents", "audit", "search"):
         response = signed_in(people["nadia"]).get(reverse(name), {"q": NUL})
