@@ -15,6 +15,7 @@ def register() -> None:
     from agents.kinds.tool_call import ToolCall
     from agents.models import Agent, Mission
     from agents.services.runs import PURPOSE, RunSandboxes
+    from budgets.services import register_responsible
     from controlplane.clusters.services import register_owner
     from controlplane.live.services import register_topic
     from controlplane.tenancy.credentials import register_agent_lookup
@@ -24,6 +25,7 @@ def register() -> None:
         register_kind(kind)
     register_owner(PURPOSE, RunSandboxes())
     register_agent_lookup(_agent_by_slug)
+    register_responsible(_responsible_for)
     register_topic(
         "mission",
         _visible(
@@ -50,6 +52,14 @@ def _agent_by_slug(organisation_id: uuid.UUID, slug: str) -> AgentIdentity | Non
 
     agent = Agent.objects.filter(organisation_id=organisation_id, slug=slug, state=AgentState.ACTIVE).first()
     return AgentIdentity(id=agent.pk, team_id=agent.team_id, name=agent.name) if agent else None
+
+
+def _responsible_for(subject_type: str, subject_id: uuid.UUID) -> list[uuid.UUID]:
+    """The owner of a mission or an agent."""
+    from agents.models import Agent, Mission
+
+    rows = {"mission": Mission.objects.all(), "agent": Agent.objects.all()}.get(subject_type)
+    return list(rows.filter(pk=subject_id).values_list("owner_id", flat=True)) if rows is not None else []
 
 
 def _visible(check: Callable[[Principal, uuid.UUID], bool]) -> Callable[[Principal, str], bool]:

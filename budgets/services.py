@@ -12,6 +12,7 @@ from budgets.accounts import (
 )
 from budgets.holds import charge, dispatch, extend, note_result, reserve, reserve_batch, settle, void
 from budgets.port import LedgerPort
+from budgets.topup import register_responsible
 
 __all__ = [
     "LedgerPort",
@@ -24,6 +25,7 @@ __all__ = [
     "freeze",
     "note_result",
     "open_account",
+    "register_responsible",
     "reserve",
     "reserve_batch",
     "set_guard",

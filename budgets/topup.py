@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Callable, Collection
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from budgets.accounts import money_limit, raise_limit
 from budgets.models import Account
@@ -20,6 +21,14 @@ MICRO = 1_000_000
 LONGEST_REASON = 300
 _MONEY = re.compile(r"[0-9]{1,12}(\.[0-9]{1,6})?\Z")
 _MACHINES = (PrincipalKind.RUN, PrincipalKind.AGENT)
+ResponsibleFor = Callable[[str, uuid.UUID], Collection[uuid.UUID]]
+_RESPONSIBLE: Final[list[ResponsibleFor]] = []
+
+
+def register_responsible(lookup: ResponsibleFor) -> None:
+    """`lookup(subject_type, subject_id)`: whom it belongs to, who hence may not give it more. Missions stand above
+    budgets and register at start."""
+    _RESPONSIBLE[:] = [lookup]
 
 
 class TopUp:
@@ -67,7 +76,7 @@ class TopUp:
             run_id=proposer.run_id,
             subject_type="budget",
             subject_id=account.pk,
-            excluded_user_ids=(proposer.user_id,) if proposer.user_id else (),
+            excluded_user_ids=_excluded(proposer, account),
             currency=account.organisation.currency,
         )
 
@@ -121,6 +130,14 @@ def _account(proposer: Principal, account_id: uuid.UUID | None) -> Account:
     if found is None:
         raise not_found("budget")
     return found
+
+
+def _excluded(proposer: Principal, account: Account) -> list[uuid.UUID]:
+    """Four eyes: neither who asks nor whom the budget's subject belongs to."""
+    users = {proposer.user_id} if proposer.user_id else set()
+    if account.subject_id is not None:
+        users.update(*(lookup(account.subject_type, account.subject_id) for lookup in _RESPONSIBLE))
+    return sorted(users)
 
 
 def _person_or_agent(proposer: Principal) -> dict[str, Any]:

@@ -37,9 +37,22 @@ def page(
             if request.user.is_authenticated:
                 return render(request, "errors/no_organisation.html", status=403)
             return redirect_to_login(request.get_full_path())
+        _refuse_what_is_no_text(request)
         return view(request, *args, **kwargs)
 
     return cast(Callable[Concatenate[HttpRequest, P], HttpResponseBase], guarded)
+
+
+def _refuse_what_is_no_text(request: HttpRequest) -> None:
+    """NUL in an address or a form: no person typed it, and PostgreSQL can neither store nor search it."""
+    given = (text for form in (request.GET, request.POST) for name, values in form.lists() for text in (name, *values))
+    if any("\0" in str(text) for text in given):
+        raise RemitError(
+            "request.malformed",
+            "The address or the form holds a NUL character, which is not text. Nothing was done.",
+            400,
+            remedies=("Type it again instead of pasting it.",),
+        )
 
 
 def require_anywhere(principal: Principal, permission: Permission, what: str) -> None:

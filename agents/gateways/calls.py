@@ -192,9 +192,9 @@ def _settle_who_may(principal: Principal, call: Call) -> _Started | _Earlier | J
 
 
 def _redeem_named(principal: Principal, call: Call, named: object) -> _Started | _Earlier:
-    """The call that an action was decided for, made again: it must be that very call."""
+    """The call that an action was decided for, made again: by who proposed it, and it must be that very call."""
     identifier = parse_id(named)
-    rows = Action.objects.restrict(principal, Permission.ACTION_VIEW)
+    rows = Action.objects.restrict(principal, Permission.ACTION_VIEW).filter(proposer_id=principal.id)
     action = rows.filter(pk=identifier, kind="tool.call").first() if identifier else None
     if action is None:
         raise not_found("action")

@@ -6,6 +6,7 @@ What is forgotten is still safe: a permit works once and an outcome is recorded 
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -16,6 +17,7 @@ from controlplane.common.errors import FieldError, RemitError, conflict, invalid
 
 SECONDS: Final = 300.0
 _MOST: Final = 2000
+MOST_BYTES: Final = 32 * 1024 * 1024  # of answers: one with a tool's result can be a megabyte
 
 Answer = dict[str, Any]
 Key = tuple[str, ...]
@@ -26,6 +28,7 @@ class _Earlier:
     body_sha256: bytes
     at: float
     answer: Answer | RemitError | None = None  # None: being worked on
+    size: int = 0
 
 
 class Repeats:
@@ -33,6 +36,7 @@ class Repeats:
 
     def __init__(self) -> None:
         self._earlier: OrderedDict[Key, _Earlier] = OrderedDict()
+        self._bytes = 0
 
     async def once(self, key: Key, raw: bytes, work: Callable[[], Awaitable[Answer]]) -> Answer:
         """Do `work` and remember what it answered, refusals included; a repeat gets that.
@@ -46,21 +50,33 @@ class Repeats:
             return _again(earlier, sha256)
         mine = self._earlier[key] = _Earlier(sha256, time.monotonic())
         try:
-            mine.answer = await work()
+            answer = mine.answer = await work()
         except RemitError as error:
             mine.answer = error
             if error.status >= 500:
-                self._earlier.pop(key, None)
+                self._forget(key, mine)
             raise
         except BaseException:
-            self._earlier.pop(key, None)
+            self._forget(key, mine)
             raise
-        return mine.answer
+        if self._earlier.get(key) is mine:
+            mine.size = len(json.dumps(answer))
+            self._bytes += mine.size
+            self._forget_old()
+        return answer
 
     def _forget_old(self) -> None:
         oldest = time.monotonic() - SECONDS
-        while self._earlier and (len(self._earlier) > _MOST or next(iter(self._earlier.values())).at < oldest):
-            self._earlier.popitem(last=False)
+        while self._earlier:
+            key, first = next(iter(self._earlier.items()))
+            if len(self._earlier) <= _MOST and self._bytes <= MOST_BYTES and first.at >= oldest:
+                return
+            self._forget(key, first)
+
+    def _forget(self, key: Key, earlier: _Earlier) -> None:
+        if self._earlier.get(key) is earlier:
+            del self._earlier[key]
+            self._bytes -= earlier.size
 
 
 def _again(earlier: _Earlier, sha256: bytes) -> Answer:

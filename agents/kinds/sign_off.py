@@ -32,18 +32,20 @@ class SignOff:
         guards = []
         if mission.state not in (MissionState.DRAFT, MissionState.AWAITING_SIGN_OFF):
             guards.append(Finding(Verdict.DENY, "mission.not_draft", "This mission was started or ended meanwhile."))
+        if version.number != mission.version:
+            guards.append(Finding(Verdict.DENY, "mission.version_superseded", "It has been reworded since."))
         return _prepared(proposer, proposal, mission, version, f"Start “{mission.title}”", guards)
 
     def on_decided(self, *, action_id: uuid.UUID, state: ActionState, actor: Principal) -> None:
         action = governance.decided_action(action_id)
-        mission_id = uuid.UUID(action.arguments["mission_id"])
+        mission_id, version = uuid.UUID(action.arguments["mission_id"]), int(action.arguments["version"])
         if state is ActionState.PERMITTED:
             second = actor.user_id if actor.user_id != action.proposer_id else None
-            missions.activate(actor=actor, mission_id=mission_id, signed_off_by=second)
+            missions.activate(actor=actor, mission_id=mission_id, number=version, signed_off_by=second)
         elif state is ActionState.WAITING:
-            missions.await_sign_off(actor=actor, mission_id=mission_id, reason=action.message)
+            missions.await_sign_off(actor=actor, mission_id=mission_id, number=version, reason=action.message)
         else:
-            missions.refuse_sign_off(actor=actor, mission_id=mission_id, reason=action.message)
+            missions.refuse_sign_off(actor=actor, mission_id=mission_id, number=version, reason=action.message)
 
 
 class Widen:

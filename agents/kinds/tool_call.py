@@ -15,9 +15,9 @@ from typing import Any
 import jsonschema_rs
 from django.db import connection
 
-from agents.choices import ENDED_MISSION_STATES, MissionState, RunState, ToolState
+from agents.choices import ENDED_MISSION_STATES, ENDED_RUN_STATES, MissionState, ServerState, ToolState
 from agents.grants import Grant, argument_facts, compile_grants, parse_grants
-from agents.models import McpTool, Mission
+from agents.models import McpTool, Run
 from budgets import prices
 from controlplane.common.canonical import canonical_bytes
 from controlplane.common.clock import now
@@ -103,8 +103,10 @@ class ToolCall:
             raise RemitError("action.not_an_agent", "Only agents call tools, with a run's token.", 403)
         if not proposal.tool or len(proposal.tool) > _LONG_TOOL:
             raise invalid("action.tool", "Name the tool.", FieldError("/tool", "1 to 160 characters"))
-        mission_id = proposer.mission_id or _only_mission(proposer, proposer.agent_id)
-        snapshot = _read(proposer, mission_id, proposal)
+        mission_id, run_id = proposer.mission_id, proposer.run_id
+        if mission_id is None:
+            mission_id, run_id = _only_attempt(proposer, proposer.agent_id)
+        snapshot = _read(proposer, mission_id, run_id, proposal)
         grants = _parsed(snapshot.version_id, snapshot.grants)
         mine = [grant for grant in grants if grant.tool == proposal.tool]
         envelope = {
@@ -141,7 +143,7 @@ class ToolCall:
             agent_id=snapshot.agent_id,
             mission_id=snapshot.mission_id,
             mission_version=snapshot.mission_version,
-            run_id=proposer.run_id,
+            run_id=run_id,
             subject_type="tool",
             excluded_user_ids=[snapshot.owner_id],
             effects=list(snapshot.effects or ()),
@@ -185,14 +187,14 @@ def prepare_preview(
     )
 
 
-def _read(proposer: Principal, mission_id: uuid.UUID, proposal: Proposal) -> Snapshot:
+def _read(proposer: Principal, mission_id: uuid.UUID, run_id: uuid.UUID | None, proposal: Proposal) -> Snapshot:
     since = _uuid7_floor(now() - RATE_WINDOW)
     with connection.cursor() as cursor:
         cursor.execute(
             _SNAPSHOT,
             {
                 "since": since,
-                "run": proposer.run_id,
+                "run": run_id,
                 "tool": proposal.tool,
                 "again": proposal.action_id,
                 "mission": mission_id,
@@ -275,28 +277,28 @@ def _guards(snapshot: Snapshot, proposal: Proposal) -> list[Finding]:
         deny("mission.deadline", "The mission's deadline has passed.", "Ask the mission's owner for more time.")
     if snapshot.agent_state != "active":
         deny("agent.retired", "This agent is retired.")
-    if snapshot.run_state is not None and snapshot.run_state not in (
-        RunState.PENDING,
-        RunState.STARTING,
-        RunState.RUNNING,
-    ):
+    if snapshot.run_state in ENDED_RUN_STATES:
         deny("run.ended", "This run has ended.", "End the program.")
-    if snapshot.tool is None and any(
-        grant.tool == proposal.tool for grant in _parsed(snapshot.version_id, snapshot.grants)
-    ):
+    # What is not granted is not there: of tools outside the remit nothing is told, not even their schema.
+    granted = any(grant.tool == proposal.tool for grant in _parsed(snapshot.version_id, snapshot.grants))
+    if granted and snapshot.tool is None:
         deny(
             "tool.unknown",
             f"No registered server offers {proposal.tool}.",
             "Ask an administrator to register the server.",
         )
+    if granted and snapshot.server_state == ServerState.DISABLED:
+        deny("server.off", f"The server of {proposal.tool} is switched off.", "Ask who runs it; go on with other work.")
     if snapshot.recent >= RATE_LIMIT:
         deny(
             "rate.exceeded",
             f"More than {RATE_LIMIT} actions in ten seconds.",
             "Slow down and try again in ten seconds.",
         )
-    if snapshot.definition is not None and (
-        problem := _schema_problem(snapshot.definition_sha256 or "", snapshot.definition, proposal)
+    if (
+        granted
+        and snapshot.definition is not None
+        and (problem := _schema_problem(snapshot.definition_sha256 or "", snapshot.definition, proposal))
     ):
         deny("arguments.schema", problem, "Look at the tool's input schema and correct the arguments.")
     return found
@@ -388,14 +390,18 @@ def _no_remote_references(uri: str) -> Any:
     raise ValueError(f"remote reference {uri}")
 
 
-def _only_mission(proposer: Principal, agent_id: uuid.UUID) -> uuid.UUID:
-    live = Mission.objects.filter(
-        agent_id=agent_id, organisation_id=proposer.organisation_id, state=MissionState.ACTIVE
-    ).values_list("pk", flat=True)[:2]
+def _only_attempt(proposer: Principal, agent_id: uuid.UUID) -> tuple[uuid.UUID, uuid.UUID]:
+    """Mission and run an agent's own credential acts for: what is counted, remembered and kept apart is kept by run."""
+    rows = Run.objects.filter(
+        mission__agent_id=agent_id,
+        mission__organisation_id=proposer.organisation_id,
+        mission__state=MissionState.ACTIVE,
+    )
+    live = list(rows.exclude(state__in=ENDED_RUN_STATES).values_list("mission_id", "pk")[:2])
     if len(live) != 1:
         raise invalid(
             "mission.ambiguous",
-            "This credential does not say which mission it acts for.",
+            "This credential does not say which attempt at which mission it acts for.",
             remedies=("Use the run's token: it is shown on the mission's page.",),
         )
     return live[0]

@@ -18,11 +18,16 @@ from controlplane.config import configuration
 # Faults that come before the first byte is sent.
 NEVER_CONNECTED = frozenset({"upstream.address_refused", "upstream.unreachable"})
 _CARRIER_GRADE = ipaddress.ip_network("100.64.0.0/10")
+_LOOPBACK = ipaddress.IPv6Address("::1")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# Each leads to an IPv4 address, or into a site, in a way the registries call global or leave unnamed.
 _DISCARDS = (
+    ipaddress.ip_network("::/96"),
+    ipaddress.ip_network("::ffff:0:0:0/96"),
     ipaddress.ip_network("64:ff9b:1::/48"),
     ipaddress.ip_network("2002::/16"),
     ipaddress.ip_network("2001::/32"),
+    ipaddress.ip_network("fec0::/10"),
 )
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -156,6 +161,6 @@ def _unwrapped(address: Address) -> Address | None:
         return address.ipv4_mapped
     if address in _NAT64:
         return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    if any(address in network for network in _DISCARDS):
+    if address != _LOOPBACK and any(address in network for network in _DISCARDS):
         return None
     return address

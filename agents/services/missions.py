@@ -10,6 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+import structlog
 from django.db import transaction
 
 from agents.choices import (
@@ -34,6 +35,8 @@ from controlplane.live.services import announce
 from controlplane.tenancy.types import Permission, Principal, system_principal
 from governance import services as governance
 from governance.types import Judgement, Proposal
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,8 @@ def change_mission(
 ) -> Judgement | None:
     """A new version of a running mission. Tighter ones are in force at once; one that widens waits for a second person.
 
-    Returns the gate's answer, or None for a draft, which is simply reworded. Raises 412 `mission.changed_meanwhile`.
+    Returns the gate's answer, or None for a draft, which is simply reworded: a sign-off that was asked for is asked for
+    again. Raises 412 `mission.changed_meanwhile`.
     """
     _validate("kept", remit)
     with transaction.atomic():
@@ -136,6 +140,9 @@ def change_mission(
         if mission.state in (MissionState.DRAFT, MissionState.AWAITING_SIGN_OFF):
             put_in_force(actor=actor, mission=mission, version=version)
             _rewrite_checklist(mission, remit.criteria)
+            # What somebody is asked to sign off is no longer what would start.
+            if _move(mission.pk, [MissionState.AWAITING_SIGN_OFF], MissionState.DRAFT, "Reworded before its sign-off"):
+                governance.void_open(mission_id=mission.pk, actor=actor, reason="The mission was reworded")
             return None
     return governance.propose(
         proposer=actor,
@@ -150,9 +157,11 @@ def change_mission(
 
 def put_in_force(*, actor: Principal, mission: Mission, version: MissionVersion) -> None:
     """Make a version the one that counts. Inside the caller's transaction; the budget's limit follows."""
+    later = Mission.objects.filter(pk=mission.pk, version__lt=version.number)
+    if not later.update(version=version.number, deadline=version.deadline):
+        raise conflict("mission.version_superseded", "A later version is already in force.", "Reload and look again.")
     mission.versions.filter(state=VersionState.ACTIVE).update(state=VersionState.SUPERSEDED)
     mission.versions.filter(pk=version.pk).update(state=VersionState.ACTIVE)
-    Mission.objects.filter(pk=mission.pk).update(version=version.number, deadline=version.deadline)
     if mission.account_id is not None:
         budgets.apply_limit(
             actor=actor, account_id=mission.account_id, window=WindowKind.TOTAL, limits=_limits(version)
@@ -161,23 +170,25 @@ def put_in_force(*, actor: Principal, mission: Mission, version: MissionVersion)
     announce(f"mission:{mission.pk}", "remit")
 
 
-def await_sign_off(*, actor: Principal, mission_id: uuid.UUID, reason: str) -> None:
-    """The gate asks a second person. Inside the decision's transaction."""
-    if _move(mission_id, [MissionState.DRAFT], MissionState.AWAITING_SIGN_OFF, reason):
+def await_sign_off(*, actor: Principal, mission_id: uuid.UUID, number: int, reason: str) -> None:
+    """The gate asks a second person about version `number`. Inside the decision's transaction."""
+    if _move(mission_id, [MissionState.DRAFT], MissionState.AWAITING_SIGN_OFF, reason, number=number):
         mission = Mission.objects.get(pk=mission_id)
-        mission.versions.filter(number=mission.version).update(state=VersionState.AWAITING_SIGN_OFF)
+        mission.versions.filter(number=number).update(state=VersionState.AWAITING_SIGN_OFF)
         record(event=Event.MISSION_SUBMITTED, actor=actor, subject=subject_of(mission), payload={"reason": reason})
 
 
-def activate(*, actor: Principal, mission_id: uuid.UUID, signed_off_by: uuid.UUID | None) -> None:
-    """Start it: budget account, first run. Inside the transaction that permitted it."""
-    moved = _move(mission_id, [MissionState.DRAFT, MissionState.AWAITING_SIGN_OFF], MissionState.ACTIVE, "")
-    if not moved:
+def activate(*, actor: Principal, mission_id: uuid.UUID, number: int, signed_off_by: uuid.UUID | None) -> None:
+    """Start it as version `number` words it: budget account, first run. Inside the transaction that permitted it."""
+    startable = [MissionState.DRAFT, MissionState.AWAITING_SIGN_OFF]
+    if not _move(mission_id, startable, MissionState.ACTIVE, "", number=number):
         raise conflict(
-            "mission.not_startable", "This mission was started or stopped meanwhile.", "Open it to see its state."
+            "mission.not_startable",
+            "This mission was started, stopped or reworded meanwhile.",
+            "Open it to see its state.",
         )
     mission = Mission.objects.select_related("agent").get(pk=mission_id)
-    version = mission.versions.get(number=mission.version)
+    version = mission.versions.get(number=number)
     mission.versions.filter(pk=version.pk).update(
         state=VersionState.ACTIVE, signed_off_by_id=signed_off_by, signed_off_at=now() if signed_off_by else None
     )
@@ -206,16 +217,12 @@ def activate(*, actor: Principal, mission_id: uuid.UUID, signed_off_by: uuid.UUI
     runs.start_run(actor=actor, mission=mission)
 
 
-def refuse_sign_off(*, actor: Principal, mission_id: uuid.UUID, reason: str) -> None:
+def refuse_sign_off(*, actor: Principal, mission_id: uuid.UUID, number: int, reason: str) -> None:
     """Back to a draft, so that it can be reworded. Inside the transaction that refused it."""
-    if _move(
-        mission_id,
-        [MissionState.DRAFT, MissionState.AWAITING_SIGN_OFF],
-        MissionState.DRAFT,
-        f"Not signed off: {reason}",
-    ):
+    startable = [MissionState.DRAFT, MissionState.AWAITING_SIGN_OFF]
+    if _move(mission_id, startable, MissionState.DRAFT, f"Not signed off: {reason}", number=number):
         mission = Mission.objects.get(pk=mission_id)
-        mission.versions.filter(number=mission.version).update(state=VersionState.DRAFT)
+        mission.versions.filter(number=number).update(state=VersionState.DRAFT)
         record(
             event=Event.MISSION_SIGN_OFF_REFUSED, actor=actor, subject=subject_of(mission), payload={"reason": reason}
         )
@@ -252,16 +259,12 @@ def expire_missions() -> int:
     """Missions past their deadline end as expired. For the sweep; two workers end each once."""
     expired = 0
     overdue = Mission.objects.filter(state__in=[MissionState.ACTIVE, MissionState.PAUSED], deadline__lte=now())
-    for mission in overdue[:100]:
-        with transaction.atomic():
-            reason = "Its deadline has passed"
-            if not _move(mission.pk, [MissionState.ACTIVE, MissionState.PAUSED], MissionState.EXPIRED, reason):
-                continue
-            actor = system_principal(organisation_id=mission.organisation_id)
-            Mission.objects.filter(pk=mission.pk).update(ended_at=now())
-            record(event=Event.MISSION_EXPIRED, actor=actor, subject=subject_of(mission))
-            _shut_down(actor=actor, mission=mission, reason=reason)
-            expired += 1
+    for mission in overdue.order_by("deadline")[:100]:
+        try:
+            with transaction.atomic():
+                expired += _expire(mission)
+        except Exception as error:  # one that fails now keeps no other from ending, and is tried again
+            log.exception("mission.not_expired", mission=str(mission.pk), error=str(error))
     return expired
 
 
@@ -298,9 +301,20 @@ def _operable(actor: Principal, mission_id: uuid.UUID) -> Mission:
     return mission
 
 
-def _move(mission_id: uuid.UUID, from_states: Sequence[MissionState], to: MissionState, reason: str) -> bool:
-    """The only place where a mission's state changes: losing a race is False, never an overwrite."""
-    moved = Mission.objects.filter(pk=mission_id, state__in=from_states).update(state=to, state_reason=reason[:300])
+def _move(
+    mission_id: uuid.UUID,
+    from_states: Sequence[MissionState],
+    to: MissionState,
+    reason: str,
+    *,
+    number: int | None = None,
+) -> bool:
+    """The only place where a mission's state changes: losing a race is False, never an overwrite. `number`: only while
+    that version is the one that counts."""
+    rows = Mission.objects.filter(pk=mission_id, state__in=from_states)
+    if number is not None:
+        rows = rows.filter(version=number)
+    moved = rows.update(state=to, state_reason=reason[:300])
     if moved:
         announce(f"mission:{mission_id}", "state")
         organisation = Mission.objects.values_list("organisation_id", flat=True).get(pk=mission_id)
@@ -354,6 +368,17 @@ def _judge_outcome(
         _shut_down(actor=actor, mission=mission, reason="The mission is over")
     mission.refresh_from_db()
     return mission
+
+
+def _expire(mission: Mission) -> bool:
+    reason = "Its deadline has passed"
+    if not _move(mission.pk, [MissionState.ACTIVE, MissionState.PAUSED], MissionState.EXPIRED, reason):
+        return False
+    actor = system_principal(organisation_id=mission.organisation_id)
+    Mission.objects.filter(pk=mission.pk).update(ended_at=now())
+    record(event=Event.MISSION_EXPIRED, actor=actor, subject=subject_of(mission))
+    _shut_down(actor=actor, mission=mission, reason=reason)
+    return True
 
 
 def _shut_down(*, actor: Principal, mission: Mission, reason: str) -> None:

@@ -93,7 +93,9 @@ def issue_run_token(*, actor: Principal, mission_id: uuid.UUID) -> str:
         if mission is None:
             raise not_found("mission")
         external = mission.state == MissionState.ACTIVE and mission.agent.runtime == Runtime.EXTERNAL
-        run = Run.objects.filter(mission=mission, state__in=_LIVE).first() if external else None
+        # Under the run's lock, as in `launch`: of two tokens the later one lives, and an ended run gets none.
+        runs = Run.objects.filter(mission=mission, state__in=_LIVE).select_for_update()
+        run = runs.first() if external else None
         if run is None:
             raise conflict(
                 "run.no_external", "There is no external run to give a token to.", "Start the mission first."

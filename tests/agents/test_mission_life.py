@@ -140,6 +140,40 @@ def test_refused_sign_off_goes_back_to_a_draft_and_nothing_runs(alice: Principal
     assert mission.account_id is None
 
 
+def test_what_was_reworded_after_it_was_submitted_does_not_start_on_the_old_question(
+    alice: Principal, bob: Principal, clerk: Agent
+) -> None:
+    mission = services.draft_mission(actor=alice, agent_id=clerk.pk, title="Big", remit=remit(budget="20.00"))
+    services.submit_mission(actor=alice, mission_id=mission.pk)
+    [question] = governance.escalations_waiting_for(bob)
+    larger = remit(budget="45000.00", grants=(BOOK, ASK))
+    services.change_mission(actor=alice, mission_id=mission.pk, remit=larger, note="", expected_version=1)
+    with pytest.raises(RemitError) as refused:
+        gate.decide(approver=bob, escalation_id=question.pk, version=question.version, approve=True, reason="")
+    assert refused.value.code == "escalation.closed"
+    mission.refresh_from_db()
+    assert (mission.state, mission.version) == (MissionState.DRAFT, 2)
+    assert not Run.objects.filter(mission=mission).exists()
+
+    services.submit_mission(actor=alice, mission_id=mission.pk)
+    [question] = governance.escalations_waiting_for(bob)
+    gate.decide(approver=bob, escalation_id=question.pk, version=question.version, approve=True, reason="")
+    mission.refresh_from_db()
+    assert mission.state == MissionState.ACTIVE
+
+
+def test_a_small_first_wording_does_not_start_a_large_later_one(alice: Principal, clerk: Agent) -> None:
+    mission = services.draft_mission(actor=alice, agent_id=clerk.pk, title="Small", remit=remit(budget="1.00"))
+    larger = remit(budget="45000.00")
+    services.change_mission(actor=alice, mission_id=mission.pk, remit=larger, note="", expected_version=1)
+    first = {"mission_id": str(mission.pk), "version": 1}
+    judgement = gate.propose(proposer=alice, proposal=Proposal("mission.sign_off", first, audience="remit"))
+    assert (judgement.verdict, judgement.reason_code) == (Verdict.DENY, "mission.version_superseded")
+    mission.refresh_from_db()
+    assert (mission.state, mission.account_id) == (MissionState.DRAFT, None)
+    assert not Run.objects.filter(mission=mission).exists()
+
+
 def test_tighter_version_is_in_force_at_once_and_wider_one_waits(
     alice: Principal, bob: Principal, started: Mission
 ) -> None:

@@ -17,7 +17,10 @@ from controlplane.audit.events import Event
 from controlplane.audit.models import Entry
 from controlplane.common.clock import now
 from controlplane.common.errors import RemitError
-from controlplane.tenancy.types import Principal
+from controlplane.tenancy.models import Membership, Organisation, User
+from controlplane.tenancy.types import Principal, Role
+from governance import services as governance
+from governance.bundles import ensure_baseline
 from governance.choices import ActionState, Verdict
 from governance.models import Action
 from governance.registry import kind_of
@@ -82,6 +85,20 @@ def test_a_person_asks_for_a_budget_they_see_and_may_not_approve_it(account: Acc
         "parents": [],
     }
     assert list(prepared.excluded_user_ids) == [as_alice.user_id]
+
+
+def test_the_missions_owner_may_not_approve_what_its_run_asked_for(
+    account: Account, northwind: Organisation, alice: User, as_run: Principal, acting: Callable[[User], Principal]
+) -> None:
+    ensure_baseline()
+    Membership.objects.create(organisation=northwind, user=alice, role=Role.APPROVER.value)
+    judgement = governance.propose(proposer=as_run, proposal=_proposal())
+    assert judgement.escalation is not None
+    with pytest.raises(RemitError, match=r"escalation.four_eyes"):
+        governance.decide(
+            approver=acting(alice), escalation_id=judgement.escalation.id, version=1, approve=True, reason=""
+        )
+    assert window(account.pk).limit_money == Decimal(5)
 
 
 def test_charlie_sees_no_budget_to_ask_for(account: Account, as_charlie: Principal) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agents.choices import ServerState, Transport
-from agents.models import McpServer, McpTool, Mission
+from agents.models import McpServer, McpTool, Mission, Run
 from budgets.services import open_account
 from budgets.types import Level, Limits, WindowKind
 from controlplane.common.errors import RemitError
@@ -90,6 +90,46 @@ def test_the_last_call_of_a_grant_does_not_count_against_itself(mission: Mission
     judgement = propose(as_run)
     assert services.redeem(holder=as_run, action_id=judgement.action_id, audience="mcp").state == "executing"
     assert propose(as_run).verdict is Verdict.DENY
+
+
+def test_an_agents_own_credential_counts_in_the_attempt_under_way(
+    mission: Mission, run: Run, as_agent: Principal
+) -> None:
+    first, second = propose(as_agent), propose(as_agent, "41.00")
+    assert (first.verdict, second.verdict, second.reason_code) == (Verdict.ALLOW, Verdict.DENY, "grant.calls_used_up")
+    assert Action.objects.get(pk=first.action_id).run_id == run.pk
+
+
+def test_an_agents_own_credential_does_nothing_without_an_attempt(mission: Mission, as_agent: Principal) -> None:
+    with pytest.raises(RemitError, match=r"mission\.ambiguous"):
+        propose(as_agent)
+    assert not Action.objects.exists()
+
+
+def test_a_server_switched_off_is_refused_by_the_gate(mission: Mission, books: McpTool, as_run: Principal) -> None:
+    judgement = propose(as_run)
+    McpServer.objects.filter(pk=books.server_id).update(state=ServerState.DISABLED)
+    with pytest.raises(RemitError, match=r"server\.off"):
+        services.redeem(holder=as_run, action_id=judgement.action_id, audience="mcp")
+    assert hold_state(judgement.action_id) == "voided"
+    assert propose(as_run).reason_code == "server.off"
+
+
+def test_of_a_tool_outside_the_remit_not_even_its_schema_is_told(
+    mission: Mission, books: McpTool, as_run: Principal
+) -> None:
+    McpTool.objects.create(
+        server=books.server,
+        name="transfer",
+        qualified_name="books__transfer",
+        definition={"name": "transfer", "inputSchema": {"type": "object", "required": ["iban"]}},
+        definition_sha256="sha256:cc",
+    )
+    refused = [
+        services.propose(proposer=as_run, proposal=Proposal("tool.call", {}, tool=f"books__{name}"))
+        for name in ("transfer", "no_such_tool")
+    ]
+    assert {judgement.reason_code for judgement in refused} == {"grant.missing"}
 
 
 def test_a_call_above_its_limit_is_refused_with_the_limit(mission: Mission, as_run: Principal) -> None:

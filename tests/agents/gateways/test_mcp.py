@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,6 +15,9 @@ from agents import services
 from agents.gateways.threads import in_thread
 from agents.models import Mission, Run
 from controlplane.audit.models import Entry
+from controlplane.common.clock import now
+from controlplane.tenancy import credentials
+from controlplane.tenancy.models import User
 from controlplane.tenancy.types import Principal
 from governance import services as governance
 from governance.choices import ActionState
@@ -119,6 +123,20 @@ def test_once_approved_the_same_call_naming_its_action_is_carried_out_once(
     again = agent.call("books__apply_credit", LARGE, action=identifier)
     assert upstream.calls == [("apply_credit", LARGE)]
     assert again.content[0].text == result.content[0].text
+
+
+def test_the_result_of_a_call_is_for_whoever_made_it(
+    agent: Any, upstream: Any, approver: Principal, make_agent_client: Any
+) -> None:
+    identifier = agent.call("books__apply_credit", LARGE).structured_content["id"]
+    approve(approver, identifier)
+    assert not agent.call("books__apply_credit", LARGE, action=identifier).is_error
+    user = User.objects.get(pk=approver.user_id)
+    expires_at = now() + timedelta(hours=1)
+    text = credentials.issue_personal_token(principal=approver, user=user, name="reader", expires_at=expires_at)[1]
+    answer = make_agent_client(text).call("books__apply_credit", LARGE, action=identifier)
+    assert (answer.is_error, answer.structured_content["reason_code"]) == (True, "action.not_found")
+    assert upstream.calls == [("apply_credit", LARGE)]
 
 
 def test_once_approved_repeating_the_call_is_enough(agent: Any, upstream: Any, approver: Principal) -> None:

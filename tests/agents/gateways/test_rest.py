@@ -21,6 +21,7 @@ import pytest
 
 from agents import services
 from agents.choices import Runtime
+from agents.gateways import repeats as repeating
 from agents.gateways.repeats import Repeats
 from agents.models import Mission
 from agents.services.onboarding import Person, create_organisation
@@ -466,6 +467,19 @@ async def test_refusals_are_repeated_and_breakdowns_are_not() -> None:
                 await repeats.once(("a", str(status)), b"body", lambda status=status: fail(status))
             assert refused.value.status == status
         assert len(done) == times
+
+
+async def test_large_answers_are_remembered_only_as_far_as_they_fit() -> None:
+    repeats, done = Repeats(), []
+    text = "x" * (repeating.MOST_BYTES // 8)
+
+    async def work(number: int) -> dict[str, Any]:
+        done.append(number)
+        return {"number": number, "text": text}
+
+    for number in [*range(12), 11, 0]:
+        assert (await repeats.once(("a", str(number)), b"body", lambda number=number: work(number)))["number"] == number
+    assert done == [*range(12), 0]
 
 
 # Permits and races ----------------------------------------------------------------------------------------------------

@@ -232,3 +232,20 @@ def test_the_owner_can_do_all_of_it(asked: Any, nadia: User, signed_in: SignIn) 
     assert Agent.objects.get(pk=asked.agent.pk).state == "retired"
     assert McpServer.objects.get(pk=asked.server.pk).state == ServerState.DISABLED
     assert McpTool.objects.filter(server=asked.server).exclude(state=ToolState.ACTIVE).count() == 0
+
+
+NUL = "a\0b"
+
+
+def test_a_nul_in_an_address_or_a_form_is_refused_by_name(
+    asked: Any, people: dict[str, User], signed_in: SignIn
+) -> None:
+    before = state(asked)
+    for name in ("missions", "agents", "audit", "search"):
+        response = signed_in(people["nadia"]).get(reverse(name), {"q": NUL})
+        assert (response.status_code, b"request.malformed" in response.content) == (400, True), name
+    for who in ("alice", "bob"):
+        for name, (path, body) in forms(asked).items():
+            response = signed_in(people[who]).post(path, {**body, "reason": NUL})
+            assert response.status_code == 400, (who, name)
+    assert state(asked) == before
