@@ -9,6 +9,7 @@ from __future__ import annotations
 import uuid
 from decimal import Decimal
 
+from django.conf import settings
 from django.db import IntegrityError, transaction
 
 from budgets import calls
@@ -18,14 +19,15 @@ from budgets.types import Level, Limits, WindowKind
 from controlplane.audit.events import Event
 from controlplane.audit.services import record
 from controlplane.common.clock import now
-from controlplane.common.errors import FieldError, conflict, forbidden, invalid, not_found
+from controlplane.common.errors import FieldError, RemitError, conflict, forbidden, invalid, not_found
 from controlplane.common.ids import new_id
 from controlplane.live.services import announce
 from controlplane.tenancy.models import Team
-from controlplane.tenancy.types import Permission, Principal
+from controlplane.tenancy.types import Permission, Principal, system_principal
 
 MAX_MONEY = Decimal(10) ** 15
 MAX_COUNT = 10**15
+JUDGE = "judge"
 # Opened by the pillar that owns the subject, as part of a change it has judged itself (a sign-off, a registration).
 _OPENED_WITH_THEIR_SUBJECT = frozenset({Level.AGENT, Level.MISSION})
 
@@ -91,6 +93,31 @@ def account_of(*, subject_type: str, subject_id: uuid.UUID) -> uuid.UUID | None:
     """The account opened for a team, an agent or a mission. For callers that have judged access to the subject."""
     found = Account.objects.filter(subject_type=subject_type, subject_id=subject_id)
     return found.values_list("pk", flat=True).first()
+
+
+def judge_account(organisation_id: uuid.UUID) -> uuid.UUID:
+    """The judge's own budget of an organisation: tokens a day, opened at the first question to it."""
+    known = account_of(subject_type=JUDGE, subject_id=organisation_id)
+    if known is not None:
+        return known
+    try:
+        return open_account(
+            actor=system_principal(organisation_id=organisation_id),
+            organisation_id=organisation_id,
+            team_id=None,
+            parent_id=None,
+            level=Level.OTHER,
+            name="Judge",
+            subject_type=JUDGE,
+            subject_id=organisation_id,
+            limits=Limits(tokens=settings.CONFIG.judge_daily_tokens),
+            window=WindowKind.DAY,
+        )
+    except RemitError:
+        known = account_of(subject_type=JUDGE, subject_id=organisation_id)
+        if known is None:
+            raise
+        return known  # somebody else's first question came first
 
 
 def set_limit(*, actor: Principal, account_id: uuid.UUID, window: WindowKind, limits: Limits, reason: str = "") -> None:

@@ -6,8 +6,12 @@ import uuid
 from decimal import Decimal
 
 from budgets import holds
+from budgets.accounts import judge_account
 from budgets.types import Amounts
+from controlplane.common.ids import new_id
 from governance.types import BudgetRequest, HoldRefused
+
+_JUDGEMENT_SECONDS = 120
 
 
 class LedgerPort:
@@ -47,6 +51,21 @@ class LedgerPort:
 
     def extend(self, *, hold_id: uuid.UUID, ttl_seconds: int) -> None:
         holds.extend(hold_id=hold_id, ttl_seconds=ttl_seconds)
+
+    def reserve_judgement(self, *, organisation_id: uuid.UUID, tokens: int) -> uuid.UUID | HoldRefused:
+        account_id, hold_id = judge_account(organisation_id), new_id()
+        refusal = holds.reserve(
+            hold_id=hold_id,
+            account_id=account_id,
+            organisation_id=organisation_id,
+            amounts=Amounts(tokens=tokens),
+            ttl_seconds=_JUDGEMENT_SECONDS,
+            description="A judgement",
+        )
+        if refusal is not None:
+            return HoldRefused(refusal.reason_code, refusal.message, refusal.remedies)
+        holds.dispatch(hold_id=hold_id)
+        return hold_id
 
     def note_result(self, *, account_id: uuid.UUID, signature: bytes, result: bytes) -> None:
         holds.note_result(account_id=account_id, signature=signature, result=result)

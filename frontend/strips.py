@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 
-from django.conf import settings
 from django.urls import reverse
 
 from controlplane.audit import selectors as audit
@@ -13,6 +12,7 @@ from controlplane.clusters import selectors as clusters
 from controlplane.common.clock import now
 from controlplane.tenancy.types import Permission, Principal
 from frontend.context import Strip, register_strip_source
+from governance import services as governance
 from governance.bundles import active_bundle
 
 NODE_SILENT = timedelta(seconds=15)
@@ -20,7 +20,7 @@ SEALER_BEHIND_SECONDS = 5.0
 
 
 def register() -> None:
-    for source in (policies_missing, node_silent, sealer_behind, judge_off):
+    for source in (policies_missing, node_silent, sealer_behind, judge_off, judge_resting):
         register_strip_source(source)
 
 
@@ -66,12 +66,26 @@ def sealer_behind(principal: Principal) -> Iterator[Strip]:
 
 def judge_off(principal: Principal) -> Iterator[Strip]:
     """Said to those who could connect one; the rules and budgets decide without it."""
-    if principal.has(Permission.POLICY_WRITE) and not getattr(settings.CONFIG, "judge_url", ""):
+    if principal.has(Permission.POLICY_WRITE) and not governance.judge_is_on():
         yield Strip(
             "No judge model is connected.",
             "Policies, grants, budgets and people decide.",
             "See what decides",
             reverse("policies"),
             tone="neutral",
+            icon="judge",
+        )
+
+
+def judge_resting(principal: Principal) -> Iterator[Strip]:
+    """While a model keeps failing, what it should judge waits for people; those who see approvals know why."""
+    if not principal.has_anywhere(Permission.ESCALATION_VIEW):
+        return
+    for endpoint in governance.troubled_judges():
+        yield Strip(
+            f"The judge “{endpoint.model}” does not answer.",
+            "What it should judge waits for a person. It is tried again every half minute.",
+            "See what waits",
+            reverse("approvals"),
             icon="judge",
         )

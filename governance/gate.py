@@ -1,4 +1,4 @@
-"""The pipeline: guards, policy, sequence, judge slot, budget. Each adds a rung; none lowers what came before."""
+"""The pipeline: guards, policy, sequence, judge, budget. Each adds a rung; none lowers what came before."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from opentelemetry import trace
 
 from controlplane.common.ids import new_id
 from controlplane.common.observability import tracer
-from governance import monitoring, policy, sequence
+from governance import judging, monitoring, policy, sequence
 from governance.bundles import LoadedBundle
 from governance.choices import Verdict
+from governance.judging import Opinion
 from governance.registry import ledger
 from governance.types import ActionKind, BudgetRequest, Finding, HoldRefused, Prepared, Stage
 
@@ -36,13 +37,19 @@ class HoldNotGiven(Exception):
 
 @dataclass
 class Ladder:
-    """The rungs so far and what they come to. `finding`: the first of the most severe; `escalating`: all that asks."""
+    """The rungs so far and what they come to. `finding`: the first of the most severe; `escalating`: all that asks.
+
+    `approved`: policies that people lifted, `judged`: those that the judge lifted, `judging`: those it is asked about.
+    """
 
     approved: frozenset[str] = frozenset()
+    judged: frozenset[str] = frozenset()
     bundle_sha256: str = ""
     stages: list[Stage] = field(default_factory=list)
     finding: Finding = _SILENT
     escalating: list[str] = field(default_factory=list)
+    judging: tuple[str, ...] = ()
+    opinion: Opinion | None = None
     started_ns: int = field(default_factory=time.perf_counter_ns)
 
     @property
@@ -68,14 +75,7 @@ class Ladder:
         policies: Sequence[str] = (),
     ) -> None:
         """Add what a stage found. Stages leave out what was approved before they come here."""
-        worst = _SILENT
-        for finding in findings:
-            if finding.verdict.severity > worst.verdict.severity:
-                worst = finding
-            if finding.verdict is Verdict.ESCALATE:
-                self.ask_about(finding.policy or finding.reason_code)
-        if worst.verdict.severity > self.finding.verdict.severity:
-            self.finding = worst
+        worst = self._weigh(findings)
         self.stages.append(
             Stage(
                 name=name,
@@ -87,6 +87,36 @@ class Ladder:
                 reason_code=worst.reason_code,
             )
         )
+
+    def opinion_rung(self, opinion: Opinion) -> None:
+        worst = self._weigh([opinion.finding] if opinion.finding else [])
+        if worst.verdict is Verdict.ESCALATE:
+            for identifier in opinion.policies:
+                self.ask_about(identifier)
+        self.stages.append(
+            Stage(
+                name="judge",
+                verdict=worst.verdict,
+                saw=opinion.saw,
+                said=opinion.said,
+                microseconds=opinion.microseconds,
+                policies=tuple(opinion.policies),
+                reason_code=worst.reason_code,
+                details=opinion.details,
+            )
+        )
+
+    def _weigh(self, findings: Sequence[Finding]) -> Finding:
+        """The most severe; it never lowers what came before."""
+        worst = _SILENT
+        for finding in findings:
+            if finding.verdict.severity > worst.verdict.severity:
+                worst = finding
+            if finding.verdict is Verdict.ESCALATE:
+                self.ask_about(finding.policy or finding.reason_code)
+        if worst.verdict.severity > self.finding.verdict.severity:
+            self.finding = worst
+        return worst
 
     def not_asked(self, name: str, said: str) -> None:
         self.stages.append(Stage(name=name, verdict=None, saw="", said=said, microseconds=0))
@@ -101,6 +131,20 @@ def examine(ladder: Ladder, *, kind: ActionKind, prepared: Prepared, bundle: Loa
     ladder.bundle_sha256 = bundle.sha256 if bundle else ""
     _guards(ladder, prepared)
     _policy(ladder, kind, prepared, bundle)
+
+
+def consult(ladder: Ladder, *, prepared: Prepared, organisation_id: uuid.UUID) -> None:
+    """Ask the judge where policy wants it, before any transaction is open. Its rung comes after the sequence's."""
+    if ladder.denied or not ladder.judging:
+        return
+    ladder.opinion = judging.consult(
+        organisation_id=organisation_id,
+        brief=prepared.brief() if prepared.brief else None,
+        policies=ladder.judging,
+        irreversible=prepared.irreversible,
+    )
+    if ladder.opinion.finding is None:
+        ladder.judged = ladder.judged.union(ladder.judging)
 
 
 def sequence_and_judge(ladder: Ladder, *, prepared: Prepared, action_id: uuid.UUID) -> None:
@@ -121,7 +165,18 @@ def sequence_and_judge(ladder: Ladder, *, prepared: Prepared, action_id: uuid.UU
             findings=sequence.check(effects=prepared.effects, history=history, approved=ladder.approved),
             said="Nothing to object to.",
         )
-    ladder.not_asked("judge", "Off: no judge is connected." if not ladder.denied else _SKIPPED)
+    if ladder.opinion is not None:
+        ladder.opinion_rung(ladder.opinion)
+    elif ladder.denied:
+        ladder.not_asked("judge", _SKIPPED)
+    else:
+        ladder.not_asked("judge", _why_not_judged(ladder))
+
+
+def _why_not_judged(ladder: Ladder) -> str:
+    if ladder.judged:
+        return "The judge agreed before."
+    return "No rule wants this judged." if judging.is_on() else "Off: no judge is connected."
 
 
 def plan_hold(ladder: Ladder, *, prepared: Prepared) -> uuid.UUID | None:
@@ -225,11 +280,12 @@ def _policy(ladder: Ladder, kind: ActionKind, prepared: Prepared, bundle: Loaded
         ladder.not_asked("policy", _SKIPPED)
         return
     since = time.perf_counter_ns()
-    answer = _policy_answer(kind, prepared, bundle, ladder.approved)
+    answer = _policy_answer(kind, prepared, bundle, ladder.approved | ladder.judged)
     if answer.trouble:
         log.warning("policy.failed", kind=kind.code, code=answer.finding.reason_code, trouble=answer.trouble)
     for identifier in answer.escalating if answer.finding.verdict is Verdict.ESCALATE else ():
         ladder.ask_about(identifier)
+    ladder.judging = answer.judging
     ladder.rung(
         "policy",
         since_ns=since,

@@ -127,6 +127,7 @@ class Decision(models.Model):
     digest = models.CharField(max_length=71)
     stages = models.JSONField()  # list of governance.types.Stage as dicts, in order
     approved_policies = ArrayField(models.CharField(max_length=120), default=list)
+    judged_policies = ArrayField(models.CharField(max_length=120), default=list, db_default=[])
     bundle_sha256 = models.CharField(max_length=71, blank=True)
     duration_microseconds = models.IntegerField()
     created_at = models.DateTimeField()

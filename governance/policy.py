@@ -17,6 +17,9 @@ from governance.types import Finding, Grants
 ARGUMENTS_ACTION: Final = "tool.call"  # the one action whose `context.args` takes its attributes from the grants
 NO_GRANTS: Final = Grants(key="", policies="")
 _PERMITTED: Final = Finding(Verdict.ALLOW, "", "Permitted.")
+_IF_THE_JUDGE_AGREES: Final = Finding(Verdict.ALLOW, "", "Permitted if the judge agrees.")
+# Optional facts of `tool.call` that schemas written before them don't have.
+_YOUNGER_FACTS: Final = frozenset({"judge"})
 _ENTITIES_KEPT: Final = 256
 _ENCODER: Final = msgspec.json.Encoder()
 _COMPILED_KEPT: Final = 256
@@ -36,11 +39,13 @@ class Facts:
 
 @dataclass(frozen=True)
 class PolicyAnswer:
-    """`fired`: every policy that decided; `escalating`: those an approval would lift; `trouble`: for our logs only."""
+    """`fired`: every policy that decided; `escalating`: those an approval would lift; `judging`: those that the judge's
+    agreement lifts; `trouble`: for our logs only."""
 
     finding: Finding
     fired: tuple[str, ...] = ()
     escalating: tuple[str, ...] = ()
+    judging: tuple[str, ...] = ()
     trouble: str = ""
 
 
@@ -51,6 +56,7 @@ class Rule:
     id: str
     permits: bool
     escalates: bool
+    wants_judge: bool
     code: str
     message: str
     remedy: str
@@ -64,6 +70,7 @@ class Compiled:
     schema: cedarpy.Schema
     rules: Mapping[str, Rule]  # by the same ids
     argument_types: Mapping[str, str]
+    unknown: frozenset[str] = frozenset()  # facts younger than the bundle's schema, which it can't be told
     slices: dict[tuple[str, str, str], cedarpy.PolicySet] = field(default_factory=dict)
     entities: dict[bytes, cedarpy.Entities] = field(default_factory=dict)
 
@@ -91,7 +98,7 @@ def ask(compiled: Compiled, facts: Facts, *, approved: Collection[str], denial: 
     fired = tuple(rule.id for rule in rules)
     if decision is cedarpy.Decision.Allow:
         return PolicyAnswer(_PERMITTED, fired)
-    hard = [rule for rule in rules if not rule.escalates]
+    hard = [rule for rule in rules if not rule.escalates and not rule.wants_judge]
     if hard:
         return PolicyAnswer(_refusal(hard[0]), fired)
     if not rules:
@@ -140,7 +147,13 @@ def _compile(bundle: str, bundle_schema: Mapping[str, Any], grants: Grants) -> C
     if not validation.validation_passed:
         raise PoliciesInvalid("; ".join(str(error) for error in validation.errors))
     rules = {name: _rule(name, body) for name, body in sources.items()}
-    return Compiled(sources, schema, rules, dict(grants.argument_types))
+    return Compiled(sources, schema, rules, dict(grants.argument_types), _unknown(bundle_schema))
+
+
+def _unknown(schema: Mapping[str, Any]) -> frozenset[str]:
+    actions = schema[""]["actions"].values()
+    known = {name for action in actions for name in action["appliesTo"]["context"]["attributes"]}
+    return _YOUNGER_FACTS - known
 
 
 def _parsed(policies: str) -> dict[str, Mapping[str, Any]]:
@@ -158,7 +171,10 @@ def _evaluate(compiled: Compiled, facts: Facts, approved: Collection[str]) -> ce
         "principal": facts.principal["uid"],
         "action": {"type": "Action", "id": facts.action},
         "resource": facts.resource["uid"],
-        "context": {**facts.context, "approved": list(approved)},
+        "context": {
+            **{name: value for name, value in facts.context.items() if name not in compiled.unknown},
+            "approved": list(approved),
+        },
     }
     return cedarpy.is_authorized(request, _policies(compiled, facts), _entities(compiled, facts), compiled.schema)
 
@@ -211,13 +227,17 @@ def _rules_that_fired(compiled: Compiled, diagnostics: cedarpy.Diagnostics) -> l
 def _escalation(
     compiled: Compiled, facts: Facts, rules: list[Rule], approved: Collection[str], denial: Finding | None
 ) -> PolicyAnswer:
-    """People are asked only what they can grant: with all of it approved, the action must be permitted."""
-    escalating = tuple(rule.id for rule in rules)
-    lifted = _evaluate(compiled, facts, {*approved, *escalating})
+    """People and the judge are asked only what they can grant: with all of it lifted, the action must be permitted."""
+    escalating = tuple(rule.id for rule in rules if rule.escalates)
+    judging = tuple(rule.id for rule in rules if rule.wants_judge)
+    lifted = _evaluate(compiled, facts, {*approved, *escalating, *judging})
     if lifted.diagnostics.errors or lifted.decision is not cedarpy.Decision.Allow:
         remaining = [rule for rule in _rules_that_fired(compiled, lifted.diagnostics) or [] if not rule.permits]
-        return PolicyAnswer(_refusal(remaining[0]) if remaining else denial or _nothing_permits(facts), escalating)
-    first = rules[0]
+        fired = tuple(rule.id for rule in rules)
+        return PolicyAnswer(_refusal(remaining[0]) if remaining else denial or _nothing_permits(facts), fired)
+    if not escalating:
+        return PolicyAnswer(_IF_THE_JUDGE_AGREES, judging, judging=judging)
+    first = next(rule for rule in rules if rule.escalates)
     return PolicyAnswer(
         Finding(
             Verdict.ESCALATE,
@@ -225,8 +245,9 @@ def _escalation(
             first.message or "A person has to agree to this.",
             policy=first.id,
         ),
+        (*escalating, *judging),
         escalating,
-        escalating,
+        judging,
     )
 
 
@@ -275,6 +296,7 @@ def _rule(name: str, body: Mapping[str, Any]) -> Rule:
         id=annotations.get("id") or name,
         permits=body["effect"] == "permit",
         escalates=body["effect"] == "forbid" and annotations.get("effect") == "escalate",
+        wants_judge=body["effect"] == "forbid" and annotations.get("effect") == "judge",
         code=annotations.get("code") or "",
         message=annotations.get("message") or "",
         remedy=annotations.get("remedy") or "",

@@ -110,6 +110,7 @@ def _judge(
     ladder.rung("intake", since_ns=since, saw=f"{proposal.kind} by {proposer.name}.", said=f"Digest {digest[7:19]}.")
     bundle = active_bundle(proposer.organisation_id)
     gate.examine(ladder, kind=kind, prepared=prepared, bundle=bundle)
+    gate.consult(ladder, prepared=prepared, organisation_id=proposer.organisation_id)
     action = _action(proposer, proposal, prepared, envelope, digest, request_sha256)
     try:
         judgement = _write(ladder, action, proposer, prepared, proposal.audience, starting=starting)

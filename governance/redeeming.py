@@ -51,7 +51,7 @@ def redeem(*, holder: Principal, action_id: uuid.UUID, audience: str, permit_tok
     if permit is not None and permit.audience != audience:
         raise _refused(holder, action, "permit.other_audience", f"This permit is for “{permit.audience}”.", 403)
     decision = permit.decision if permit else Decision.objects.filter(action=action).latest("id")
-    again = look_again(action, audience=audience, approved=decision.approved_policies)
+    again = _look_again(action, audience, decision)
     moment = now()
     if permit is not None and permit.expires_at > moment and _holds(again, decision):
         return _consume(holder, action, audience, claims, decision)
@@ -60,6 +60,10 @@ def redeem(*, holder: Principal, action_id: uuid.UUID, audience: str, permit_tok
     if permit is not None and permit.expires_at <= moment:
         raise permits.expired()
     return _judge_again(holder, action, audience, again, decision)
+
+
+def _look_again(action: Action, audience: str, decision: Decision) -> Again:
+    return look_again(action, audience=audience, approved=decision.approved_policies, judged=decision.judged_policies)
 
 
 def _holds(again: Again, decision: Decision) -> bool:
@@ -96,7 +100,7 @@ def _judge_again(holder: Principal, action: Action, audience: str, again: Again,
                 started = _write_and_start(holder, action, audience, again)
         except BundleChanged:
             forget(action.organisation_id)
-            again = look_again(action, audience=audience, approved=decision.approved_policies)
+            again = _look_again(action, audience, decision)
             continue
         if started is None:
             raise _lost(holder, action)

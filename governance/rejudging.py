@@ -41,11 +41,17 @@ class Again:
     digest: str
 
 
-def look_again(action: Action, *, audience: str, approved: Collection[str]) -> Again:
-    """Facts and rules as they are now, for exactly the action that was judged. Reads only."""
+def look_again(action: Action, *, audience: str, approved: Collection[str], judged: Collection[str] = ()) -> Again:
+    """Facts and rules as they are now, for exactly the action that was judged. Reads only; what the judge agreed to
+    (`judged`) it is not asked again."""
     since = time.perf_counter_ns()
     bundle = active_bundle(action.organisation_id)
-    ladder = Ladder(approved=frozenset(approved), bundle_sha256=bundle.sha256 if bundle else "", started_ns=since)
+    ladder = Ladder(
+        approved=frozenset(approved),
+        judged=frozenset(judged),
+        bundle_sha256=bundle.sha256 if bundle else "",
+        started_ns=since,
+    )
     proposer = proposer_of(action)
     proposal = Proposal(
         kind=action.kind,
@@ -73,6 +79,7 @@ def look_again(action: Action, *, audience: str, approved: Collection[str]) -> A
     )
     if same:
         gate.examine(ladder, kind=kind, prepared=prepared, bundle=bundle)
+        gate.consult(ladder, prepared=prepared, organisation_id=action.organisation_id)
     else:
         ladder.not_asked("guards", "Not asked: already refused.")
         ladder.not_asked("policy", "Not asked: already refused.")

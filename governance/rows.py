@@ -90,6 +90,7 @@ def decision_row(
         "digest": digest,
         "stages": [_stage(stage) for stage in ladder.stages],
         "approved_policies": sorted(ladder.approved),
+        "judged_policies": sorted(ladder.judged),
         "bundle_sha256": ladder.bundle_sha256,
         "duration_microseconds": ladder.microseconds,
         "created_at": at,
@@ -194,4 +195,5 @@ def _stage(stage: Stage) -> Row:
         "microseconds": stage.microseconds,
         "policies": list(stage.policies),
         "reason_code": stage.reason_code,
+        **({"details": dict(stage.details)} if stage.details else {}),
     }

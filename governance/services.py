@@ -2,6 +2,8 @@
 
 from governance.bundles import ensure_baseline, load_bundle, policy_loaded, promote_bundle
 from governance.escalations import decide, withdraw
+from governance.judging import is_on as judge_is_on
+from governance.judging import troubled as troubled_judges
 from governance.outcomes import check_outcome, reconcile, record_outcome, record_outcome_of
 from governance.previewing import preview
 from governance.proposing import propose, propose_and_start
@@ -14,6 +16,7 @@ __all__ = [
     "check_outcome",
     "decide",
     "ensure_baseline",
+    "judge_is_on",
     "load_bundle",
     "policy_loaded",
     "preview",
@@ -25,6 +28,7 @@ __all__ = [
     "record_outcome_of",
     "redeem",
     "sweep",
+    "troubled_judges",
     "void_open",
     "withdraw",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -51,6 +51,7 @@ class Stage:
     microseconds: int
     policies: Sequence[str] = ()
     reason_code: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)  # the judge's: which model, what it answered
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,8 @@ class Prepared:
     effects: Sequence[str] = ()  # labels this action would leave behind, for sequence rules ("secret.read", "egress")
     denial: Finding | None = None  # what to say when no policy permits it: which grant fell short, and by how much
     currency: str = "USD"
+    brief: Callable[[], Mapping[str, Any]] | None = None  # for the judge: mission, remit, budget, action, "untrusted"
+    irreversible: bool = False  # without a valid answer of the judge it is refused, not asked about
 
 
 class ActionKind(Protocol):
@@ -155,6 +158,9 @@ class Ledger(Protocol):
     def void(self, *, hold_id: uuid.UUID) -> None: ...
 
     def extend(self, *, hold_id: uuid.UUID, ttl_seconds: int) -> None: ...
+
+    def reserve_judgement(self, *, organisation_id: uuid.UUID, tokens: int) -> uuid.UUID | HoldRefused:
+        """A dispatched hold on the judge's own budget, in a transaction of its own."""
 
     def note_result(self, *, account_id: uuid.UUID, signature: bytes, result: bytes) -> None:
         """Tell the loop guard what came of a call: same call, same result, again and again is no progress."""

@@ -17,13 +17,14 @@ from django.db import connection
 
 from agents.choices import ENDED_MISSION_STATES, ENDED_RUN_STATES, MissionState, ServerState, ToolState
 from agents.grants import Grant, argument_facts, compile_grants, parse_grants
-from agents.models import McpTool, Run
+from agents.models import McpTool, MissionVersion, Run
 from budgets import prices
 from controlplane.common.canonical import canonical_bytes
 from controlplane.common.clock import now
 from controlplane.common.errors import FieldError, RemitError, invalid
 from controlplane.tenancy.types import Permission, Principal
 from governance.choices import ActionState, Verdict
+from governance.services import judge_is_on
 from governance.types import BudgetRequest, Finding, Grants, Prepared, Proposal
 
 RATE_WINDOW = timedelta(seconds=10)
@@ -132,6 +133,7 @@ class ToolCall:
                 "calls": snapshot.calls,
                 "importance": snapshot.importance,
                 "mission_active": snapshot.mission_state == MissionState.ACTIVE,
+                "judge": judge_is_on(),
             },
             grants=_compiled(snapshot.version_id, snapshot.grants),
             guards=_guards(snapshot, proposal),
@@ -148,6 +150,8 @@ class ToolCall:
             excluded_user_ids=[snapshot.owner_id],
             effects=list(snapshot.effects or ()),
             currency=snapshot.currency,
+            brief=functools.partial(_brief, snapshot, proposal, grants),
+            irreversible=not snapshot.read_only and not snapshot.reversible,
         )
 
     def on_decided(self, *, action_id: uuid.UUID, state: ActionState, actor: Principal) -> None:
@@ -181,6 +185,7 @@ def prepare_preview(
             "calls": 0,
             "importance": "normal",
             "mission_active": True,
+            "judge": judge_is_on(),
         },
         grants=compile_grants(version_id=uuid.UUID(int=0), grants=grants),
         denial=_denial(Proposal(kind="tool.call", tool=tool, arguments=arguments), snapshot, mine),
@@ -256,6 +261,30 @@ def _imagined(team: str, tool: McpTool | None) -> Snapshot:
         recent=0,
         calls=0,
     )
+
+
+def _brief(snapshot: Snapshot, proposal: Proposal, grants: Sequence[Grant]) -> dict[str, Any]:
+    """What the judge reads. The agent's own justification is left out: it is there to persuade."""
+    version = MissionVersion.objects.only("goal", "criteria", "budget_money").get(pk=snapshot.version_id)
+    definition = snapshot.definition if snapshot.definition is not None else "{}"
+    described = json.loads(definition) if isinstance(definition, str) else definition
+    return {
+        "mission": {"goal": version.goal, "criteria": list(version.criteria)},
+        "remit": {
+            "may": [grant.in_words() for grant in grants],
+            "budget": f"{version.budget_money:f} {snapshot.currency}",
+            "deadline": snapshot.deadline.isoformat(),
+            "importance": snapshot.importance,
+        },
+        "action": {
+            "tool": proposal.tool,
+            "arguments": dict(proposal.arguments),
+            "read_only": bool(snapshot.read_only),
+            "reversible": bool(snapshot.reversible),
+            "effects": list(snapshot.effects or ()),
+        },
+        "untrusted": {"tool_description": str(described.get("description") or "")[:4000]},
+    }
 
 
 def _guards(snapshot: Snapshot, proposal: Proposal) -> list[Finding]:

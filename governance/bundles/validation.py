@@ -115,15 +115,16 @@ def _effect_problems(where: str, identifier: str, body: Mapping[str, Any], annot
     effect = annotations.get("effect")
     liftable = {"kind": "unless", "body": {"contains": {"left": _APPROVED, "right": {"Value": identifier}}}}
     lifts = liftable in body["conditions"]
-    if effect not in (None, "escalate"):
-        problems.append(f"{where}: @effect is “escalate” or left out.")
-    if effect == "escalate" and body["effect"] != "forbid":
-        problems.append(f"{where}: only a forbid can escalate.")
-    if effect == "escalate" and not lifts:
-        problems.append(f'{where} escalates, so it needs: unless {{ context.approved.contains("{identifier}") }}')
-    rest = [condition for condition in body["conditions"] if effect != "escalate" or condition != liftable]
+    asks = effect in ("escalate", "judge")
+    if effect is not None and not asks:
+        problems.append(f"{where}: @effect is “escalate”, “judge” or left out.")
+    if asks and body["effect"] != "forbid":
+        problems.append(f"{where}: only a forbid can ask a person or the judge.")
+    if asks and not lifts:
+        problems.append(f'{where} asks, so it needs: unless {{ context.approved.contains("{identifier}") }}')
+    rest = [condition for condition in body["conditions"] if not asks or condition != liftable]
     if _reads_approvals(rest):
-        problems.append(f"{where}: only an escalating forbid reads context.approved, and only its own id.")
+        problems.append(f"{where}: only a forbid that asks reads context.approved, and only its own id.")
     if body["effect"] == "forbid" and not annotations.get("message"):
         problems.append(f"{where}: a forbid needs a @message in plain words.")
     return problems

@@ -1,7 +1,8 @@
 """A commit may bring several audit entries: an action that starts with its decision has two. An action ends in one
-call."""
+call. A decision says which policies the judge lifted."""
 
-from django.db import migrations
+import django.contrib.postgres.fields
+from django.db import migrations, models
 
 COMMIT = """
 CREATE OR REPLACE FUNCTION governance_commit(document jsonb) RETURNS text LANGUAGE plpgsql SET lock_timeout = '2s' AS $$
@@ -18,8 +19,9 @@ BEGIN
             RETURN 'repeated';
         END IF;
     END IF;
+    -- The default is for code older than the column, which may still be running.
     INSERT INTO governance_decision
-    SELECT * FROM jsonb_populate_record(NULL::governance_decision, document->'decision');
+    SELECT * FROM jsonb_populate_record(NULL::governance_decision, '{"judged_policies": []}' || document->'decision');
     IF document ? 'permit' THEN
         INSERT INTO governance_permit
         SELECT * FROM jsonb_populate_record(NULL::governance_permit, document->'permit');
@@ -53,6 +55,13 @@ class Migration(migrations.Migration):
     dependencies = [("governance", "0004_commit_and_guards")]
 
     operations = [
+        migrations.AddField(
+            model_name="decision",
+            name="judged_policies",
+            field=django.contrib.postgres.fields.ArrayField(
+                base_field=models.CharField(max_length=120), db_default=[], default=list, size=None
+            ),
+        ),
         migrations.RunSQL(COMMIT, migrations.RunSQL.noop),
         migrations.RunSQL(END, "DROP FUNCTION governance_end(uuid, text, timestamptz, jsonb, jsonb, numeric, jsonb)"),
     ]

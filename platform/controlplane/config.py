@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AliasChoices, Field, ValidationError, field_validator
+from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from controlplane.common.sockets import gateway_socket, socket_folder
@@ -54,6 +54,25 @@ class Configuration(BaseSettings):
     oidc_issuer: str = Field(default="", description="Issuer for sign-in with OpenID Connect")
     oidc_client_id: str = Field(default="", description="Client id at that issuer")
     oidc_client_secret: str = Field(default="", description="Client secret at that issuer")
+    judge_url: str = Field(
+        default="",
+        description="OpenAI-compatible address of the judge, https://host/v1; several separated by commas; empty: off",
+    )
+    judge_model: str = Field(default="", description="The judge's model; one for each address, or one for all")
+    judge_key: str = Field(default="", description="Bearer key of the judge; one for each address")
+    judge_seconds: float = Field(
+        default=8.0,
+        gt=0,
+        le=60,
+        validation_alias=AliasChoices("REMIT_JUDGE_SECONDS"),
+        description="Longest wait for the judge; then a person is asked, or what can't be undone is refused",
+    )
+    judge_daily_tokens: int = Field(
+        default=2_000_000,
+        ge=0,
+        validation_alias=AliasChoices("REMIT_JUDGE_DAILY_TOKENS"),
+        description="Tokens a day that an organisation's judge may use when its budget is first opened",
+    )
     otlp_endpoint: str = Field(
         default="", description="Collector for Remit's own spans, https://host:4318; empty: nothing is recorded"
     )
@@ -105,6 +124,15 @@ class Configuration(BaseSettings):
         if not value.startswith(("http://", "https://")):
             raise ValueError("must be an http:// or https:// address, as people type it into a browser")
         return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _judge_has_a_model(self) -> Configuration:
+        if self.judge_url and not self.judge_model:
+            raise ValueError("JUDGE_URL is set but JUDGE_MODEL is not: name the model that judges")
+        for url in self.judge_url.split(","):
+            if url.strip() and not url.strip().startswith(("http://", "https://")):
+                raise ValueError("JUDGE_URL must be http:// or https:// addresses, separated by commas")
+        return self
 
     @property
     def secure(self) -> bool:

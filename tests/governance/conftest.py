@@ -92,6 +92,17 @@ class CountingLedger:
         with connection.cursor() as cursor:
             cursor.execute("UPDATE test_hold SET ttl = %s WHERE id = %s", [ttl_seconds, hold_id])
 
+    judgements = 1_000_000
+
+    def reserve_judgement(self, *, organisation_id: uuid.UUID, tokens: int) -> uuid.UUID | HoldRefused:
+        if self.judgements <= 0:
+            return HoldRefused("budget.exhausted", "The judge has no tokens left today.")
+        self.judgements -= 1
+        hold_id = new_id()
+        with connection.cursor() as cursor:
+            cursor.execute("INSERT INTO test_hold VALUES (%s, 'dispatched', 0, 60)", [hold_id])
+        return hold_id
+
     def note_result(self, *, account_id: uuid.UUID, signature: bytes, result: bytes) -> None:
         self.results.append((signature, result))
 
@@ -133,6 +144,8 @@ class Scene:
     excluded: list[uuid.UUID] = field(default_factory=list)
     ttl_seconds: int = 3600
     budget: bool = True
+    brief: dict[str, Any] | None = None
+    irreversible: bool = False
     told: list[tuple[ActionState, str]] = field(default_factory=list)
 
     @property
@@ -196,6 +209,8 @@ class ToolCall:
             escalation_ttl_seconds=scene.ttl_seconds,
             effects=tuple(scene.effects),
             denial=scene.denial,
+            brief=(lambda: scene.brief or {}) if scene.brief is not None else None,
+            irreversible=scene.irreversible,
         )
 
     def on_decided(self, *, action_id: uuid.UUID, state: ActionState, actor: Principal) -> None:

@@ -56,18 +56,18 @@ def test_golden_case(result: Any) -> None:
         ),
         (
             '@id("x")\n@message("m")\nforbid (principal, action, resource) unless { context.approved.contains("x") };',
-            "only an escalating forbid",
+            "only a forbid that asks",
         ),
         (
             '@id("x")\npermit (principal, action, resource) when { context.approved.contains("topup-asks") };',
-            "only an escalating forbid",
+            "only a forbid that asks",
         ),
         (
             (
                 '@id("x")\n@effect("escalate")\n@message("m")\nforbid (principal, action, resource)'
                 ' unless { context.approved.contains("x") } unless { context.approved.contains("y") };'
             ),
-            "only an escalating forbid",
+            "only a forbid that asks",
         ),
         ("permit (principal == ?principal, action, resource);", "emplate"),
         ('@id("open")\npermit (principal, action == Action::"tool.call", resource);', "Golden case"),
