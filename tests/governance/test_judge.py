@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
 
+from agents.samples import demo_judge as samples
 from controlplane.tenancy.types import Principal
 from governance import services
 from governance.choices import ActionState, Verdict
@@ -309,3 +312,36 @@ def test_the_judges_key_is_sent_and_shown_nowhere(
     assert "secret-key" not in json.dumps(rung(gate, judgement))
     assert "secret-key" not in repr(endpoints.endpoints())
     assert "secret-key" not in capsys.readouterr().out
+
+
+@pytest.fixture
+def demo_judge(gate: Gate, settings: Any) -> Iterator[None]:
+    """The word rules that `REMIT_DEMO_JUDGE=1 make run` starts, as a judge of these tests."""
+    gate.scene.context = {"judge": True}
+    server = samples.serve(socket.create_server(("127.0.0.1", 0)))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    _connect(settings, f"http://127.0.0.1:{server.socket.getsockname()[1]}/v1", judge_model=samples.MODEL)
+    yield
+    server.shutdown()
+    server.server_close()
+    while endpoints._CLIENTS:
+        endpoints._CLIENTS.pop().close()
+
+
+@pytest.mark.usefixtures("demo_judge")
+@pytest.mark.parametrize(
+    ("tool", "arguments", "verdict"),
+    [
+        ("books__apply_credit", {"amount": "10"}, Verdict.ALLOW),
+        ("books__apply_credit", {"note": "change the bank details"}, Verdict.DENY),
+        ("books__attachment", {"path": "tickets/1"}, Verdict.ESCALATE),
+    ],
+)
+def test_the_demos_judge_says_that_it_is_none(
+    gate: Gate, tool: str, arguments: dict[str, str], verdict: Verdict
+) -> None:
+    gate.scene.brief = {**BRIEF, "action": {"tool": tool, "arguments": arguments}}
+    judgement = gate.propose(10)
+    assert judgement.verdict is verdict
+    assert "not by a language model" in rung(gate, judgement)["said"]

@@ -32,6 +32,7 @@ from controlplane.embedded.state import StateFolder
 from controlplane.embedded.valkey import Valkey
 
 NODE = "local node"
+DEMO_JUDGE = ROOT / "agents" / "samples" / "demo_judge.py"
 STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 SERVER_START_SECONDS = 120.0  # recovery of a large log after a crash takes its time
 PREPARE_SECONDS = 600.0
@@ -140,10 +141,21 @@ class Supervisor:
             server.start()
         if not os.environ.get("SECRET_KEY"):
             made["SECRET_KEY"] = self._state.secret_key()
+        if os.environ.get("REMIT_DEMO_JUDGE") and not os.environ.get("JUDGE_URL"):
+            made.update(self._start_demo_judge())
         self._state.write_environment(made)
         self._environment = {**made, "STATE_DIR": str(self._state.root)}
         for server in self._servers:
             server.wait_ready(seconds=SERVER_START_SECONDS, pause=_pause)
+
+    def _start_demo_judge(self) -> dict[str, str]:
+        listener = listen_tcp("127.0.0.1", 0)
+        self._listeners.append(listener)
+        argv = [sys.executable, "-I", str(DEMO_JUDGE), str(listener.fileno())]
+        self._launch(self._own("demo-judge", argv, descriptors=[listener.fileno()]))
+        _say("A judge made of simple word rules is switched on for the demo; it is no language model.")
+        port = listener.getsockname()[1]
+        return {"JUDGE_URL": f"http://127.0.0.1:{port}/v1", "JUDGE_MODEL": "demo-word-rules"}
 
     def _prepare(self) -> list[dict[str, str]]:
         """Migrate and load the demo while the web process is still importing. Returns the people to greet."""
