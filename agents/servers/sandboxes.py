@@ -111,7 +111,7 @@ def mount_errors(mounts: Sequence[MountRequest]) -> list[FieldError]:
             errors.append(
                 FieldError(
                     f"/mounts/{index}/source",
-                    "a folder below missions/{mission}; read-only also below data in the state folder or a program of ours",
+                    "a folder below missions/{mission}; read-only also data in the state folder or a program of ours",
                 )
             )
         if not mount.target.startswith("/") or ".." in PurePosixPath(mount.target).parts:
