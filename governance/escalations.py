@@ -17,6 +17,7 @@ from controlplane.tenancy.types import Permission, Principal
 from governance.announcing import action_changed, inbox_changed
 from governance.bundles import forget
 from governance.choices import ActionState, EscalationState, Verdict
+from governance.gate import Overtaken
 from governance.models import Action, Escalation, Vote
 from governance.proposing import BundleChanged
 from governance.rejudging import Again, look_again, write_again
@@ -211,7 +212,7 @@ def _approve_last(escalation: Escalation, approver: Principal, version: int, rea
             with transaction.atomic():
                 _settle(escalation, approver, version, reason, again)
             return
-        except BundleChanged:
+        except Overtaken:
             forget(action.organisation_id)
             action.refresh_from_db()
     raise RemitError("policy.changing", "The policies are being changed just now.", 503, retry_after_seconds=1)

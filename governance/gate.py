@@ -27,6 +27,10 @@ _SILENT: Final = Finding(Verdict.ALLOW, "", "")
 _SKIPPED: Final = "Not asked: already refused."
 
 
+class Overtaken(Exception):
+    """What it was judged by has changed meanwhile: judge it again. Nothing of the transaction may stay."""
+
+
 class HoldNotGiven(Exception):
     """The ledger refused: `refused` says which level and what is left there."""
 
@@ -148,11 +152,16 @@ def consult(ladder: Ladder, *, prepared: Prepared, organisation_id: uuid.UUID) -
 
 
 def sequence_and_judge(ladder: Ladder, *, prepared: Prepared, action_id: uuid.UUID) -> None:
-    """Inside the transaction: what the run did before is read under the run's lock."""
+    """Inside the transaction: what the run did before is read under the run's lock. Raises Overtaken."""
     if ladder.denied:
         ladder.not_asked("sequence", _SKIPPED)
         ladder.not_asked("judge", _SKIPPED)
         return
+    limits = prepared.call_limits
+    if limits is not None and prepared.run_id is not None:
+        calls = sequence.calls_so_far(run_id=prepared.run_id, tool=limits.tool, besides=action_id)
+        if limits.passed_by(calls):
+            raise Overtaken
     since = time.perf_counter_ns()
     if prepared.run_id is None or not sequence.concerns(prepared.effects):
         ladder.rung("sequence", since_ns=since, saw="No effect that any rule follows.", said="Nothing to object to.")

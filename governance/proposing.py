@@ -47,7 +47,7 @@ class _Repeated(Exception):
     pass
 
 
-class BundleChanged(Exception):
+class BundleChanged(gate.Overtaken):
     """The rules changed while the action was being judged: judge it again."""
 
 
@@ -78,8 +78,9 @@ def _propose(proposer: Principal, proposal: Proposal, *, starting: bool) -> Judg
         for _ in range(_ATTEMPTS):
             try:
                 return _judge(proposer, proposal, kind, prepared, request_sha256, since, starting=starting)
-            except BundleChanged:
+            except gate.Overtaken:
                 forget(proposer.organisation_id)
+                prepared = kind.prepare(proposer=proposer, proposal=proposal)
     except _Repeated as repeated:
         stored = _stored(proposer, proposal, request_sha256)
         if stored is None:

@@ -19,6 +19,7 @@ from governance import permits, rows
 from governance.announcing import action_changed
 from governance.bundles import forget
 from governance.choices import ActionState, Verdict
+from governance.gate import Overtaken
 from governance.models import Action, Decision, Permit
 from governance.permits import PermitClaims
 from governance.proposing import BundleChanged, started_entry
@@ -98,7 +99,7 @@ def _judge_again(holder: Principal, action: Action, audience: str, again: Again,
         try:
             with transaction.atomic():
                 started = _write_and_start(holder, action, audience, again)
-        except BundleChanged:
+        except Overtaken:
             forget(action.organisation_id)
             again = _look_again(action, audience, decision)
             continue

@@ -90,7 +90,7 @@ def write_again(action: Action, again: Again, *, source: ActionState, actor: Pri
     """Inside a transaction: the new decision and what follows from it; None when the action is no longer in `source`.
 
     Allowed leaves it permitted without a permit (made when it is redeemed), asked opens a new escalation, refused
-    releases the hold. Raises BundleChanged.
+    releases the hold. Raises gate.Overtaken.
     """
     ladder, prepared = again.ladder, again.prepared
     moment = now()

@@ -25,6 +25,7 @@ DELETE_WINDOW: Final = timedelta(minutes=5)
 BLAST_ALLOWED: Final = 100
 EGRESS_RULE: Final = "sequence/secret-then-egress"
 BLAST_RULE: Final = "sequence/blast-radius"
+_LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def concerns(effects: Collection[str]) -> bool:
 def read_history(*, run_id: uuid.UUID, besides: uuid.UUID | None = None) -> History:
     """Inside a transaction: waits for other decisions of the run, so that ten at once can't each be the first."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"sequence:{run_id}"])
+        cursor.execute(_LOCK, [f"sequence:{run_id}"])
         cursor.execute(
             "SELECT effects, created_at FROM governance_action WHERE run_id = %s AND id IS DISTINCT FROM %s"
             " AND state IN ('permitted', 'executing', 'succeeded', 'failed', 'unknown') AND effects <> '{}'",
@@ -58,6 +59,18 @@ def read_history(*, run_id: uuid.UUID, besides: uuid.UUID | None = None) -> Hist
         recent_deletes=sum(1 for effects, at in rows if DELETE in effects and at >= since),
         blast=sum(blast_of(effects) for effects, _ in rows),
     )
+
+
+def calls_so_far(*, run_id: uuid.UUID, tool: str, besides: uuid.UUID | None = None) -> int:
+    """Inside a transaction: how often the run has been allowed this tool, waiting for decisions under way as above."""
+    with connection.cursor() as cursor:
+        cursor.execute(_LOCK, [f"sequence:{run_id}"])
+        cursor.execute(
+            "SELECT count(*) FROM governance_action WHERE run_id = %s AND tool = %s AND id IS DISTINCT FROM %s"
+            " AND state IN ('permitted', 'executing', 'succeeded', 'failed', 'unknown')",
+            [run_id, tool, besides],
+        )
+        return int(cursor.fetchone()[0])
 
 
 def check(*, effects: Sequence[str], history: History, approved: Collection[str]) -> list[Finding]:

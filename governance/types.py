@@ -79,6 +79,21 @@ class BudgetRequest:
 
 
 @dataclass(frozen=True)
+class CallLimits:
+    """How often a run may call a tool, where its grants say so: `seen` calls were judged, `limits` is what they allow.
+
+    The gate counts again when it commits: of calls at the same moment each would else be the last one allowed.
+    """
+
+    tool: str
+    seen: int
+    limits: Sequence[int]
+
+    def passed_by(self, calls: int) -> bool:
+        return any(self.seen < limit <= calls for limit in self.limits)
+
+
+@dataclass(frozen=True)
 class Prepared:
     """All that the gate needs to know of one proposal, gathered by its action kind without writing anything.
 
@@ -104,6 +119,7 @@ class Prepared:
     subject_id: uuid.UUID | None = None
     excluded_user_ids: Sequence[uuid.UUID] = ()  # may not approve: requester, owner
     escalation_ttl_seconds: int = 3600
+    call_limits: CallLimits | None = None
     effects: Sequence[str] = ()  # labels this action would leave behind, for sequence rules ("secret.read", "egress")
     denial: Finding | None = None  # what to say when no policy permits it: which grant fell short, and by how much
     currency: str = "USD"

@@ -25,7 +25,7 @@ from controlplane.common.errors import FieldError, RemitError, invalid
 from controlplane.tenancy.types import Permission, Principal
 from governance.choices import ActionState, Verdict
 from governance.services import judge_is_on
-from governance.types import BudgetRequest, Finding, Grants, Prepared, Proposal
+from governance.types import BudgetRequest, CallLimits, Finding, Grants, Prepared, Proposal
 
 RATE_WINDOW = timedelta(seconds=10)
 RATE_LIMIT = 200  # proposals of one run in the window
@@ -148,6 +148,7 @@ class ToolCall:
             run_id=run_id,
             subject_type="tool",
             excluded_user_ids=[snapshot.owner_id],
+            call_limits=_call_limits(snapshot, proposal.tool, mine),
             effects=list(snapshot.effects or ()),
             currency=snapshot.currency,
             brief=functools.partial(_brief, snapshot, proposal, grants),
@@ -372,6 +373,11 @@ def _over_limit(grant: Grant, arguments: Mapping[str, Any]) -> bool:
         except ArithmeticError:
             continue
     return False
+
+
+def _call_limits(snapshot: Snapshot, tool: str, mine: Sequence[Grant]) -> CallLimits | None:
+    limits = sorted({grant.max_calls for grant in mine if grant.max_calls is not None})
+    return CallLimits(tool=tool, seen=snapshot.calls, limits=limits) if limits else None
 
 
 def _budget(proposer: Principal, snapshot: Snapshot, proposal: Proposal) -> BudgetRequest | None:

@@ -111,7 +111,7 @@ def mount_errors(mounts: Sequence[MountRequest]) -> list[FieldError]:
             errors.append(
                 FieldError(
                     f"/mounts/{index}/source",
-                    "a folder below missions/{mission} or data in the state folder, or a shipped program, read-only",
+                    "a folder below missions/{mission}; read-only also data in the state folder or a program of ours",
                 )
             )
         if not mount.target.startswith("/") or ".." in PurePosixPath(mount.target).parts:
@@ -140,12 +140,12 @@ def _mount(request: MountRequest, context: RunContext, scratch: Path | None) -> 
     filled = source.replace("{run}", str(context.run_id or "none")).replace(
         "{mission}", str(context.mission_id or "none")
     )
-    path = _state() / filled
-    if not path.exists() and request.writable:
-        path.mkdir(parents=True)
-    resolved = path.resolve(strict=True)
+    # Where it really leads, before anything is made there: a server may have left a link in a folder it may write.
+    resolved = (_state() / filled).resolve(strict=not request.writable)
     if not _allowed_roots(str(resolved), context, writable=request.writable):
         raise DriverError(f"{filled} is not among the folders a server may see.", permanent=True, code="mount.refused")
+    if request.writable:
+        resolved.mkdir(parents=True, exist_ok=True)
     return Mount(str(resolved), request.target, request.writable)
 
 
@@ -153,9 +153,9 @@ def _allowed_roots(source: str, context: RunContext | None, *, writable: bool) -
     """Whether `source` is inside a folder for servers. A run's server sees its own mission's folder only."""
     path = _state() / source
     mission = "mission" if context is None else str(context.mission_id or "none")
-    roots = [_state() / "missions" / mission, _state() / "data"]
-    if not writable:
-        roots += [PROGRAMS.resolve(), _state() / "environments"]
+    roots = [_state() / "missions" / mission]
+    if not writable:  # every organisation's servers see these
+        roots += [_state() / "data", PROGRAMS.resolve(), _state() / "environments"]
     return any(path == root or root in path.parents for root in roots)
 
 

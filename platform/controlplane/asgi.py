@@ -23,6 +23,8 @@ from agents.gateways import rest  # noqa: E402
 from agents.gateways.mcp import MCP  # noqa: E402
 from controlplane.common import probes  # noqa: E402
 from controlplane.common.checks import refuse_to_serve_unconfigured  # noqa: E402
+from controlplane.common.errors import not_found  # noqa: E402
+from controlplane.common.http import edge  # noqa: E402
 from controlplane.live import routing as live  # noqa: E402
 
 refuse_to_serve_unconfigured()
@@ -39,6 +41,9 @@ ROUTES: dict[tuple[str, str], Any] = {
 }
 # (scope type, beginning of the path) → application, for ends that route below themselves.
 PREFIXES: tuple[tuple[str, str, Any], ...] = (("http", rest.PREFIX, rest.actions),)
+# What programs in a sandbox may ask for, besides actions: they come by a unix socket, without an address. Sign-in and
+# pages are not theirs.
+SANDBOX_PATHS = ("/mcp", "/healthz")
 # Entered at startup in this order, left at shutdown in reverse.
 LIFESPANS = (MCP.lifespan,)
 
@@ -47,15 +52,22 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
     if scope["type"] == "lifespan":
         await _lifespan(receive, send)
         return
-    await _route(scope["type"], scope["path"])(scope, receive, send)
+    await _route(scope["type"], scope["path"], from_sandbox=not scope.get("client"))(scope, receive, send)
 
 
-def _route(kind: str, path: str) -> Any:
+def _route(kind: str, path: str, *, from_sandbox: bool) -> Any:
+    if from_sandbox and not (path.rstrip("/") in SANDBOX_PATHS or path.startswith(rest.PREFIX)):
+        return _nothing_here if kind == "http" else live.refuse
     exact = ROUTES.get((kind, path.rstrip("/")))
     if exact is not None:
         return exact
     fallback = DJANGO if kind == "http" else live.refuse
     return next((app for scope, prefix, app in PREFIXES if scope == kind and path.startswith(prefix)), fallback)
+
+
+@edge("sandbox")
+async def _nothing_here(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001 - an ASGI application
+    raise not_found("page")
 
 
 async def _lifespan(receive: Any, send: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -26,10 +27,10 @@ from controlplane.tenancy.types import Principal, Role
 from governance import services as gate
 from governance.choices import ActionState
 from governance.models import Action, Escalation
-from governance.types import Proposal
+from governance.types import Judgement, Proposal
 
 R = TypeVar("R")
-TOOL = "books__apply_credit"
+TOOL, LISTING = "books__apply_credit", "books__overdue"
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
@@ -69,7 +70,7 @@ def start(person: Callable[[str], Principal], company: Organisation) -> Callable
         remit = services.Remit(
             goal="Every overdue invoice has a reminder.",
             criteria=["Reminders are written"],
-            grants=(Grant(TOOL, effect="escalate"),),
+            grants=(Grant(TOOL, effect="escalate"), Grant(LISTING, max_calls=3)),
             budget_money=Decimal(1),
             budget_steps=100,
             deadline=now() + timedelta(hours=8),
@@ -80,6 +81,22 @@ def start(person: Callable[[str], Principal], company: Organisation) -> Callable
         return mission
 
     return make
+
+
+@pytest.fixture
+def books(person: Callable[[str], Principal], company: Organisation) -> McpServer:
+    server = McpServer.objects.create(
+        organisation=company, name="Books", slug="books", transport="stdio", created_by_id=person("alice").id
+    )
+    for name in (TOOL, LISTING):
+        McpTool.objects.create(
+            server=server,
+            name=name.removeprefix("books__"),
+            qualified_name=name,
+            definition={"name": name.removeprefix("books__"), "inputSchema": {"type": "object"}},
+            definition_sha256="sha256:aa",
+        )
+    return server
 
 
 def on_a_connection_of_its_own(call: Callable[[], R]) -> R:
@@ -120,16 +137,9 @@ def test_a_token_asked_for_while_the_mission_stops_is_dead(
 
 
 def test_a_question_approved_while_the_mission_stops_leaves_nothing_open_or_held(
-    person: Callable[[str], Principal], start: Callable[..., Mission], company: Organisation
+    person: Callable[[str], Principal], start: Callable[..., Mission], books: McpServer
 ) -> None:
     alice, bob = person("alice"), person("bob")
-    server = McpServer.objects.create(
-        organisation=company, name="Books", slug="books", transport="stdio", created_by_id=alice.id
-    )
-    definition = {"name": "apply_credit", "inputSchema": {"type": "object"}}
-    McpTool.objects.create(
-        server=server, name="apply_credit", qualified_name=TOOL, definition=definition, definition_sha256="sha256:aa"
-    )
     mission = start("Clerk")
     agent = tenancy.principal_of_token(services.issue_run_token(actor=alice, mission_id=mission.pk))
     first, second = (
@@ -156,6 +166,25 @@ def test_a_question_approved_while_the_mission_stops_leaves_nothing_open_or_held
     calls = Action.objects.filter(kind="tool.call")
     assert set(calls.values_list("state", flat=True)) == {ActionState.WITHDRAWN}
     assert set(Hold.objects.values_list("state", flat=True)) == {"voided"}
+
+
+@pytest.mark.parametrize("propose", [gate.propose, gate.propose_and_start])
+def test_calls_at_once_can_not_each_be_the_last_one_allowed(
+    person: Callable[[str], Principal],
+    start: Callable[..., Mission],
+    books: McpServer,
+    propose: Callable[..., Judgement],
+) -> None:
+    agent = tenancy.principal_of_token(services.issue_run_token(actor=person("alice"), mission_id=start().pk))
+
+    def call(number: int) -> Judgement:
+        proposal = Proposal("tool.call", {"page": number}, tool=LISTING, audience="mcp")
+        return on_a_connection_of_its_own(lambda: propose(proposer=agent, proposal=proposal))
+
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(call, range(12)))
+    assert Counter(answer.reason_code for answer in answers) == {"": 3, "grant.calls_used_up": 9}
+    assert Action.objects.filter(tool=LISTING, state__in=["permitted", "executing"]).count() == 3
 
 
 def test_one_mission_that_can_not_be_ended_now_keeps_no_other_from_ending(start: Callable[..., Mission]) -> None:

@@ -224,6 +224,7 @@ def test_servers_with_the_same_tool_names_keep_them_apart(as_nadia: Principal, b
         MountRequest("missions/{mission}/../..", "/data"),
         MountRequest("run", "/data"),
         MountRequest("postgres", "/data", writable=True),
+        MountRequest("data/shared", "/data", writable=True),
         MountRequest("missions/0190a000-0000-7000-8000-000000000000", "/data"),
         MountRequest("{mission}", "/data"),
         MountRequest("missions/{mission}", "relative"),
