@@ -24,6 +24,11 @@ from bench.server import CLIENTS, ROUNDS, SCALE, SECONDS, durable_server
 MISSIONS = 64
 BATCH = 50
 _NUMBER = "\\set n random(1, {missions})\n"
+_COMMIT_THEN_FLUSH = (  # of common.commits
+    "SET LOCAL synchronous_commit TO off;\nCOMMIT;\nSELECT pg_logical_emit_message(true, 'remit', '')"
+    " WHERE pg_current_wal_insert_lsn() > pg_current_wal_flush_lsn()"
+    " OR current_setting('synchronous_standby_names') <> '';\n"
+)
 _ACCOUNT = "(SELECT account_id FROM bench_mission WHERE n = :n)"
 
 
@@ -37,21 +42,23 @@ def main() -> dict[str, Any]:
             f"budgets_reserve(uuidv7(), '{organisation_id}', {_ACCOUNT}, 0.01, 100, 1, 'USD', uuid_send(uuidv7()), 600)"
         )
         scripts = {
-            "reserve": f"{number}SELECT {reserve};\n",
-            "batch": (
-                f"{number}SELECT count(*) FROM budgets_reserve_batch('{organisation_id}', 'USD', "
+            "reserve": number + _alone(f"SELECT {reserve};"),
+            "batch": number
+            + _alone(
+                f"SELECT count(*) FROM budgets_reserve_batch('{organisation_id}', 'USD', "
                 f"(SELECT array_agg(uuidv7()) FROM generate_series(1, {BATCH})), "
                 f"array_fill({_ACCOUNT}, ARRAY[{BATCH}]), array_fill(0.01::numeric, ARRAY[{BATCH}]), "
                 f"array_fill(100::bigint, ARRAY[{BATCH}]), array_fill(1::bigint, ARRAY[{BATCH}]), "
-                f"array_fill(''::bytea, ARRAY[{BATCH}]), array_fill(NULL::uuid, ARRAY[{BATCH}]), 600);\n"
+                f"array_fill(''::bytea, ARRAY[{BATCH}]), array_fill(NULL::uuid, ARRAY[{BATCH}]), 600);"
             ),
             "cycle": (
                 f"{number}SELECT uuidv7() AS hold \\gset\n"
-                f"SELECT {reserve.replace('uuidv7()', ':hold', 1)};\n"
-                "SELECT budgets_dispatch(:hold);\nSELECT budgets_settle(:hold, 0.008, 80, 1);\n"
+                + _alone(f"SELECT {reserve.replace('uuidv7()', ':hold', 1)};")
+                + _alone("SELECT budgets_dispatch(:hold);")
+                + f"BEGIN;\nSELECT budgets_settle(:hold, 0.008, 80, 1);\n{_together(_COMMIT_THEN_FLUSH)}"
             ),
-            "refusal": (
-                f"SELECT budgets_reserve(uuidv7(), '{organisation_id}', '{missions[0]}', 1e12, 0, 1, 'USD', '', 600);\n"
+            "refusal": _alone(
+                f"SELECT budgets_reserve(uuidv7(), '{organisation_id}', '{missions[0]}', 1e12, 0, 1, 'USD', '', 600);"
             ),
         }
         rates: dict[str, list[float]] = {name: [] for name in ("tpcb", *scripts)}
@@ -85,6 +92,16 @@ def main() -> dict[str, Any]:
         "races": races,
         "windows_with_wrong_sums": wrong,
     }
+
+
+def _alone(statement: str) -> str:
+    """As `common.commits.run_alone` sends it."""
+    return _together(f"BEGIN;\n{statement}\n{_COMMIT_THEN_FLUSH}")
+
+
+def _together(statements: str) -> str:
+    """One round trip, as a string of several statements is; pgbench can't prepare such a string."""
+    return f"\\startpipeline\n{statements}\\endpipeline\n"
 
 
 def _ratio(medians: dict[str, float], name: str) -> float:

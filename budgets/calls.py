@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from django.db import DataError, OperationalError, connection
+from django.db import DataError, OperationalError
 from psycopg import errors
 
 from budgets.types import Amounts, Reserve
+from controlplane.common.commits import run_alone
 from controlplane.common.errors import RemitError, invalid
 
 
@@ -58,8 +59,8 @@ def reserve_batch(
     *, organisation_id: uuid.UUID, currency: str | None, items: Sequence[Reserve], ttl_seconds: int
 ) -> list[Answer]:
     """One answer per item, in their order."""
-    with _named_failures(), connection.cursor() as cursor:
-        cursor.execute(
+    with _named_failures():
+        rows = run_alone(
             "SELECT (answer).* FROM budgets_reserve_batch("
             "%s, %s, %s::uuid[], %s::uuid[], %s::numeric[], %s::bigint[], %s::bigint[], %s::bytea[], %s::uuid[], %s)"
             " ORDER BY item",
@@ -76,7 +77,7 @@ def reserve_batch(
                 ttl_seconds,
             ),
         )
-        return [Answer(*row) for row in cursor.fetchall()]
+    return [Answer(*row) for row in rows]
 
 
 def dispatch(*, hold_id: uuid.UUID) -> tuple[str, str | None]:
@@ -130,12 +131,11 @@ def set_frozen(*, account_id: uuid.UUID, frozen: bool, reason: str) -> None:
 
 
 def _one(sql: str, parameters: Sequence[Any]) -> tuple[Any, ...]:
-    with _named_failures(), connection.cursor() as cursor:
-        cursor.execute(sql, parameters)
-        row = cursor.fetchone()
-    if row is None:
+    with _named_failures():
+        rows = run_alone(sql, parameters)
+    if not rows:
         raise RuntimeError("the ledger gave no answer")
-    return tuple(row)
+    return rows[0]
 
 
 @contextmanager

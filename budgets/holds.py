@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from decimal import Decimal
 
 from budgets import calls
@@ -48,19 +47,18 @@ def reserve(
     `hold_id` is the idempotency key: the same request again gets the stored answer. Returns the refusal or None.
     Raises 409 `ledger.hold_conflict` (same id, other request), 503 `ledger.busy`, 422 `ledger.amount_invalid`.
     """
-    with _transaction():
-        answer = calls.reserve(
-            hold_id=hold_id,
-            organisation_id=organisation_id,
-            account_id=account_id,
-            amounts=amounts,
-            currency=currency,
-            signature=signature,
-            ttl_seconds=ttl_seconds,
-            action_id=action_id,
-            mission_id=mission_id,
-            note=description,
-        )
+    answer = calls.reserve(
+        hold_id=hold_id,
+        organisation_id=organisation_id,
+        account_id=account_id,
+        amounts=amounts,
+        currency=currency,
+        signature=signature,
+        ttl_seconds=ttl_seconds,
+        action_id=action_id,
+        mission_id=mission_id,
+        note=description,
+    )
     return _reservation(hold_id, answer, amounts).refusal
 
 
@@ -72,24 +70,21 @@ def reserve_batch(
         raise invalid("ledger.batch_too_large", f"At most {MAX_BATCH} reserves go into one batch.")
     if not items:
         return []
-    with _transaction():
-        answers = calls.reserve_batch(
-            organisation_id=organisation_id, currency=currency, items=items, ttl_seconds=ttl_seconds
-        )
+    answers = calls.reserve_batch(
+        organisation_id=organisation_id, currency=currency, items=items, ttl_seconds=ttl_seconds
+    )
     return [_reservation(item.hold_id, answer, item.amounts) for item, answer in zip(items, answers, strict=True)]
 
 
 def dispatch(*, hold_id: uuid.UUID) -> None:
     """The money may be spent from here on; its time starts anew. Raises 404, 409 `ledger.hold_closed`."""
-    with _transaction():
-        outcome, state = calls.dispatch(hold_id=hold_id)
+    outcome, state = calls.dispatch(hold_id=hold_id)
     _require_open(outcome, state)
 
 
 def extend(*, hold_id: uuid.UUID, ttl_seconds: int) -> None:
     """At least `ttl_seconds` from now. Raises 404 `hold.not_found`, 409 `ledger.hold_closed`."""
-    with _transaction():
-        outcome, state = calls.extend(hold_id=hold_id, ttl_seconds=ttl_seconds)
+    outcome, state = calls.extend(hold_id=hold_id, ttl_seconds=ttl_seconds)
     _require_open(outcome, state)
 
 
@@ -107,7 +102,8 @@ def settle(*, hold_id: uuid.UUID, amounts: Amounts | None = None) -> Settlement:
 
 def charge(*, hold_id: uuid.UUID, money: Decimal | None, tokens: int | None, steps: int | None) -> Settlement:
     """`settle`, with each unit on its own: None is as held."""
-    with _transaction():
+    # No savepoint of its own: rows touched under one are queued for twice (see budgets_reserve).
+    with early_unlock(savepoint=False):
         outcome, charged, overran, beyond = calls.settle(hold_id=hold_id, money=money, tokens=tokens, steps=steps)
         if overran:
             _tell_overrun(overran, beyond, hold_id)
@@ -120,8 +116,7 @@ def charge(*, hold_id: uuid.UUID, money: Decimal | None, tokens: int | None, ste
 
 def void(*, hold_id: uuid.UUID) -> None:
     """Nothing was spent: give it back. Twice is once. Raises 404 `hold.not_found`, 409 `ledger.hold_settled`."""
-    with _transaction():
-        outcome = calls.void(hold_id=hold_id)
+    outcome = calls.void(hold_id=hold_id)
     if outcome == "unknown":
         raise not_found("hold")
     if outcome == "settled":
@@ -133,11 +128,6 @@ def note_result(
 ) -> bool:
     """Tell the loop guard what came of a call. True: the same call is refused until something new happens."""
     return calls.note_result(organisation_id=organisation_id, account_id=account_id, signature=signature, result=result)
-
-
-def _transaction() -> AbstractContextManager[None]:
-    """No savepoint inside the caller's: rows touched under one are queued for twice (see budgets_reserve)."""
-    return early_unlock(savepoint=False)
 
 
 def _require_open(outcome: str, state: str | None) -> None:

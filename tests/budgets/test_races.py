@@ -251,3 +251,37 @@ def test_a_level_that_fills_up_meanwhile_undoes_the_levels_below(shared: Tree) -
     assert not Hold.objects.filter(pk=hold_id).exists()
     assert all(window(account).held_money == 0 for account in shared.levels[:-1])
     assert wrong_sums() == []
+
+
+@pytest.mark.parametrize("step", ["reserve", "settle", "void"])
+def test_levels_are_locked_from_the_leaf_to_the_root(shared: Tree, step: str) -> None:
+    """Whoever queues at the leaf has not touched the root: the hottest row is locked last."""
+    hold_id = shared.held("1")
+    steps: dict[str, Callable[[], object]] = {
+        "reserve": lambda: shared.reserve("1"),
+        "settle": lambda: services.settle(hold_id=hold_id),
+        "void": lambda: services.void(hold_id=hold_id),
+    }
+    answers: list[object] = []
+
+    def act() -> None:
+        try:
+            answers.append(steps[step]())
+        except RemitError as error:
+            answers.append(error.code)
+        finally:
+            connection.close()
+
+    other = threading.Thread(target=act)
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT FROM budgets_window WHERE account_id = %s FOR UPDATE", [shared.mission])
+        other.start()
+        queued = False
+        while not queued and not answers:
+            cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+            queued = cursor.fetchone() != (0,)
+        above = list(shared.levels[1:])
+        cursor.execute("SELECT FROM budgets_window WHERE account_id = ANY(%s) FOR UPDATE NOWAIT", [above])
+    other.join()
+    assert queued
+    assert wrong_sums() == []

@@ -8,15 +8,21 @@ what builds on an early released row gets to disk after that row, and nobody is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
 
-from django.db import connection, transaction
+from django.db import Error, connection, transaction
 from psycopg.pq import TransactionStatus
 
-# One round trip. The setting ends with the transaction it is in. The message, which nobody reads, is there because a
-# transaction that writes nothing isn't waited for; under the session's own setting it waits for standbys too.
-_COMMIT_THEN_FLUSH = "SET LOCAL synchronous_commit TO off; COMMIT; SELECT pg_logical_emit_message(true, 'remit', '')"
+# The setting ends with the transaction it is in. The message, which nobody reads, is there because a transaction that
+# writes nothing isn't waited for; it is left out when the disk has everything anyway, as after a refusal on a quiet
+# server. A synchronous standby might still lack some of it, so where there is one, it is waited for in any case.
+_COMMIT_THEN_FLUSH = """
+SET LOCAL synchronous_commit TO off; COMMIT;
+SELECT pg_logical_emit_message(true, 'remit', '')
+WHERE pg_current_wal_insert_lsn() > pg_current_wal_flush_lsn() OR current_setting('synchronous_standby_names') <> ''
+"""  # one string is one round trip
 
 
 @contextmanager
@@ -28,7 +34,7 @@ def early_unlock(*, savepoint: bool = True) -> Iterator[None]:
     then act). A replay must be read inside such a block too: only then is the answer it repeats on disk.
     When the connection is lost at the end, nobody knows what came of it, as with any commit: ask again by the same id.
     """
-    if connection.in_atomic_block or not connection.get_autocommit():
+    if _is_inside_another():
         with transaction.atomic(savepoint=savepoint):
             yield
         return
@@ -37,6 +43,31 @@ def early_unlock(*, savepoint: bool = True) -> Iterator[None]:
         if not connection.needs_rollback and _in_transaction():
             with connection.cursor() as cursor:
                 cursor.execute(_COMMIT_THEN_FLUSH)
+
+
+def run_alone(sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """One statement as an `early_unlock` of its own, in one round trip: no row waits for the client to say commit.
+
+    Inside another atomic block it is a statement like any other. Returns the rows.
+    """
+    inside = _is_inside_another()
+    with connection.cursor() as cursor:
+        if inside:
+            cursor.execute(sql, parameters)
+        else:
+            try:
+                cursor.execute(f"BEGIN; {sql}; {_COMMIT_THEN_FLUSH}", parameters)
+            except BaseException:
+                with suppress(Error):
+                    connection.rollback()
+                raise
+            cursor.nextset()  # the first is the empty answer to BEGIN
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+    return rows
+
+
+def _is_inside_another() -> bool:
+    return connection.in_atomic_block or not connection.get_autocommit()
 
 
 def _in_transaction() -> bool:

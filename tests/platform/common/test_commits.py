@@ -9,9 +9,9 @@ from contextlib import AbstractContextManager
 
 import psycopg
 import pytest
-from django.db import IntegrityError, OperationalError, connection, transaction
+from django.db import DataError, IntegrityError, OperationalError, connection, transaction
 
-from controlplane.common.commits import early_unlock
+from controlplane.common.commits import early_unlock, run_alone
 from controlplane.common.ids import new_id
 from controlplane.tenancy.models import Organisation, Team
 
@@ -204,3 +204,32 @@ def test_a_block_without_a_statement_does_nothing() -> None:
     with early_unlock():
         pass
     assert connection.get_autocommit()
+
+
+def test_a_statement_alone_is_committed_and_on_disk_in_one_round_trip(
+    northwind: Organisation, django_assert_num_queries: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    with django_assert_num_queries(1):
+        rows = run_alone("UPDATE tenancy_organisation SET name = %s WHERE id = %s RETURNING name", ["Δ", northwind.pk])
+    assert rows == [("Δ",)]
+    assert _run("SELECT pg_current_wal_flush_lsn() >= pg_current_wal_insert_lsn()")
+    assert _run("SHOW synchronous_commit") == "on"
+    assert _name(northwind) == "Δ"
+
+
+@pytest.mark.usefixtures("team")
+def test_a_statement_alone_that_fails_leaves_the_connection_as_it_was(northwind: Organisation) -> None:
+    with pytest.raises(DataError):
+        run_alone("UPDATE tenancy_organisation SET name = 'Changed' WHERE 1 / %s = 1 RETURNING 1", [0])
+    with pytest.raises(IntegrityError):
+        run_alone("UPDATE tenancy_team SET organisation_id = %s RETURNING 1", [None])
+    assert connection.get_autocommit()
+    assert _name(northwind) == "Northwind"
+
+
+def test_a_statement_alone_inside_a_block_ends_with_the_block(northwind: Organisation) -> None:
+    with transaction.atomic():
+        run_alone("UPDATE tenancy_organisation SET name = 'Changed' WHERE id = %s RETURNING 1", [northwind.pk])
+        assert _run("SHOW synchronous_commit") == "on"
+        transaction.set_rollback(True)
+    assert _name(northwind) == "Northwind"
