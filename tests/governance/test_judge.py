@@ -75,6 +75,33 @@ def test_what_the_judge_finds_aligned_is_allowed_and_the_ladder_shows_what_it_sa
     assert len(model.asked) == 1  # used as it was judged: nobody is asked again
 
 
+@pytest.mark.parametrize("propose", [services.propose, services.propose_and_start])
+def test_a_mission_paused_while_the_judge_thinks_allows_nothing_more(
+    gate: Gate, model: ModelServer, propose: Callable[..., Any]
+) -> None:
+    def pause(request: dict[str, Any]) -> Reply:
+        gate.scene.mission_active = False
+        return agree(request)
+
+    model.play = pause
+    judgement = propose(proposer=gate.run, proposal=gate.proposal(10))
+    assert (judgement.verdict, judgement.reason_code) == (Verdict.DENY, "mission.not_active")
+    assert not Action.objects.exclude(state=ActionState.DENIED).exists()
+    assert len(model.asked) == 1
+
+
+def test_a_version_put_in_force_while_the_judge_thinks_is_judged_itself(gate: Gate, model: ModelServer) -> None:
+    def change(request: dict[str, Any]) -> Reply:
+        gate.scene.mission_version = 2
+        return agree(request)
+
+    model.play = change
+    judgement = gate.propose(10)
+    assert judgement.verdict is Verdict.ALLOW
+    assert gate.action(judgement).envelope["mission"].endswith("@2")
+    assert len(model.asked) == 2
+
+
 def test_misaligned_is_refused_with_a_reason_the_agent_can_act_on(gate: Gate, model: ModelServer) -> None:
     model.play = lambda _: says("misaligned", summary="The invoice is not part of any promise.")
     judgement = gate.propose(10)
