@@ -157,6 +157,7 @@ def sequence_and_judge(ladder: Ladder, *, prepared: Prepared, action_id: uuid.UU
         ladder.not_asked("sequence", _SKIPPED)
         ladder.not_asked("judge", _SKIPPED)
         return
+    require_still(prepared)
     limits = prepared.call_limits
     if limits is not None and prepared.run_id is not None:
         calls = sequence.calls_so_far(run_id=prepared.run_id, tool=limits.tool, besides=action_id)
@@ -180,6 +181,12 @@ def sequence_and_judge(ladder: Ladder, *, prepared: Prepared, action_id: uuid.UU
         ladder.not_asked("judge", _SKIPPED)
     else:
         ladder.not_asked("judge", _why_not_judged(ladder))
+
+
+def require_still(prepared: Prepared) -> None:
+    """Inside the transaction: a pause, a new version or a changed tool that came first is judged, not overlooked."""
+    if prepared.still is not None and not prepared.still():
+        raise Overtaken
 
 
 def _why_not_judged(ladder: Ladder) -> str:

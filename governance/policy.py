@@ -151,9 +151,8 @@ def _compile(bundle: str, bundle_schema: Mapping[str, Any], grants: Grants) -> C
 
 
 def _unknown(schema: Mapping[str, Any]) -> frozenset[str]:
-    actions = schema[""]["actions"].values()
-    known = {name for action in actions for name in action["appliesTo"]["context"]["attributes"]}
-    return _YOUNGER_FACTS - known
+    context = schema[""]["actions"][ARGUMENTS_ACTION]["appliesTo"]["context"]
+    return _YOUNGER_FACTS.difference(context["attributes"])
 
 
 def _parsed(policies: str) -> dict[str, Mapping[str, Any]]:

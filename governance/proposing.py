@@ -63,8 +63,6 @@ def propose(*, proposer: Principal, proposal: Proposal) -> Judgement:
 def propose_and_start(*, proposer: Principal, proposal: Proposal) -> Judgement:
     """`propose` and, if that says allow, `redeem` in the same transaction: what is allowed is executing on return, its
     hold dispatched, and `Judgement.started` is the action. The answer to a repeated key starts nothing.
-
-    A stop that comes between the reading of the mission and the commit closes its budget, which the hold then finds.
     """
     return _propose(proposer, proposal, starting=True)
 
@@ -112,8 +110,6 @@ def _judge(
     bundle = active_bundle(proposer.organisation_id)
     gate.examine(ladder, kind=kind, prepared=prepared, bundle=bundle)
     gate.consult(ladder, prepared=prepared, organisation_id=proposer.organisation_id)
-    if ladder.opinion is not None and not ladder.denied:
-        prepared = _after_the_judge(ladder, proposer, proposal, kind, digest)
     action = _action(proposer, proposal, prepared, envelope, digest, request_sha256)
     try:
         judgement = _write(ladder, action, proposer, prepared, proposal.audience, starting=starting)
@@ -123,22 +119,6 @@ def _judge(
         raise
     gate.emit_spans(ladder)
     return judgement
-
-
-def _after_the_judge(
-    ladder: Ladder, proposer: Principal, proposal: Proposal, kind: ActionKind, digest: str
-) -> Prepared:
-    """The facts as they are now: a judge takes seconds, in which a mission is paused or a tool changes.
-
-    Raises Overtaken when it is another action by now, or would be refused.
-    """
-    fresh = kind.prepare(proposer=proposer, proposal=proposal)
-    now_seen = Ladder(approved=ladder.approved, judged=ladder.judged)
-    gate.examine(now_seen, kind=kind, prepared=fresh, bundle=active_bundle(proposer.organisation_id))
-    same = digest_of_envelope(envelope_of(proposer=proposer, proposal=proposal, prepared=fresh)) == digest
-    if not same or now_seen.denied:
-        raise gate.Overtaken
-    return fresh
 
 
 def _write(

@@ -19,7 +19,7 @@ from governance import permits, rows
 from governance.announcing import action_changed
 from governance.bundles import forget
 from governance.choices import ActionState, Verdict
-from governance.gate import Overtaken
+from governance.gate import Overtaken, require_still
 from governance.models import Action, Decision, Permit
 from governance.permits import PermitClaims
 from governance.proposing import BundleChanged, started_entry
@@ -55,7 +55,10 @@ def redeem(*, holder: Principal, action_id: uuid.UUID, audience: str, permit_tok
     again = _look_again(action, audience, decision)
     moment = now()
     if permit is not None and permit.expires_at > moment and _holds(again, decision):
-        return _consume(holder, action, audience, claims, decision)
+        try:
+            return _consume(holder, action, audience, claims, decision, again)
+        except Overtaken:
+            again = _look_again(action, audience, decision)
     if permit is None and not decision.approved_policies:
         raise _lost(holder, action)
     if permit is not None and permit.expires_at <= moment:
@@ -73,10 +76,12 @@ def _holds(again: Again, decision: Decision) -> bool:
 
 
 def _consume(
-    holder: Principal, action: Action, audience: str, claims: PermitClaims | None, decision: Decision
+    holder: Principal, action: Action, audience: str, claims: PermitClaims | None, decision: Decision, again: Again
 ) -> Action:
     moment = now()
     with early_unlock():
+        if again.prepared is not None:
+            require_still(again.prepared)
         won = rows.consume(
             action_id=action.pk,
             holder_id=holder.id,

@@ -123,6 +123,8 @@ class Prepared:
     effects: Sequence[str] = ()  # labels this action would leave behind, for sequence rules ("secret.read", "egress")
     denial: Finding | None = None  # what to say when no policy permits it: which grant fell short, and by how much
     currency: str = "USD"
+    # Inside the decision's transaction: whether the facts are what they were, and stay so until it ends.
+    still: Callable[[], bool] | None = None
     brief: Callable[[], Mapping[str, Any]] | None = None  # for the judge: mission, remit, budget, action, "untrusted"
     irreversible: bool = False  # without a valid answer of the judge it is refused, not asked about
 

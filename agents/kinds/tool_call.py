@@ -7,17 +7,15 @@ import hashlib
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-import jsonschema_rs
-from django.db import connection
-
 from agents.choices import ENDED_MISSION_STATES, ENDED_RUN_STATES, MissionState, ServerState, ToolState
 from agents.grants import Grant, argument_facts, compile_grants, parse_grants
+from agents.kinds import call_facts
+from agents.kinds.call_facts import Snapshot
 from agents.models import McpTool, MissionVersion, Run
+from agents.servers.definitions import call_errors
 from budgets import prices
 from controlplane.common.canonical import canonical_bytes
 from controlplane.common.clock import now
@@ -27,71 +25,8 @@ from governance.choices import ActionState, Verdict
 from governance.services import judge_is_on
 from governance.types import BudgetRequest, CallLimits, Finding, Grants, Prepared, Proposal
 
-RATE_WINDOW = timedelta(seconds=10)
 RATE_LIMIT = 200  # proposals of one run in the window
 _LONG_TOOL = 160
-
-# One statement for everything the gate must know of a call: it is the hot path of the whole product.
-_SNAPSHOT = """
-SELECT m.id, m.team_id, m.state, m.state_reason, m.owner_id, m.account_id, m.version, m.agent_id, m.title,
-       v.id, v.grants, v.importance, v.deadline, v.currency,
-       a.name, a.runtime, a.state, t.slug,
-       r.state,
-       tool.qualified_name, tool.definition_sha256, tool.definition, tool.state, tool.read_only, tool.reversible,
-       tool.effects, server.slug, server.state,
-       (SELECT count(*) FROM governance_action g WHERE g.run_id = r.id AND g.id > %(since)s
-        AND g.id IS DISTINCT FROM %(again)s),
-       CASE WHEN jsonb_path_exists(v.grants, '$[*] ? (@.tool == $tool && @.max_calls != null)',
-                                   jsonb_build_object('tool', %(tool)s::text))
-       THEN (SELECT count(*) FROM governance_action g WHERE g.run_id = r.id AND g.tool = %(tool)s
-             AND g.id IS DISTINCT FROM %(again)s
-             AND g.state IN ('permitted', 'executing', 'succeeded', 'failed', 'unknown'))
-       ELSE 0 END
-FROM agents_mission m
-JOIN agents_missionversion v ON v.mission_id = m.id AND v.number = m.version
-JOIN agents_agent a ON a.id = m.agent_id
-JOIN tenancy_team t ON t.id = m.team_id
-LEFT JOIN agents_run r ON r.mission_id = m.id AND r.id = %(run)s
-LEFT JOIN (agents_mcptool tool JOIN agents_mcpserver server ON server.id = tool.server_id)
-       ON tool.qualified_name = %(tool)s AND server.organisation_id = m.organisation_id
-WHERE m.id = %(mission)s AND m.organisation_id = %(organisation)s
-"""
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """The row of `_SNAPSHOT`, in its order."""
-
-    mission_id: uuid.UUID
-    team_id: uuid.UUID
-    mission_state: str
-    state_reason: str
-    owner_id: uuid.UUID
-    account_id: uuid.UUID | None
-    mission_version: int
-    agent_id: uuid.UUID
-    title: str
-    version_id: uuid.UUID
-    grants: str
-    importance: str
-    deadline: datetime
-    currency: str
-    agent_name: str
-    runtime: str
-    agent_state: str
-    team: str
-    run_state: str | None
-    tool: str | None
-    definition_sha256: str | None
-    definition: str | None
-    tool_state: str | None
-    read_only: bool | None
-    reversible: bool | None
-    effects: Sequence[str] | None
-    server: str | None
-    server_state: str | None
-    recent: int
-    calls: int
 
 
 class ToolCall:
@@ -107,7 +42,7 @@ class ToolCall:
         mission_id, run_id = proposer.mission_id, proposer.run_id
         if mission_id is None:
             mission_id, run_id = _only_attempt(proposer, proposer.agent_id)
-        snapshot = _read(proposer, mission_id, run_id, proposal)
+        snapshot = call_facts.read(proposer, mission_id, run_id, proposal)
         grants = _parsed(snapshot.version_id, snapshot.grants)
         mine = [grant for grant in grants if grant.tool == proposal.tool]
         envelope = {
@@ -151,6 +86,7 @@ class ToolCall:
             call_limits=_call_limits(snapshot, proposal.tool, mine),
             effects=list(snapshot.effects or ()),
             currency=snapshot.currency,
+            still=functools.partial(call_facts.still, snapshot, run_id=run_id, tool=proposal.tool),
             brief=functools.partial(_brief, snapshot, proposal, grants),
             irreversible=not snapshot.read_only and not snapshot.reversible,
         )
@@ -191,26 +127,6 @@ def prepare_preview(
         grants=compile_grants(version_id=uuid.UUID(int=0), grants=grants),
         denial=_denial(Proposal(kind="tool.call", tool=tool, arguments=arguments), snapshot, mine),
     )
-
-
-def _read(proposer: Principal, mission_id: uuid.UUID, run_id: uuid.UUID | None, proposal: Proposal) -> Snapshot:
-    since = _uuid7_floor(now() - RATE_WINDOW)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            _SNAPSHOT,
-            {
-                "since": since,
-                "run": run_id,
-                "tool": proposal.tool,
-                "again": proposal.action_id,
-                "mission": mission_id,
-                "organisation": proposer.organisation_id,
-            },
-        )
-        row = cursor.fetchone()
-    if row is None:
-        raise RemitError("mission.not_found", "This token's mission does not exist any more.", 404)
-    return Snapshot(*row)
 
 
 def _tool_entity(tool: str, snapshot: Snapshot) -> dict[str, Any]:
@@ -404,25 +320,12 @@ def _parsed(version_id: uuid.UUID, raw: str) -> tuple[Grant, ...]:  # noqa: ARG0
 
 
 def _schema_problem(sha256: str, definition: str | dict[str, Any], proposal: Proposal) -> str:
-    try:
-        validator = _validator(sha256, definition if isinstance(definition, str) else json.dumps(definition))
-    except ValueError:
-        return "The tool's own schema can't be used; a person must look at it."
-    error = next(iter(validator.iter_errors(dict(proposal.arguments))), None)
-    if error is None:
+    text = definition if isinstance(definition, str) else json.dumps(definition)
+    errors = call_errors(sha256=sha256, definition=text, arguments=dict(proposal.arguments))
+    if not errors:
         return ""
-    where = "/".join(str(part) for part in error.instance_path)
-    return f"Arguments don't fit the tool's schema at /{where}: {error.message}"[:400]
-
-
-@functools.lru_cache(maxsize=512)
-def _validator(sha256: str, definition: str) -> Any:  # noqa: ARG001 - the hash is the key, the text is long
-    schema = json.loads(definition).get("inputSchema") or {"type": "object"}
-    return jsonschema_rs.validator_for(schema, retriever=_no_remote_references)
-
-
-def _no_remote_references(uri: str) -> Any:
-    raise ValueError(f"remote reference {uri}")
+    first = errors[0]
+    return f"Arguments don't fit the tool's schema at {first.pointer or '/'}: {first.message}"[:400]
 
 
 def _only_attempt(proposer: Principal, agent_id: uuid.UUID) -> tuple[uuid.UUID, uuid.UUID]:
@@ -440,9 +343,3 @@ def _only_attempt(proposer: Principal, agent_id: uuid.UUID) -> tuple[uuid.UUID, 
             remedies=("Use the run's token: it is shown on the mission's page.",),
         )
     return live[0]
-
-
-def _uuid7_floor(moment: datetime) -> uuid.UUID:
-    """The smallest UUIDv7 of that millisecond: recent rows are found through the primary order, without a date
-    column."""
-    return uuid.UUID(int=(int(moment.timestamp() * 1000) << 80) | (7 << 76) | (2 << 62))

@@ -93,10 +93,19 @@ def schema_problem(definition: Mapping[str, Any]) -> str:
 
 def argument_errors(definition: Mapping[str, Any], arguments: Mapping[str, Any]) -> list[FieldError]:
     """What is wrong with `arguments`, at most eight findings. An unusable schema is a finding, never a pass."""
-    problem = schema_problem(definition)
-    if problem:
-        return [FieldError("", problem)]
-    validator = _validator(json.dumps(definition["inputSchema"], sort_keys=True))
+    return _errors(schema_problem(definition) or _validator(_canonical_schema(definition)), arguments)
+
+
+def call_errors(*, sha256: str, definition: str, arguments: Mapping[str, Any]) -> list[FieldError]:
+    """`argument_errors` for the way of every call: the definition as text, looked at once for each hash."""
+    return _errors(_looked_at(sha256, definition), arguments)
+
+
+def _errors(checked: Any, arguments: Mapping[str, Any]) -> list[FieldError]:
+    """`checked`: the validator, or as text why there is none."""
+    if isinstance(checked, str):
+        return [FieldError("", checked)]
+    validator = checked
     if validator.is_valid(arguments):
         return []
     errors: list[FieldError] = []
@@ -106,6 +115,16 @@ def argument_errors(definition: Mapping[str, Any], arguments: Mapping[str, Any])
         if len(errors) == _MAX_ERRORS:
             break
     return errors
+
+
+@functools.lru_cache(maxsize=512)
+def _looked_at(sha256: str, definition: str) -> Any:  # noqa: ARG001 - the hash is the key, the text is long
+    parsed = json.loads(definition)
+    return schema_problem(parsed) or _validator(_canonical_schema(parsed))
+
+
+def _canonical_schema(definition: Mapping[str, Any]) -> str:
+    return json.dumps(definition["inputSchema"], sort_keys=True)
 
 
 @functools.lru_cache(maxsize=512)

@@ -149,6 +149,11 @@ class Scene:
     told: list[tuple[ActionState, str]] = field(default_factory=list)
 
     @property
+    def facts(self) -> tuple[object, ...]:
+        """What a decision was made by, compared at its commit."""
+        return self.mission_active, self.mission_version, self.tool_approved, self.tool_sha256
+
+    @property
     def decided(self) -> list[tuple[ActionState, str]]:
         """What the kind was told, without that it has to wait."""
         return [entry for entry in self.told if entry[0] is not ActionState.WAITING]
@@ -166,6 +171,7 @@ class ToolCall:
 
     def prepare(self, *, proposer: Principal, proposal: Proposal) -> Prepared:
         scene = self.scene
+        seen = scene.facts
         amount = proposal.arguments.get("amount")
         return Prepared(
             team_id=scene.team_id,
@@ -209,6 +215,7 @@ class ToolCall:
             escalation_ttl_seconds=scene.ttl_seconds,
             effects=tuple(scene.effects),
             denial=scene.denial,
+            still=lambda: scene.facts == seen,
             brief=(lambda: scene.brief or {}) if scene.brief is not None else None,
             irreversible=scene.irreversible,
         )
