@@ -17,7 +17,7 @@ from controlplane.tenancy.types import Permission, Principal
 from governance.announcing import action_changed, inbox_changed
 from governance.bundles import forget
 from governance.choices import ActionState, EscalationState, Verdict
-from governance.gate import Overtaken
+from governance.gate import Overtaken, require_still
 from governance.models import Action, Escalation, Vote
 from governance.proposing import BundleChanged
 from governance.rejudging import Again, look_again, write_again
@@ -210,6 +210,9 @@ def _approve_last(escalation: Escalation, approver: Principal, version: int, rea
         )
         try:
             with transaction.atomic():
+                # The mission first, then the question: a stop takes them in that order too.
+                if again.prepared is not None and not again.ladder.denied:
+                    require_still(again.prepared)
                 _settle(escalation, approver, version, reason, again)
             return
         except Overtaken:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -97,6 +98,14 @@ def _named(proposer: Principal, proposal: Proposal) -> tuple[Mission, MissionVer
     return mission, version
 
 
+def _still(mission: Mission) -> bool:
+    """Whether nobody changed the mission meanwhile; it stays locked, since this decision may change it."""
+    rows = Mission.objects.select_for_update(of=("self",))
+    return (
+        rows.filter(pk=mission.pk, state=mission.state, version=mission.version).values_list("pk").first() is not None
+    )
+
+
 def _prepared(
     proposer: Principal,
     proposal: Proposal,
@@ -144,5 +153,6 @@ def _prepared(
         subject_id=mission.pk,
         excluded_user_ids=[user for user in {proposer.user_id, mission.owner_id} if user is not None],
         escalation_ttl_seconds=_DAY,
+        still=functools.partial(_still, mission),
         currency=version.currency,
     )

@@ -21,6 +21,7 @@ from agents.services.onboarding import Person, create_organisation
 from budgets.models import Hold, Window
 from budgets.types import Limits
 from controlplane.common.clock import now
+from controlplane.common.errors import RemitError
 from controlplane.tenancy import services as tenancy
 from controlplane.tenancy.models import Organisation, Team, Token, User
 from controlplane.tenancy.types import Principal, Role
@@ -149,7 +150,7 @@ def test_a_question_approved_while_the_mission_stops_leaves_nothing_open_or_held
     assert second.escalation is not None
     with ThreadPoolExecutor(2) as pool:
         with transaction.atomic():
-            # The stop has read both and waits at the first; the second is approved before its turn comes.
+            # The stop has the mission and waits at the first question; who approves the second waits for the mission.
             Escalation.objects.select_for_update().get(pk=first.escalation.id)
             stopped = pool.submit(
                 on_a_connection_of_its_own, lambda: services.stop_mission(actor=alice, mission_id=mission.pk)
@@ -161,8 +162,10 @@ def test_a_question_approved_while_the_mission_stops_leaves_nothing_open_or_held
                     approver=bob, escalation_id=second.escalation.id, version=1, approve=True, reason=""
                 ),
             )
-            approved.result(10)
+            time.sleep(0.5)
         stopped.result(10)
+        with pytest.raises(RemitError, match=r"settled before you|no longer waiting"):
+            approved.result(10)
     calls = Action.objects.filter(kind="tool.call")
     assert set(calls.values_list("state", flat=True)) == {ActionState.WITHDRAWN}
     assert set(Hold.objects.values_list("state", flat=True)) == {"voided"}
