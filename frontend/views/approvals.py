@@ -66,7 +66,7 @@ def decide(request: PersonRequest, escalation_id: uuid.UUID) -> HttpResponse:
             raise
         return _card_page(request, escalation_id, error=_told(request, escalation_id, error), status=error.status)
     messages.success(request, _said(decided, approve=answer == "approve"))
-    return redirect("approvals")
+    return redirect("home" if request.POST.get("next") == "home" else "approvals")
 
 
 def _card_page(

@@ -51,7 +51,7 @@ def test_a_newcomer_sees_every_verdict_and_the_mission_ends_accepted(
     timeline.get_by_text("This mission may not use sqlite__write_query").first.wait_for()
     timeline.get_by_text("books__attachment is allowed only within limits").first.wait_for()
     timeline.get_by_text("the same result again and again").first.wait_for(timeout=120_000)
-    timeline.get_by_text("Waits for an approver").first.wait_for(timeout=120_000)
+    timeline.get_by_text("Waits for Dana").first.wait_for(timeout=120_000)
 
     dana = signed_in("dana")
     dana.get_by_role("link", name="Approvals").first.click()
