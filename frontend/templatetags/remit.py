@@ -226,7 +226,7 @@ def json_table(
     `highlight` names paths ("amount", "lines[0].amount"), `allows` says per path what the mission allows.
     """
     table = argument_table(arguments, highlight=frozenset(highlight or ()), allows=allows or {})
-    return {"table": table, "label": label}
+    return {"table": table, "label": label, "named": "Argument" if "rguments" in label else "Field"}
 
 
 @register.inclusion_tag("components/sort_header.html", takes_context=True)
