@@ -94,6 +94,7 @@ def detail(request: PersonRequest, mission_id: uuid.UUID, tab: str = "timeline")
         "token": request.session.pop(f"{SHOWN_ONCE}:{mission.pk}", "") if tab == "timeline" and not part else "",
         "stop_url": reverse("mission-operate", args=[mission.pk, "stop"]),
         "reject_url": reverse("mission-operate", args=[mission.pk, "reject"]),
+        "row": selectors.mission_rows(request.principal, [mission])[0] if part in ("", "head") else None,
         **_OF_TAB.get(tab, _nothing)(request, mission),
     }
     if context["external"]:
