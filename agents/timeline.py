@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from django.db.models import Count, Prefetch, Q, QuerySet, Sum
+from django.db.models import Count, Exists, OuterRef, Prefetch, Q, QuerySet, Sum
 
 from agents.choices import ENDED_RUN_STATES, RunState
 from agents.models import Mission, Run
@@ -28,6 +28,7 @@ LONGEST_ROUND = 3  # and so do rounds of up to so many different calls
 _SHOWN_ARGUMENT = 60
 _WHOLE = 160  # arguments longer than this are read on their own page before anybody answers
 _SHORT_ARGUMENT = 16  # names and amounts, unlike texts
+_ASKED = Q(verdict="escalate") | Q(asked=True)  # an approval turns the verdict into "allow"; it was asked all the same
 _NEVER_DONE = frozenset({ActionState.DENIED, ActionState.EXPIRED, ActionState.WITHDRAWN})
 
 
@@ -76,10 +77,9 @@ def timeline(principal: Principal, mission: Mission, *, verdict: str = "", befor
     """Six queries whatever the length. `mission.runs` must be prefetched. `verdict` shows only refused, waiting or
     allowed ones."""
     actions = Action.objects.restrict(principal, Permission.ACTION_VIEW).filter(mission_id=mission.pk, kind="tool.call")
-    chosen = {"refused": {"verdict": "deny"}, "asked": {"verdict": "escalate"}, "allowed": {"verdict": "allow"}}.get(
-        verdict
-    )
-    shown = actions.filter(**chosen) if chosen else actions
+    actions = actions.alias(asked=Exists(Escalation.objects.filter(action_id=OuterRef("pk"))))
+    chosen = {"refused": Q(verdict="deny"), "asked": _ASKED, "allowed": Q(verdict="allow")}.get(verdict)
+    shown = actions.filter(chosen) if chosen else actions
     if before is not None:
         shown = shown.filter(pk__lt=before)
     newest = list(
@@ -104,7 +104,7 @@ def _counts(actions: QuerySet[Action]) -> dict[str, int]:
         all=Count("pk"),
         allowed=Count("pk", filter=Q(verdict="allow")),
         refused=Count("pk", filter=Q(verdict="deny")),
-        asked=Count("pk", filter=Q(verdict="escalate")),
+        asked_people=Count("pk", filter=_ASKED),
         waiting=Count("pk", filter=Q(state=ActionState.WAITING)),
     )
     return result
@@ -135,7 +135,7 @@ def _of_actions(actions: Iterable[Action], total: Decimal, waits: Mapping[uuid.U
     for action in actions:
         total += action.cost or 0
         state = ActionState(action.state)
-        asked = action.verdict == "escalate"
+        asked = action.verdict == "escalate" or bool(action.escalations.all())
         tone, icon = (
             ("ask", "ask")
             if asked and state not in (ActionState.DENIED, ActionState.EXPIRED)

@@ -240,6 +240,17 @@ def test_a_question_names_those_who_may_still_answer(act, ask, tell, bob: User, 
     assert waits_for() == ["Bob or Dana", "Bob", "an approver"]
 
 
+def test_what_a_person_agreed_to_is_never_hidden_in_a_group(act, ask, tell) -> None:
+    """An approved action is allowed like its neighbours; that somebody was asked still shows, and counts."""
+    for seconds in range(7):
+        action = act(seconds, "b__credit")
+        if seconds == 3:
+            ask(action, waited=0.5)
+    assert kinds(tell()) == ["group", "action", "wait", "group"]
+    assert tell().counts["asked_people"] == 1
+    assert kinds(tell(verdict="asked")) == ["action", "wait"]
+
+
 def test_attempts_begin_and_end_in_their_place(act, run: Run, tell) -> None:
     Run.objects.filter(pk=run.pk).update(
         started_at=START, ended_at=START + timedelta(seconds=5), state=RunState.LOST, reason="The node was lost"
@@ -258,7 +269,7 @@ def test_filter_shows_one_kind_of_verdict_and_counts_all(act, ask, run: Run, tel
     assert kinds(tell(verdict="asked")) == ["action", "wait"]
     assert kinds(tell(verdict="allowed")) == ["action"]
     for verdict in ("", "refused"):
-        assert tell(verdict=verdict).counts == {"all": 3, "allowed": 1, "refused": 1, "asked": 1, "waiting": 1}
+        assert tell(verdict=verdict).counts == {"all": 3, "allowed": 1, "refused": 1, "asked_people": 1, "waiting": 1}
 
 
 def test_pages_meet_without_a_hole_and_totals_go_on(act, tell, monkeypatch) -> None:
