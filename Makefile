@@ -14,7 +14,7 @@ PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.1
 UV = env $$(index="$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-$$($(BIN)/python -m pip config get global.index-url 2>/dev/null)}}"; \
 	test -z "$$index" || echo "UV_DEFAULT_INDEX=$$index") $(BIN)/uv
 
-.PHONY: help run test quick lint bench test-browser test-cluster lock clean
+.PHONY: help run test quick lint bench test-browser test-cluster screenshots lock clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -24,6 +24,7 @@ help:
 	@echo "make quick                            lint and the tests that take no time and no browser"
 	@echo "make bench                            the ratio tables of docs/benchmarks.md"
 	@echo "make test-browser | test-cluster      the heavy parts on their own"
+	@echo "make screenshots                      docs/screenshots once more, from a mission played for them"
 	@echo "make lock                             resolve requirements*.in again"
 	@echo "make clean                            remove .venv and caches; state folders stay"
 
@@ -53,6 +54,10 @@ test-browser: $(VENV)/.dev
 
 test-cluster: $(VENV)/.dev
 	REMIT_REQUIRE_SANDBOX=1 $(BIN)/python -m pytest -m sandbox tests/platform/clusters
+
+# The test that plays the first mission to its end takes them on its way.
+screenshots: $(VENV)/.dev
+	REMIT_REQUIRE_BROWSER=1 REMIT_SCREENSHOTS=docs/screenshots $(BIN)/python -m pytest -q tests/end_to_end/test_receivables.py
 
 lock: $(VENV)/.uv
 	$(UV) pip compile -q --generate-hashes --no-header --universal --python-version 3.11 requirements.in -o requirements.txt

@@ -8,30 +8,36 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Count, OuterRef, Prefetch, Q, QuerySet, Subquery
+from django.db.models import Count, Exists, F, OuterRef, Prefetch, Q, QuerySet, Subquery
 
 from agents.choices import ENDED_MISSION_STATES, CheckState, MissionState
 from agents.grants import parse_grants
 from agents.models import Agent, ChecklistItem, McpServer, McpTool, Mission, MissionVersion, Run
+from agents.waiting import NOBODY_KNOWN, waited_for
 from budgets import selectors as budgets
 from budgets.types import Balance
 from controlplane.common.errors import not_found
 from controlplane.tenancy.types import Permission, Principal
-from governance.models import Action
+from governance.choices import EscalationState
+from governance.models import Action, Escalation
 
 
 @dataclass(frozen=True)
 class MissionRow:
-    """One line of a mission list."""
+    """One line of a mission list. `question` is the oldest one that is open, `waits_for` who has to answer it."""
 
     mission: Mission
+    goal: str
     balance: Balance | None
     last_action: Action | None
     waiting: int
+    question: Escalation | None
+    waits_for: str
 
     @property
     def waiting_text(self) -> str:
-        return f"{self.waiting} waiting"
+        more = f" and {self.waiting - 1} more" if self.waiting > 1 else ""
+        return f"Waits for {self.waits_for}{more}"
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,8 @@ class Filters:
     team_id: uuid.UUID | None = None
     owner_id: uuid.UUID | None = None
     text: str = ""
+    outcome: str = ""
+    asking: bool = False  # only those with an open question to a person
 
 
 def missions(principal: Principal | None, filters: Filters = Filters()) -> QuerySet[Mission]:
@@ -58,13 +66,20 @@ def missions(principal: Principal | None, filters: Filters = Filters()) -> Query
         rows = rows.filter(owner_id=filters.owner_id)
     if filters.text:
         rows = rows.filter(Q(title__icontains=filters.text) | Q(agent__name__icontains=filters.text))
+    if filters.outcome:
+        rows = rows.filter(outcome=filters.outcome)
+    if filters.asking:
+        rows = rows.filter(Exists(_open_questions().filter(mission_id=OuterRef("pk"))))
     return rows.order_by("-id")
 
 
 def mission_rows(principal: Principal, page: Sequence[Mission]) -> list[MissionRow]:
-    """What a list shows beside each mission: budget, last action, open questions. Three queries whatever the length."""
+    """What a list shows beside each mission: goal, budget, last action, open questions and whom they wait for. The
+    same few queries whatever the length."""
     ids = [mission.pk for mission in page]
     balances = budgets.mission_spend(mission_ids=ids)
+    in_force = MissionVersion.objects.filter(mission_id__in=ids, number=F("mission__version"))
+    goals = dict(in_force.values_list("mission_id", "goal"))
     newest = Action.objects.filter(mission_id=OuterRef("mission_id")).order_by("-id").values("pk")[:1]
     last = {
         action.mission_id: action
@@ -72,15 +87,28 @@ def mission_rows(principal: Principal, page: Sequence[Mission]) -> list[MissionR
             mission_id__in=ids, pk=Subquery(newest)
         )
     }
-    waiting = dict(
-        Action.objects.filter(mission_id__in=ids, state="waiting")
-        .values_list("mission_id")
-        .annotate(number=Count("pk"))
-    )
+    asked: dict[uuid.UUID | None, list[Escalation]] = {}
+    for question in _open_questions().filter(mission_id__in=ids).prefetch_related("votes").order_by("opened_at"):
+        asked.setdefault(question.mission_id, []).append(question)
+    first = {mission_id: questions[0] for mission_id, questions in asked.items()}
+    names = waited_for(principal, first.values())
     return [
-        MissionRow(mission, balances.get(mission.pk), last.get(mission.pk), waiting.get(mission.pk, 0))
+        MissionRow(
+            mission=mission,
+            goal=goals.get(mission.pk, ""),
+            balance=balances.get(mission.pk),
+            last_action=last.get(mission.pk),
+            waiting=len(asked.get(mission.pk, ())),
+            question=first.get(mission.pk),
+            waits_for=names.get(first[mission.pk].pk, NOBODY_KNOWN) if mission.pk in first else "",
+        )
         for mission in page
     ]
+
+
+def _open_questions() -> QuerySet[Escalation]:
+    """Of missions that the reader was already found to see."""
+    return Escalation.objects.filter(state=EscalationState.OPEN)
 
 
 def mission(principal: Principal | None, mission_id: uuid.UUID) -> Mission:

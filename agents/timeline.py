@@ -6,15 +6,17 @@ from __future__ import annotations
 import enum
 import json
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from django.db.models import Count, Prefetch, Q, QuerySet, Sum
+from django.db.models import Count, Exists, OuterRef, Prefetch, Q, QuerySet, Sum
 
 from agents.choices import ENDED_RUN_STATES, RunState
 from agents.models import Mission, Run
+from agents.result_words import in_words
+from agents.waiting import NOBODY_KNOWN, waited_for
 from controlplane.tenancy.types import Permission, Principal
 from governance.choices import ActionState, EscalationState
 from governance.models import Action, Escalation
@@ -22,7 +24,11 @@ from governance.models import Action, Escalation
 LENGTH = 200  # actions on one page of the timeline
 GAP = timedelta(minutes=2)
 GROUP_FROM = 3  # this many alike in a row become one line
+LONGEST_ROUND = 3  # and so do rounds of up to so many different calls
 _SHOWN_ARGUMENT = 60
+_WHOLE = 160  # arguments longer than this are read on their own page before anybody answers
+_SHORT_ARGUMENT = 16  # names and amounts, unlike texts
+_ASKED = Q(verdict="escalate") | Q(asked=True)  # an approval turns the verdict into "allow"; it was asked all the same
 _NEVER_DONE = frozenset({ActionState.DENIED, ActionState.EXPIRED, ActionState.WITHDRAWN})
 
 
@@ -36,7 +42,8 @@ class ItemKind(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Item:
-    """One line. `total` is what the mission had spent by then; `members` are the other actions of a group."""
+    """One line. `total` is what the mission had spent by then; `members` are the other actions of a group, and
+    `titles` the calls of one of its `rounds`. `waits_for` names who has to answer an open question."""
 
     kind: ItemKind
     at: datetime
@@ -52,6 +59,9 @@ class Item:
     held: bool = False
     seconds: float = 0
     members: Sequence[Item] = field(default=())
+    titles: Sequence[str] = field(default=())
+    rounds: int = 0
+    waits_for: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,13 +74,12 @@ class Timeline:
 
 
 def timeline(principal: Principal, mission: Mission, *, verdict: str = "", before: uuid.UUID | None = None) -> Timeline:
-    """Five queries whatever the length. `mission.runs` must be prefetched. `verdict` shows only refused, waiting or
+    """Six queries whatever the length. `mission.runs` must be prefetched. `verdict` shows only refused, waiting or
     allowed ones."""
     actions = Action.objects.restrict(principal, Permission.ACTION_VIEW).filter(mission_id=mission.pk, kind="tool.call")
-    chosen = {"refused": {"verdict": "deny"}, "asked": {"verdict": "escalate"}, "allowed": {"verdict": "allow"}}.get(
-        verdict
-    )
-    shown = actions.filter(**chosen) if chosen else actions
+    actions = actions.alias(asked=Exists(Escalation.objects.filter(action_id=OuterRef("pk"))))
+    chosen = {"refused": Q(verdict="deny"), "asked": _ASKED, "allowed": Q(verdict="allow")}.get(verdict)
+    shown = actions.filter(chosen) if chosen else actions
     if before is not None:
         shown = shown.filter(pk__lt=before)
     newest = list(
@@ -81,7 +90,8 @@ def timeline(principal: Principal, mission: Mission, *, verdict: str = "", befor
     page = newest[:LENGTH][::-1]
     base = actions.filter(pk__lt=page[0].pk).aggregate(total=Sum("cost"))["total"] if page else None
     older = page[0].pk if len(newest) > LENGTH else None
-    events = [*_of_actions(page, base or Decimal(0))]
+    questions = [row for action in page for row in action.escalations.all() if row.state == EscalationState.OPEN]
+    events = [*_of_actions(page, base or Decimal(0), waited_for(principal, questions))]
     if not chosen:
         start = page[0].created_at if older else None
         events += [item for item in _of_runs(mission.runs.all()) if start is None or item.at >= start]
@@ -92,8 +102,9 @@ def timeline(principal: Principal, mission: Mission, *, verdict: str = "", befor
 def _counts(actions: QuerySet[Action]) -> dict[str, int]:
     result: dict[str, int] = actions.aggregate(
         all=Count("pk"),
+        allowed=Count("pk", filter=Q(verdict="allow")),
         refused=Count("pk", filter=Q(verdict="deny")),
-        asked=Count("pk", filter=Q(verdict="escalate")),
+        asked_people=Count("pk", filter=_ASKED),
         waiting=Count("pk", filter=Q(state=ActionState.WAITING)),
     )
     return result
@@ -120,11 +131,11 @@ def _of_runs(runs: Iterable[Run]) -> Iterable[Item]:
             )
 
 
-def _of_actions(actions: Iterable[Action], total: Decimal) -> Iterable[Item]:
+def _of_actions(actions: Iterable[Action], total: Decimal, waits: Mapping[uuid.UUID, str]) -> Iterable[Item]:
     for action in actions:
         total += action.cost or 0
         state = ActionState(action.state)
-        asked = action.verdict == "escalate"
+        asked = action.verdict == "escalate" or bool(action.escalations.all())
         tone, icon = (
             ("ask", "ask")
             if asked and state not in (ActionState.DENIED, ActionState.EXPIRED)
@@ -144,14 +155,21 @@ def _of_actions(actions: Iterable[Action], total: Decimal) -> Iterable[Item]:
             held=action.cost is None and state in (ActionState.WAITING, ActionState.PERMITTED, ActionState.EXECUTING),
         )
         for escalation in action.escalations.all():
-            yield _wait(action, escalation)
+            yield _wait(action, escalation, waits.get(escalation.pk, NOBODY_KNOWN))
 
 
-def _wait(action: Action, escalation: Escalation) -> Item:
+def _wait(action: Action, escalation: Escalation, waits_for: str) -> Item:
     moment = escalation.opened_at + timedelta(microseconds=1)
     if escalation.state == EscalationState.OPEN:
         return Item(
-            ItemKind.WAIT, moment, "wait", "wait", "Waits for an approver", action=action, escalation=escalation
+            ItemKind.WAIT,
+            moment,
+            "wait",
+            "wait",
+            f"Waits for {waits_for}",
+            action=action,
+            escalation=escalation,
+            waits_for=waits_for,
         )
     state = EscalationState(escalation.state)
     names = ", ".join(vote.user.name for vote in escalation.votes.all())
@@ -180,47 +198,90 @@ def _money(action: Action, state: ActionState) -> Decimal:
 
 def _said(action: Action) -> str:
     if action.state == ActionState.SUCCEEDED and action.outcome:
-        return str(action.outcome.get("summary", ""))[:200]
+        return in_words(str(action.outcome.get("summary", "")))
     if action.state in (ActionState.FAILED, ActionState.UNKNOWN) and action.outcome:
-        return str(action.outcome.get("error") or action.outcome.get("summary") or "")[:200]
+        return in_words(str(action.outcome.get("error") or action.outcome.get("summary") or ""))
     return action.message
 
 
 def arguments_in_short(action: Action) -> str:
-    """`INV-0131 240.00`: the values of a call, enough to recognise it by."""
+    """`INV-0131 · 240.00`: the values of a call, enough to recognise it by. Long ones stand last."""
     shown = []
     for value in action.arguments.values():
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         shown.append(text if len(text) <= _SHOWN_ARGUMENT else text[: _SHOWN_ARGUMENT - 1] + "…")
-    return "  ".join(shown)[:160]
+    return " · ".join(sorted(shown, key=lambda text: len(text) > _SHORT_ARGUMENT))[:160]
+
+
+def arguments_in_words(action: Action) -> tuple[str, bool]:
+    """ "amount 240.00, invoice INV-0131", and whether that is every argument, whole and on one line."""
+    parts = []
+    for name, value in action.arguments.items():
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        parts.append(f"{name} {text}")
+    words = ", ".join(sorted(parts, key=lambda part: len(part) > 2 * _SHORT_ARGUMENT))
+    whole = len(words) <= _WHOLE and words.isprintable()
+    return words if whole else words[: _WHOLE - 1] + "…", whole
 
 
 def _grouped(items: Sequence[Item]) -> list[Item]:
     result: list[Item] = []
     run: list[Item] = []
-    for item in [*items, None]:
-        alike = item is not None and item.kind is ItemKind.ACTION and item.tone == "allow" and not item.held
-        if alike and item is not None and (not run or run[-1].title == item.title):
+    for item in items:
+        if item.kind is ItemKind.ACTION and item.tone == "allow" and not item.held:
             run.append(item)
             continue
-        result += _folded(run)
-        run = [item] if alike and item is not None else []
-        if item is not None and not alike:
-            result.append(item)
+        result += [*_folded(run), item]
+        run = []
+    return result + _folded(run)
+
+
+def _folded(run: Sequence[Item]) -> list[Item]:
+    """Calls that went well, with what repeats made one line: the same call, or a round of a few calls, again and
+    again."""
+    result: list[Item] = []
+    titles = [item.title for item in run]
+    at = 0
+    while at < len(run):
+        length, rounds = _repeats(titles, at)
+        if rounds < GROUP_FROM:
+            result.append(run[at])
+            at += 1
+            continue
+        result.append(_group(run[at : at + length * rounds], length, rounds))
+        at += length * rounds
     return result
 
 
-def _folded(run: list[Item]) -> list[Item]:
-    if len(run) < GROUP_FROM:
-        return run
-    first, last = run[0], run[-1]
-    spent = sum((item.money or Decimal(0) for item in run), Decimal(0))
-    return [
-        Item(
-            ItemKind.GROUP, first.at, first.tone, first.icon, first.title, first.detail, first.sub,
-            action=first.action, money=spent, total=last.total, members=run[1:],
-        )
-    ]  # fmt: skip
+def _repeats(titles: Sequence[str], at: int) -> tuple[int, int]:
+    """The round that covers most from here on, and how often it is walked; the shortest of equals."""
+    best, best_rounds = 1, 1
+    for length in range(1, LONGEST_ROUND + 1):
+        one, rounds = titles[at : at + length], 1
+        while titles[at + rounds * length : at + (rounds + 1) * length] == one:
+            rounds += 1
+        if rounds >= GROUP_FROM and rounds * length > best * best_rounds:
+            best, best_rounds = length, rounds
+    return best, best_rounds
+
+
+def _group(members: Sequence[Item], length: int, rounds: int) -> Item:
+    first, last = members[0], members[-1]
+    return Item(
+        ItemKind.GROUP,
+        first.at,
+        first.tone,
+        first.icon,
+        ", ".join(item.title for item in members[:length]),
+        first.detail if length == 1 else "",
+        first.sub if length == 1 else "",
+        action=first.action,
+        money=sum((item.money or Decimal(0) for item in members), Decimal(0)),
+        total=last.total,
+        members=members[1:] if length == 1 else members,
+        titles=[item.title for item in members[:length]],
+        rounds=rounds,
+    )
 
 
 def _with_gaps(items: Sequence[Item]) -> list[Item]:

@@ -277,7 +277,11 @@ def emit_spans(ladder: Ladder) -> None:
 
 
 def _price(request: BudgetRequest) -> str:
-    return f"{request.money} {request.currency}, {request.tokens} tokens, {request.steps} steps."
+    """ "0.01 USD, 1 step.": what there is of, without the zeros that only the ledger needs."""
+    parts = [f"{request.money.normalize():f} {request.currency}"]
+    parts += [f"{request.tokens} token{'' if request.tokens == 1 else 's'}"] if request.tokens else []
+    parts += [f"{request.steps} step{'' if request.steps == 1 else 's'}"] if request.steps else []
+    return f"{', '.join(parts)}."
 
 
 def _guards(ladder: Ladder, prepared: Prepared) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from django.db.models import Count, Prefetch, Q, QuerySet
+from django.db.models import Case, Count, Exists, F, OuterRef, Prefetch, Q, QuerySet, Value, When
 
 from controlplane.common.clock import now
 from controlplane.common.errors import FieldError, forbidden, invalid, not_found
@@ -174,11 +174,18 @@ def similar_decisions(principal: Principal, escalation: Escalation, *, limit: in
 
 
 def verdict_mix(principal: Principal, since: datetime) -> Mapping[Verdict, int]:
-    """How many actions proposed since then were allowed, asked for and refused; all three are always there."""
+    """How many actions proposed since then were allowed, asked for and refused; all three are always there. What a
+    person was asked about counts as that, whatever the answer was."""
     counted = (
         Action.objects.restrict(principal, Permission.ACTION_VIEW)
         .filter(created_at__gte=since)
-        .values_list("verdict")
+        .annotate(
+            first_verdict=Case(
+                When(Exists(Escalation.objects.filter(action_id=OuterRef("pk"))), then=Value(Verdict.ESCALATE.value)),
+                default=F("verdict"),
+            )
+        )
+        .values_list("first_verdict")
         .annotate(number=Count("id"))
     )
     found = dict(counted)

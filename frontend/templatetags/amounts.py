@@ -95,6 +95,14 @@ def absolute_text(moment: datetime, zone: ZoneInfo) -> str:
     return f"{local:%A} {local.day} {local:%B %Y, %H:%M:%S} {zone.key}"
 
 
+def day_text(moment: datetime, *, now: datetime, zone: ZoneInfo) -> str:
+    """ "Today", "Yesterday", "Monday 23 November 2026": the day as the viewer's calendar has it."""
+    local, today = moment.astimezone(zone).date(), now.astimezone(zone).date()
+    if local == today:
+        return "Today"
+    return "Yesterday" if local == today - timedelta(days=1) else f"{local:%A} {local.day} {local:%B %Y}"
+
+
 def _decimals(currency: str) -> int:
     try:
         return len(str(get_currency(currency).sub_unit)) - 1

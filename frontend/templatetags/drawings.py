@@ -1,14 +1,14 @@
-"""Small pictures drawn on the server as SVG, without style attributes: the budget gauge and the sparkline."""
+"""Small pictures drawn on the server as SVG, without style attributes: the budget gauge, the sparkline, the mix."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
 
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from frontend.templatetags.amounts import money_text
+from frontend.templatetags.amounts import money_text, number_text
 
 _NEARLY_USED = Decimal("0.9")
 
@@ -51,6 +51,27 @@ def sparkline_svg(values: Sequence[Decimal], *, label: str) -> SafeString:
         '<svg class="spark" viewBox="0 0 100 28" preserveAspectRatio="none" role="img" aria-label="{}">{}</svg>',
         label,
         format_html('<polygon points="0,28 {} 100,28"/><polyline points="{}"/>', line, line) if len(points) > 1 else "",
+    )
+
+
+def mix_svg(parts: Sequence[tuple[str, str, int]], *, height: int = 12) -> SafeString:
+    """(tone, label, number) side by side, in proportion; of what there is at least a sliver. An empty frame without
+    any."""
+    total = sum(number for _, _, number in parts)
+    words = ", ".join(f"{label} {number_text(number)}" for _, label, number in parts) if total else "none yet"
+    shares = [(tone, max(Decimal(number) / total * 100, Decimal(1))) for tone, _, number in parts if number]
+    scale = Decimal(100) / sum(share for _, share in shares) if shares else Decimal(1)
+    rects, x = [], Decimal(0)
+    for tone, share in shares:
+        width = share * scale
+        rects.append((tone, _percent(x), _percent(width), height))
+        x += width
+    return format_html(
+        '<svg class="mix" height="{height}" role="img" aria-label="{words}"><title>{words}</title>'
+        '<rect class="frame" width="100%" height="{height}"/>{rects}</svg>',
+        height=height,
+        words=words,
+        rects=format_html_join("", '<rect class="{}" x="{}%" width="{}%" height="{}"/>', rects),
     )
 
 

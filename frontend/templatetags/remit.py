@@ -106,6 +106,12 @@ def sparkline(values: Iterable[Any], label: str) -> SafeString:
 
 
 @register.simple_tag
+def mix(counts: Mapping[Any, int]) -> SafeString:
+    """`{% mix verdicts %}`: how many of each enum member, as one stacked bar in their tones."""
+    return drawings.mix_svg([(member.tone, str(member.label), number) for member, number in counts.items()])
+
+
+@register.simple_tag
 def money(amount: Any, currency: str = "") -> SafeString:
     """`{% money line.amount "EUR" %}` or `{% money budget.limit %}` (Money): to the cent, every digit in the title."""
     if amount is None:
@@ -155,6 +161,12 @@ def when(context: Context, moment: datetime | None, empty: str = "–", clock: b
     return format_html('<time datetime="{}" title="{}" data-relative>{}</time>', iso, absolute, relative)
 
 
+@register.simple_tag(takes_context=True)
+def day(context: Context, moment: datetime) -> str:
+    """`{% day item.at as day %}`: "Today", "Yesterday", "Monday 23 November 2026", in the viewer's zone."""
+    return amounts.day_text(moment, now=timezone.now(), zone=viewer_zone(context))
+
+
 @register.simple_tag
 def copy(text: object, label: str = "Copy") -> SafeString:
     """`{% copy digest "Copy the digest" %}`: a button that puts `text` on the clipboard; absent without script."""
@@ -194,8 +206,14 @@ def visible_text(value: object) -> SafeString:
 
 
 @register.filter
+def soon(moment: datetime | None) -> bool:
+    """Less than a quarter of an hour away."""
+    return moment is not None and moment - timezone.now() < timedelta(minutes=15)
+
+
+@register.filter
 def arguments_in_short(action: Any) -> str:
-    """ "INV-0131  240.00": the values of a call, to recognise it by. Show them as visible_text."""
+    """ "INV-0131 · 240.00": the values of a call, to recognise it by. Show them as visible_text."""
     return in_short(action)
 
 
@@ -208,7 +226,7 @@ def json_table(
     `highlight` names paths ("amount", "lines[0].amount"), `allows` says per path what the mission allows.
     """
     table = argument_table(arguments, highlight=frozenset(highlight or ()), allows=allows or {})
-    return {"table": table, "label": label}
+    return {"table": table, "label": label, "named": "Argument" if "rguments" in label else "Field"}
 
 
 @register.inclusion_tag("components/sort_header.html", takes_context=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from django.http import HttpResponse
 from django.shortcuts import render
+from django.urls import reverse
 from django.views.decorators.http import require_GET
 
 from agents import selectors as agents
@@ -20,6 +22,7 @@ from governance import selectors as governance
 from governance.choices import ActionState, Verdict
 from governance.models import Action, Decision
 
+_GRANT = re.compile(r"grant/(\d{1,4})(?:/ask)?\Z")
 _HELD = frozenset({ActionState.WAITING, ActionState.PERMITTED, ActionState.EXECUTING, ActionState.UNKNOWN})
 STAGE_NAMES = {
     "intake": "Intake",
@@ -38,17 +41,19 @@ class Rung:
     stage: str
     tone: str
     said: str
-    saw: dict[str, str]
+    saw: str
     took: float | None
-    policies: Sequence[str]
+    policy: str
+    policy_url: str
 
 
 @page
 @require_GET
 def detail(request: PersonRequest, action_id: uuid.UUID) -> HttpResponse:
     action = governance.action(principal=request.principal, action_id=action_id)
-    decisions = [(decision, rungs_of(decision)) for decision in action.decisions.all()]
-    over, limits = compared_with_remit(request, action)
+    grants = grants_in_force(request, action)
+    decisions = [(decision, rungs_of(decision, action, grants)) for decision in action.decisions.all()]
+    over, limits = compared_with_remit(action, grants)
     context = {
         "action": action,
         "mission": _mission_of(request, action),
@@ -65,40 +70,65 @@ def detail(request: PersonRequest, action_id: uuid.UUID) -> HttpResponse:
     return render(request, "actions/detail.html", context)
 
 
-def rungs_of(decision: Decision) -> list[Rung]:
+def rungs_of(decision: Decision, action: Action, grants: Sequence[Grant]) -> list[Rung]:
+    """The stages of a decision. A grant that decided is named in the words of the remit."""
     rungs = []
     for stage in decision.stages:
         verdict = Verdict(stage["verdict"]) if stage.get("verdict") else None
+        said = stage.get("said") or (verdict.label if verdict else "Not asked")
+        policy = next(iter(stage.get("policies") or ()), "")
+        grant = _grant(policy, grants)
+        if grant is not None and verdict is Verdict.ALLOW:
+            said = f"Permitted by the remit: {grant.in_words()}"
         rungs.append(
             Rung(
                 stage=STAGE_NAMES.get(stage["name"], stage["name"]),
                 tone=verdict.tone if verdict else "off",
-                said=stage.get("said") or (verdict.label if verdict else "Not asked"),
-                saw={"saw": stage["saw"]} if stage.get("saw") else {},
+                said=said,
+                saw=stage.get("saw") or "",
                 took=stage["microseconds"] / 1_000_000 if stage.get("microseconds") else None,
-                policies=stage.get("policies") or (),
+                policy=policy,
+                policy_url=_policy_url(policy, action),
             )
         )
     return rungs
 
 
-def compared_with_remit(request: PersonRequest, action: Action) -> tuple[list[str], dict[str, str]]:
+def grants_in_force(request: PersonRequest, action: Action) -> list[Grant]:
+    """The grants of the version of the mission that the action was judged by; none the viewer may not see."""
+    if action.mission_id is None or action.mission_version is None:
+        return []
+    mission = agents.missions(request.principal).filter(pk=action.mission_id).first()
+    version = mission.versions.filter(number=action.mission_version).first() if mission else None
+    return parse_grants(version.grants) if version else []
+
+
+def compared_with_remit(action: Action, grants: Sequence[Grant]) -> tuple[list[str], dict[str, str]]:
     """Arguments that no plain grant covers, and what the mission allows for each: (highlighted paths, words by
     path)."""
-    if action.mission_id is None or action.kind != "tool.call":
+    if action.kind != "tool.call":
         return [], {}
-    mission = agents.missions(request.principal).filter(pk=action.mission_id).first()
-    number = action.mission_version
-    version = mission.versions.filter(number=number).first() if mission and number is not None else None
-    if version is None:
-        return [], {}
-    mine = [grant for grant in parse_grants(version.grants) if grant.tool == action.tool]
+    mine = [grant for grant in grants if grant.tool == action.tool]
     allowed = [grant for grant in mine if grant.effect == "allow"]
     asking = [grant for grant in mine if grant.effect != "allow"]
     alone, together = _limits(allowed), _limits(asking)
     words = {name: _in_words(alone.get(name, []), together.get(name, [])) for name in (*alone, *together)}
     over = {name for grant in allowed for name in grant.unmet(action.arguments)}
     return sorted(over), words
+
+
+def _grant(policy: str, grants: Sequence[Grant]) -> Grant | None:
+    found = _GRANT.match(policy)
+    return grants[int(found[1])] if found and int(found[1]) < len(grants) else None
+
+
+def _policy_url(policy: str, action: Action) -> str:
+    """Where the rule can be read: a grant in the remit, any other among the policies."""
+    if not policy:
+        return ""
+    if _GRANT.match(policy):
+        return reverse("mission-tab", args=[action.mission_id, "remit"]) if action.mission_id else ""
+    return f"{reverse('policies')}#policy-{policy}"
 
 
 def _mission_of(request: PersonRequest, action: Action) -> Mission | None:

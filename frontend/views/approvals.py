@@ -14,8 +14,9 @@ from django.views.decorators.http import require_GET, require_POST
 from controlplane.common.errors import RemitError, invalid
 from controlplane.tenancy.types import Permission
 from frontend.approving import card
+from frontend.approving_reasons import reasons
 from frontend.pages import PersonRequest, page, require_anywhere
-from frontend.views.actions import compared_with_remit, rungs_of
+from frontend.views.actions import compared_with_remit, grants_in_force, rungs_of
 from governance import selectors as governance
 from governance import services
 from governance.choices import EscalationState
@@ -66,7 +67,7 @@ def decide(request: PersonRequest, escalation_id: uuid.UUID) -> HttpResponse:
             raise
         return _card_page(request, escalation_id, error=_told(request, escalation_id, error), status=error.status)
     messages.success(request, _said(decided, approve=answer == "approve"))
-    return redirect("approvals")
+    return redirect("home" if request.POST.get("next") == "home" else "approvals")
 
 
 def _card_page(
@@ -87,11 +88,14 @@ def _context(request: PersonRequest, tab: str, rows: list[Escalation], chosen: E
     if tab == "mine" and not rows:
         context["last"] = governance.decided_escalations(request.principal, limit=5)
     if chosen is not None:
-        over, limits = compared_with_remit(request, chosen.action)
+        grants = grants_in_force(request, chosen.action)
+        over, limits = compared_with_remit(chosen.action, grants)
+        shown = card(request.principal, chosen)
         context |= {
-            "card": card(request.principal, chosen),
+            "card": shown,
+            "reasons": reasons(shown, over) if chosen.kind == "tool.call" else None,
             "action": chosen.action,
-            "rungs": rungs_of(chosen.decision),
+            "rungs": rungs_of(chosen.decision, chosen.action, grants),
             "over": over,
             "limits": limits,
         }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
 
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
@@ -12,6 +14,7 @@ from django.views.decorators.http import require_GET, require_POST
 
 from agents import selectors
 from agents.choices import MissionState, Outcome
+from agents.timeline import arguments_in_words
 from budgets import selectors as budgets
 from controlplane.common.clock import now
 from controlplane.common.ids import parse_id
@@ -19,8 +22,28 @@ from controlplane.tenancy.middleware import SESSION_ORGANISATION
 from controlplane.tenancy.types import Permission
 from frontend.pages import PersonRequest, page
 from governance import selectors as governance
+from governance.models import Escalation
 
 SHOWN = 8
+SPEND_DAYS = 14
+_NEW_UP_TO = 3  # with more missions than this nobody needs the first steps any more
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A question on the home page. `whole`: its arguments are all in `facts`, so that it may be answered here."""
+
+    question: Escalation
+    facts: str
+    whole: bool
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The first three steps of an organisation, and which of them are done."""
+
+    started: bool
+    decided: bool
 
 
 @page
@@ -29,18 +52,24 @@ def home(request: PersonRequest) -> HttpResponse:
     principal = request.principal
     live = selectors.missions(principal, selectors.Filters(states=[MissionState.ACTIVE, MissionState.PAUSED]))
     running = selectors.mission_rows(principal, list(live[:SHOWN]))
-    claimed = [row for row in running if row.mission.outcome == Outcome.CLAIMED]
+    claimed = [
+        row
+        for row in running
+        if row.mission.outcome == Outcome.CLAIMED
+        and principal.has(Permission.MISSION_OPERATE, team_id=row.mission.team_id)
+    ]
     waiting = governance.escalations_waiting_for(principal, limit=SHOWN) if _may_decide(request) else []
-    tree = budgets.tree(principal) if principal.has_anywhere(Permission.BUDGET_VIEW) else []
     context = {
-        "waiting": waiting,
-        "claimed": [row for row in claimed if principal.has(Permission.MISSION_OPERATE, team_id=row.mission.team_id)],
+        "waiting": [_waiting(question) for question in waiting],
+        "waiting_number": (governance.count_waiting_for(principal=principal) if waiting else 0) + len(claimed),
+        "claimed": claimed,
         "running": running,
-        "budget": tree[0] if tree else None,
+        "running_number": live.count(),
         "verdicts": governance.verdict_mix(principal, now() - timedelta(hours=24)),
-        "is_new": not running and not selectors.missions(principal).exists(),
+        "steps": _steps(request),
         "may_start": principal.has_anywhere(Permission.MISSION_WRITE),
         "may_decide": _may_decide(request),
+        **_spend(request),
     }
     return render(request, "home/page.html", context)
 
@@ -58,3 +87,33 @@ def switch_organisation(request: HttpRequest) -> HttpResponse:
 
 def _may_decide(request: PersonRequest) -> bool:
     return request.principal.has_anywhere(Permission.ESCALATION_DECIDE)
+
+
+def _waiting(question: Escalation) -> Waiting:
+    facts, whole = arguments_in_words(question.action)
+    return Waiting(question, facts, whole and question.kind == "tool.call" and question.needed == 1)
+
+
+def _steps(request: PersonRequest) -> Steps | None:
+    """None once they are done, and for people who could not take them."""
+    principal = request.principal
+    if not principal.has_anywhere(Permission.MISSION_WRITE):
+        return None
+    missions = selectors.missions(principal)[: _NEW_UP_TO + 1].count()
+    decided = bool(governance.decided_escalations(principal, limit=1))
+    return None if decided or missions > _NEW_UP_TO else Steps(started=missions > 0, decided=decided)
+
+
+def _spend(request: PersonRequest) -> dict[str, object]:
+    """The widest budget the viewer sees: its window, today, and the last two weeks day by day."""
+    principal = request.principal
+    tree = budgets.tree(principal) if principal.has_anywhere(Permission.BUDGET_VIEW) else []
+    if not tree:
+        return {"budget": None}
+    charged = {
+        day.day: day.spent.money
+        for day in budgets.spend_per_day(principal, account_id=tree[0].account_id, days=SPEND_DAYS)
+    }
+    today = now().date()
+    days = [charged.get(today - timedelta(days=back), Decimal(0)) for back in range(SPEND_DAYS - 1, -1, -1)]
+    return {"budget": tree[0], "today": days[-1], "days": days, "spend_days": SPEND_DAYS}

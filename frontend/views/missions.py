@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from django.conf import settings
@@ -16,7 +17,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
 from agents import selectors, services
-from agents.choices import MissionState, Runtime
+from agents.choices import MissionState, Outcome, Runtime
 from agents.grants import parse_grants
 from agents.timeline import timeline
 from budgets import selectors as budgets
@@ -30,6 +31,23 @@ from frontend.views.budgets import with_titles
 
 TABS = ("timeline", "remit", "budget", "output", "checklist", "runs")
 SHOWN_ONCE = "shown_once"
+_VIEWS = (
+    ("All", ""),
+    ("Under way", "?state=active&state=paused"),
+    ("Waiting for a person", "?asking=1"),
+    ("Outcome to accept", "?outcome=claimed"),
+    ("Ended", "?state=succeeded&state=failed&state=stopped&state=expired"),
+    ("Mine", "?mine=1"),
+)
+
+
+@dataclass(frozen=True)
+class View:
+    """A kept question to the list, one press away."""
+
+    label: str
+    query: str
+    current: bool
 
 
 @page
@@ -46,7 +64,8 @@ def listing(request: PersonRequest) -> HttpResponseBase:
         "page": found,
         "filters": filters,
         "states": MissionState.choices,
-        "filtered": any((filters.states, filters.text, filters.owner_id, filters.agent_id)),
+        "views": [View(label, query, request.GET.urlencode() == query[1:]) for label, query in _VIEWS],
+        "filtered": any(vars(filters).values()),
         "may_start": request.principal.has_anywhere(Permission.MISSION_WRITE),
     }
     return render(request, "missions/list.html", context)
@@ -75,6 +94,7 @@ def detail(request: PersonRequest, mission_id: uuid.UUID, tab: str = "timeline")
         "token": request.session.pop(f"{SHOWN_ONCE}:{mission.pk}", "") if tab == "timeline" and not part else "",
         "stop_url": reverse("mission-operate", args=[mission.pk, "stop"]),
         "reject_url": reverse("mission-operate", args=[mission.pk, "reject"]),
+        "row": selectors.mission_rows(request.principal, [mission])[0] if part in ("", "head") else None,
         **_OF_TAB.get(tab, _nothing)(request, mission),
     }
     if context["external"]:
@@ -84,9 +104,9 @@ def detail(request: PersonRequest, mission_id: uuid.UUID, tab: str = "timeline")
 
 
 def _timeline(request: HttpRequest, mission: Any) -> dict[str, Any]:
-    verdict = request.GET.get("verdict", "")
-    shown = timeline(request.principal, mission, verdict=verdict, before=id_of(request.GET.get("before")))  # type: ignore[attr-defined]
-    return {"timeline": shown, "verdict": verdict}
+    verdict, before = request.GET.get("verdict", ""), id_of(request.GET.get("before"))
+    shown = timeline(request.principal, mission, verdict=verdict, before=before)  # type: ignore[attr-defined]
+    return {"timeline": shown, "verdict": verdict, "before": before}
 
 
 def _remit(request: HttpRequest, mission: Any) -> dict[str, Any]:  # noqa: ARG001
@@ -116,7 +136,7 @@ _OF_TAB: dict[str, Callable[[HttpRequest, Any], dict[str, Any]]] = {
     "budget": _budget,
     "output": _output,
 }
-_PARTS = {"head", "timeline", "spend", "checklist", "runs", "output", "connected", "checks"}
+_PARTS = {"head", "stop", "timeline", "spend", "checklist", "runs", "output", "connected", "checks"}
 
 
 @page
@@ -225,4 +245,6 @@ def _filters(request: PersonRequest) -> selectors.Filters:
         agent_id=id_of(request.GET.get("agent")),
         owner_id=mine,
         text=request.GET.get("q", "").strip()[:100],
+        outcome=outcome if (outcome := request.GET.get("outcome", "")) in Outcome.values else "",
+        asking=bool(request.GET.get("asking")),
     )

@@ -62,7 +62,7 @@ def act(mission: Mission) -> Callable[..., Action]:
 def ask(dana: User) -> Callable[..., Escalation]:
     """The question of an action; closed after `waited` seconds by Dana when given."""
 
-    def make(action: Action, *, waited: float | None = None, approved: bool = True) -> Escalation:
+    def make(action: Action, *, waited: float | None = None, approved: bool = True, **changes: object) -> Escalation:
         decision = Decision.objects.create(
             id=new_id(),
             organisation_id=action.organisation_id,
@@ -92,6 +92,7 @@ def ask(dana: User) -> Callable[..., Escalation]:
             expires_at=action.created_at + timedelta(hours=1),
             closed_at=closed,
             reason="as agreed" if closed else "A person has to agree.",
+            **changes,
         )
         if closed is not None:
             Vote.objects.create(
@@ -137,6 +138,25 @@ def test_two_alike_stand_apart_and_so_do_others_between_them(act, tell) -> None:
     for seconds, tool in enumerate(["a__x", "a__x", "b__y", "a__x", "a__x"]):
         act(seconds, tool)
     assert kinds(tell()) == ["action"] * 5
+
+
+def test_a_round_of_calls_walked_again_and_again_becomes_one_line(act, tell) -> None:
+    for seconds, tool in enumerate(["a__list", *["b__read", "b__write"] * 4, "a__list"]):
+        act(seconds, tool)
+    first, rounds, last = tell().items
+    assert (first.title, last.title) == ("a__list", "a__list")
+    assert (rounds.kind, list(rounds.titles), rounds.rounds) == (ItemKind.GROUP, ["b__read", "b__write"], 4)
+    assert len(rounds.members) == 8  # every call stays within reach, the first as well
+    assert (rounds.money, rounds.total) == (Decimal("0.08"), Decimal("0.09"))
+
+
+def test_a_refusal_in_a_round_stands_on_its_own(act, tell) -> None:
+    for seconds, tool in enumerate(["b__read", "b__write"] * 6):
+        refused = {"state": ActionState.DENIED, "verdict": Verdict.DENY, "cost": None} if seconds == 5 else {}
+        act(seconds, tool, **refused)
+    story = tell()
+    assert [item.action.verdict for item in of_kind(story, ItemKind.ACTION) if item.action][-1] == Verdict.DENY
+    assert [item.rounds for item in of_kind(story, ItemKind.GROUP)] == [3]
 
 
 @pytest.mark.parametrize(
@@ -192,12 +212,43 @@ def test_open_question_is_a_wait_and_a_closed_one_says_who_and_how_long(act, ask
     ask(refused, waited=95, approved=False)
     story = tell()
     still, approval, denial = of_kind(story, ItemKind.WAIT)
-    assert (still.title, still.seconds) == ("Waits for an approver", 0)
+    assert (still.title, still.waits_for, still.seconds) == ("Waits for Dana", "Dana", 0)
     assert approval.title == f"{EscalationState.APPROVED.label} by Dana"
     assert (approval.seconds, approval.sub) == (90, "as agreed")
     assert denial.title == f"{EscalationState.DENIED.label} by Dana"
     assert story.items.index(still) == 1
     assert [item.at for item in story.items] == sorted(item.at for item in story.items)
+
+
+def test_a_question_names_those_who_may_still_answer(act, ask, tell, bob: User, dana: User) -> None:
+    """Not who answered already, nor whom four eyes leave out; without anybody left, no name is made up."""
+
+    def question(seconds: float, **changes: object) -> Escalation:
+        return ask(
+            act(seconds, f"a__{seconds}", cost=None, state=ActionState.WAITING, verdict=Verdict.ESCALATE), **changes
+        )
+
+    def waits_for() -> list[str]:
+        return [item.title.removeprefix("Waits for ") for item in of_kind(tell(), ItemKind.WAIT)]
+
+    question(0)
+    question(1, excluded_user_ids=[dana.pk])
+    answered = question(2, excluded_user_ids=[dana.pk])
+    Vote.objects.create(
+        organisation_id=answered.organisation_id, escalation=answered, user=bob, approve=True, created_at=START
+    )
+    assert waits_for() == ["Bob or Dana", "Bob", "an approver"]
+
+
+def test_what_a_person_agreed_to_is_never_hidden_in_a_group(act, ask, tell) -> None:
+    """An approved action is allowed like its neighbours; that somebody was asked still shows, and counts."""
+    for seconds in range(7):
+        action = act(seconds, "b__credit")
+        if seconds == 3:
+            ask(action, waited=0.5)
+    assert kinds(tell()) == ["group", "action", "wait", "group"]
+    assert tell().counts["asked_people"] == 1
+    assert kinds(tell(verdict="asked")) == ["action", "wait"]
 
 
 def test_attempts_begin_and_end_in_their_place(act, run: Run, tell) -> None:
@@ -218,7 +269,7 @@ def test_filter_shows_one_kind_of_verdict_and_counts_all(act, ask, run: Run, tel
     assert kinds(tell(verdict="asked")) == ["action", "wait"]
     assert kinds(tell(verdict="allowed")) == ["action"]
     for verdict in ("", "refused"):
-        assert tell(verdict=verdict).counts == {"all": 3, "refused": 1, "asked": 1, "waiting": 1}
+        assert tell(verdict=verdict).counts == {"all": 3, "allowed": 1, "refused": 1, "asked_people": 1, "waiting": 1}
 
 
 def test_pages_meet_without_a_hole_and_totals_go_on(act, tell, monkeypatch) -> None:
@@ -276,7 +327,7 @@ def test_outsider_is_told_nothing(act, tell, as_charlie: Principal) -> None:
 def test_arguments_are_shortened_to_what_one_recognises_them_by(act) -> None:
     action = act(0, arguments={"invoice": "INV-1", "note": "x" * 100, "lines": [1, 2], "deep": {"é": True}})
     short = timelines.arguments_in_short(action)
-    assert short.startswith("INV-1  xxx")
+    assert short.startswith("INV-1 · [1, 2] · {")
     assert "…" in short
     assert '{"é": true}' in short
     assert len(timelines.arguments_in_short(act(1, arguments={str(n): "y" * 50 for n in range(20)}))) <= 160

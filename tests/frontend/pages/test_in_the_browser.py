@@ -176,3 +176,35 @@ def test_verifying_shows_its_result_in_place(world: Any, show: Show, nadia: User
     page.click("text=Verify the chain")
     page.wait_for_selector("#verification >> text=Intact")
     assert page.url.endswith(reverse("audit"))
+
+
+def test_a_timeline_follows_who_reads_its_end_and_tells_the_others(busy: Any, show: Show, nadia: User) -> None:
+    page = show(nadia, reverse("mission", args=[busy.mission.pk]))
+    page.set_viewport_size({"width": 1600, "height": 500})
+    at_end = "document.getElementById('timeline-items').getBoundingClientRect().bottom <= innerHeight + 8"
+    refresh = "htmx.trigger('#mission-timeline', 'live')"
+    assert not page.evaluate(at_end)
+    busy.act("books__outbox", "3 reminders")
+    page.evaluate(refresh)
+    page.wait_for_selector("[data-fresh] >> text=1 new")
+    assert page.evaluate("scrollY") == 0
+    page.click("[data-fresh]")
+    assert page.evaluate(at_end)
+    assert page.locator("[data-fresh]").is_hidden()
+    assert page.locator("#mission-stop button").is_visible()  # the head has left the screen
+    busy.act("books__attachment", path="/etc/shadow")
+    page.evaluate(refresh)
+    page.locator("#timeline-items", has_text="/etc/shadow").wait_for()
+    assert page.evaluate(at_end)
+    assert page.complaints == []
+
+
+def test_home_is_worked_through_with_keys_alone(world: Any, show: Show, bob: User) -> None:
+    world.ask_credit("150.00")
+    page = show(bob, reverse("home"))
+    page.keyboard.press("j")
+    page.keyboard.press("a")
+    page.wait_for_selector("text=Nothing. What agents may not decide alone")
+    assert Vote.objects.get().approve
+    assert page.url.endswith(reverse("home"))
+    assert page.complaints == []

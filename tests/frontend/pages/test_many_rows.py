@@ -39,7 +39,7 @@ def more(world: Any, make_server: Any, number: int, start: int) -> None:
     "name",
     ["home", "missions", "approvals", "agents", "budgets", "audit", "servers", "decided", "mission", "agent", "budget"],
 )
-def test_a_page_costs_the_same_queries_with_three_rows_and_with_thirty(
+def test_a_page_costs_no_more_queries_with_thirty_rows_than_with_three(
     world: Any, make_server: Any, nadia: User, signed_in: SignIn, queries: Callable[..., int], name: str
 ) -> None:
     browser = signed_in(nadia)
@@ -54,7 +54,7 @@ def test_a_page_costs_the_same_queries_with_three_rows_and_with_thirty(
     few = queries(browser, path)
     more(world, make_server, 27, 3)
     cache.clear()
-    assert queries(browser, path) == few
+    assert queries(browser, path) <= few  # fewer when the newest rows need no further look
     assert few <= 30
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
@@ -271,7 +272,7 @@ def test_search_finds_by_name_and_id(busy: Any, alice: User, signed_in: SignIn) 
             reverse("search"), {"q": text}, headers={"HX-Request": "true", "HX-Target": "palette-results"}
         )
         assert f'<a href="{url}" role="option"' in part.content.decode(), text
-    assert "Nothing found" in page(browser, reverse("search") + "?q=c%00")
+    assert "holds a NUL character" in page(browser, reverse("search") + "?q=c%00", 400)
 
 
 # Warnings ----------------------------------------------------------------------
@@ -331,6 +332,69 @@ def test_accepting_a_claimed_outcome_from_home(busy: Any, alice: User, signed_in
     browser.post(reverse("mission-operate", args=[busy.mission.pk, "accept"]))
     mission = Mission.objects.get(pk=busy.mission.pk)
     assert (mission.state, mission.outcome) == (MissionState.SUCCEEDED, "accepted")
+
+
+def test_a_question_whose_arguments_are_all_in_sight_is_answered_on_home(
+    world: Any, bob: User, signed_in: SignIn
+) -> None:
+    short, long = world.ask_credit("150.00"), world.ask_credit("160.00", "Late again. " * 15)
+    browser = signed_in(bob)
+    html = page(browser, reverse("home"))
+    assert "2 things wait for you" in html
+    assert "amount 150.00" in html
+    assert html.count("Approve once") == 1  # the long one is read on its card first
+    body = {"answer": "approve", "version": "1", "next": "home"}
+    assert browser.post(reverse("approval-decide", args=[short.pk]), body)["Location"] == reverse("home")
+    assert Escalation.objects.get(pk=short.pk).state == "approved"
+    assert Escalation.objects.get(pk=long.pk).state == "open"
+
+
+def test_home_shows_todays_spend_and_the_mix_of_verdicts(busy: Any, alice: User, signed_in: SignIn) -> None:
+    html = page(signed_in(alice), reverse("home"))
+    assert "spent today" in html
+    assert 'aria-label="Spend a day, the last two weeks"' in html
+    [mix] = re.findall(r'class="mix"[^>]*aria-label="([^"]*)"', html)
+    assert re.fullmatch(r"Allowed \d+, Asks a person 3, Refused 2", mix), mix
+
+
+def test_the_first_steps_keep_their_progress_until_somebody_decided(
+    world: Any, alice: User, bob: User, signed_in: SignIn
+) -> None:
+    assert "2 of 3 done" in page(signed_in(alice), reverse("home"))
+    escalation = world.ask_credit()
+    signed_in(bob).post(reverse("approval-decide", args=[escalation.pk]), {"answer": "approve", "version": "1"})
+    assert "Start here" not in page(signed_in(alice), reverse("home"))
+
+
+def test_the_list_of_missions_says_whom_each_waits_for_and_keeps_views(
+    world: Any, alice: User, bob: User, signed_in: SignIn
+) -> None:
+    world.draft("Still a draft")
+    browser = signed_in(alice)
+    asking = reverse("missions") + "?asking=1"
+    assert "Nothing matches" in page(browser, asking)
+    world.ask_credit("150.00")
+    world.ask_credit("160.00")
+    html = page(browser, asking)
+    assert "Chase overdue invoices" in html
+    assert "Still a draft" not in html
+    assert re.search(r"Waits for Bob and 1 more", html)
+    assert str(world.mission.versions.get().goal)[:40] in html
+    assert "Chase overdue invoices" not in page(browser, reverse("missions") + "?outcome=claimed")
+    assert page(browser, reverse("missions") + "?outcome=nonsense").count("data-row ") == 2
+
+
+def test_an_earlier_page_of_the_timeline_is_not_refreshed_away(
+    busy: Any, alice: User, signed_in: SignIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agents.timeline.LENGTH", 5)
+    browser, path = signed_in(alice), reverse("mission", args=[busy.mission.pk])
+    older = re.search(r"\?before=([0-9a-f-]{36})", page(browser, path))
+    assert older
+    html = page(browser, f"{path}?before={older[1]}")
+    timeline = html[html.index('id="mission-timeline"') :].split(">", 1)[0]
+    assert "data-live-part" not in timeline
+    assert "Latest" in html
 
 
 def test_refused_calls_cost_nothing_on_the_timeline(world: Any, alice: User, signed_in: SignIn) -> None:

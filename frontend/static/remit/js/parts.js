@@ -1,4 +1,6 @@
 // Refreshing a part of the page without disturbing who reads it: focus, scroll, selection and open details stay.
+import { isAtEnd, toEnd } from "./following.js";
+
 const APART_MS = 400;
 const due = new Map(); // part id or element → timer
 const asked = new Map(); // part id or element → when it was last asked for
@@ -52,11 +54,13 @@ function pathOf(element, root) {
 }
 
 function remember(part) {
+  const list = part.querySelector("[data-follows]");
   const inside = part.contains(document.activeElement) && document.activeElement !== part ? document.activeElement : null;
   return {
     id: part.id,
     bottom: part.getBoundingClientRect().bottom,
     height: part.offsetHeight,
+    follows: Boolean(list && isAtEnd(list)),
     focus: inside && [pathOf(inside, part), inside.textContent.trim()],
     details: [...part.querySelectorAll("details")].map((item) => [pathOf(item, part), item.open]),
     checked: [...part.querySelectorAll("input:is([type=checkbox], [type=radio])")].map((item) => [pathOf(item, part), item.checked]),
@@ -84,6 +88,8 @@ function restore(part, was) {
   const target = path && find(path);
   if (target && target.textContent.trim() === words) target.focus({ preventScroll: true });
   if (was.bottom < 0) window.scrollBy(0, part.offsetHeight - was.height);
+  const list = part.querySelector("[data-follows]");
+  if (was.follows && list && !isAtEnd(list)) toEnd(list);
 }
 
 const isOwnRefresh = (event) => event.detail.elt?.matches?.("[data-live-part]") && event.detail.requestConfig?.verb === "get";
