@@ -1,10 +1,12 @@
 """Every write of the pillar, by use case."""
 
+from agents.remits import Remit
 from agents.services.agents import add_version, note_heartbeat, register_agent, retire_agent
+from agents.services.asking import ask_for_budget
+from agents.services.changing import change_mission
+from agents.services.credentials import issue_credential, revoke_credential
 from agents.services.missions import (
-    Remit,
     accept_outcome,
-    change_mission,
     draft_mission,
     expire_missions,
     pause_mission,
@@ -21,10 +23,12 @@ __all__ = [
     "Remit",
     "accept_outcome",
     "add_version",
+    "ask_for_budget",
     "change_mission",
     "claim_outcome",
     "draft_mission",
     "expire_missions",
+    "issue_credential",
     "issue_run_token",
     "note_heartbeat",
     "pause_mission",
@@ -34,6 +38,7 @@ __all__ = [
     "restart_run",
     "resume_mission",
     "retire_agent",
+    "revoke_credential",
     "stop_mission",
     "submit_mission",
     "update_profile",
