@@ -216,3 +216,20 @@ def test_the_count_beside_approvals_is_mine_alone(world: Any, bob: User, nadia: 
     assert '<span class="count">1<' in page(signed_in(bob), reverse("home"))
     answer(signed_in(nadia), Escalation.objects.get(), "approve")
     assert '<span class="count">' not in page(signed_in(bob), reverse("home"))
+
+
+def test_the_card_says_what_speaks_for_and_against_and_links_the_rule(world: Any, bob: User, signed_in: SignIn) -> None:
+    """Facts of the remit, the tool and earlier answers; the rung's rule opens where it can be read."""
+    first = world.ask_credit("180.00")
+    html = signed_in(bob).get(reverse("approval", args=[first.pk])).content.decode()
+    assert "amount 180.00 is beyond what the agent may do alone." in html
+    assert "It can be undone." in html
+    assert "Nobody has decided one like it yet." in html
+    assert f'<a href="{reverse("mission-tab", args=[world.mission.pk, "remit"])}">grant/' in html
+    signed_in(bob).post(
+        reverse("approval-decide", args=[first.pk]), {"answer": "deny", "version": "1", "reason": "No ticket"}
+    )
+    second = world.ask_credit("190.00")
+    html = signed_in(bob).get(reverse("approval", args=[second.pk])).content.decode()
+    assert "1 of the last 1 like it were refused." in html
+    assert "Nobody has decided one like it yet." not in html
