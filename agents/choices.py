@@ -57,6 +57,14 @@ class VersionState(StatusChoices):
     REFUSED = "refused", "deny", "deny", "Refused"
 
 
+class ChangeKind(StatusChoices):
+    """What one change of a remit does. Whatever is not certainly less counts as more."""
+
+    WIDENS = "widens", "ask", "arrow-up", "Widens"
+    NARROWS = "narrows", "allow", "arrow-down", "Narrows"
+    REWORDS = "rewords", "neutral", "edit", "Changes"
+
+
 class CheckState(StatusChoices):
     OPEN = "open", "neutral", "off", "Open"
     CLAIMED = "claimed", "wait", "allow", "Claimed by the agent"

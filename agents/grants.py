@@ -47,9 +47,12 @@ class Grant:
         }
 
     def in_words(self) -> str:
-        """“Call books__apply_credit with amount at most 100.00”; the effect is shown beside it."""
-        if self.sentence:
-            return self.sentence
+        """Its own sentence, else `exactly`; the effect is shown beside it."""
+        return self.sentence or self.exactly()
+
+    def exactly(self) -> str:
+        """“Call books__apply_credit with amount at most 100.00”: made of what the gate enforces, whatever the sentence
+        claims."""
         parts = [
             f"{name} {grant_rules.in_words(operator, value)}"
             for name, rules in self.constraints.items()
@@ -130,7 +133,21 @@ def argument_facts(*, tool: str, arguments: Mapping[str, Any], grants: Sequence[
 def widens(*, old: Sequence[Grant], new: Sequence[Grant]) -> bool:
     """Whether `new` might allow something `old` did not: each new grant must be covered by one old grant of no lesser
     effect."""
-    return not all(any(_covers(before, after) for before in old) for after in new)
+    return not all(any(covers(before, after) for before in old) for after in new)
+
+
+def covers(old: Grant, new: Grant) -> bool:
+    """Whether `new` allows nothing that `old` alone does not. When unsure: no."""
+    if old.tool != new.tool or (old.effect == "escalate" and new.effect == "allow"):
+        return False
+    if old.max_calls is not None and (new.max_calls is None or new.max_calls > old.max_calls):
+        return False
+    tighter = new.rules()
+    return all(
+        grant_rules.covers(operator, value, tighter.get(name, {}))
+        for name, rules in old.rules().items()
+        for operator, value in rules.items()
+    )
 
 
 # Compilation ---------------------------------------------------------------------------------------------------------
@@ -185,7 +202,7 @@ def _attribute(tool: str, name: str, kind: str) -> str:
     return f"{tool}/{name}#{kind}"
 
 
-# Validation and comparison -------------------------------------------------------------------------------------------
+# Validation and words -------------------------------------------------------------------------------------------------
 
 
 def _grant_errors(item: dict[str, Any], where: str) -> list[FieldError]:
@@ -198,7 +215,8 @@ def _grant_errors(item: dict[str, Any], where: str) -> list[FieldError]:
     calls = item.get("max_calls")
     if calls is not None and (isinstance(calls, bool) or not isinstance(calls, int) or not 0 < calls <= 1_000_000):
         errors.append(FieldError(f"{where}/max_calls", "a whole number from 1 to 1,000,000, or nothing"))
-    if not isinstance(item.get("sentence", ""), str) or len(item.get("sentence", "")) > 300:
+    sentence = item.get("sentence", "")
+    if sentence != "" and not grant_rules.is_text(sentence, most=300):
         errors.append(FieldError(f"{where}/sentence", "text of at most 300 characters"))
     constraints = {} if item.get("constraints") is None else item["constraints"]
     if not isinstance(constraints, dict):
@@ -217,19 +235,6 @@ def _grant_errors(item: dict[str, Any], where: str) -> list[FieldError]:
             if (problem := grant_rules.problem_of(operator, value))
         ]
     return errors
-
-
-def _covers(old: Grant, new: Grant) -> bool:
-    if old.tool != new.tool or (old.effect == "escalate" and new.effect == "allow"):
-        return False
-    if old.max_calls is not None and (new.max_calls is None or new.max_calls > old.max_calls):
-        return False
-    tighter = new.rules()
-    return all(
-        grant_rules.covers(operator, value, tighter.get(name, {}))
-        for name, rules in old.rules().items()
-        for operator, value in rules.items()
-    )
 
 
 def _rules_in_words(rules: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from django.core.exceptions import EmptyResultSet
 from django.db import connection
 from django.db.models import Sum
 
-from budgets.models import Account, DailySpend, JournalEntry
+from budgets.models import Account, AccountLimit, DailySpend, JournalEntry
 from budgets.types import Amounts, Balance, DayOfSpend, LedgerLine, Level, Limits, WindowKind
 from controlplane.common.clock import now
 from controlplane.common.errors import FieldError, invalid, not_found
@@ -76,6 +76,13 @@ def mission_spend(*, mission_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, Balanc
         return {}
     rows = _read("a.subject_type = 'mission' AND a.subject_id = ANY(%s)", [wanted])
     return {found.subject_id: found for found in _by_account(rows).values() if found.subject_id is not None}
+
+
+def limits_decided(*, account_id: uuid.UUID, window: WindowKind) -> Limits | None:
+    """The limits last decided for an account, also where spending keeps them from being reached yet; None without one.
+    For callers that have judged access to what the account is for."""
+    found = AccountLimit.objects.filter(account_id=account_id, kind=window).first()
+    return Limits(found.money, found.tokens, found.steps) if found else None
 
 
 def lines(

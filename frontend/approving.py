@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from agents import selectors as agents
+from agents.grant_changes import Change
 from agents.grants import Grant, parse_grants
 from agents.models import McpTool, Mission, MissionVersion
+from agents.remits import changes, remit_of
 from agents.servers import selectors as servers
 from budgets import selectors as budgets
 from budgets.types import Balance
@@ -19,6 +21,7 @@ from controlplane.common.errors import RemitError
 from controlplane.tenancy import selectors as tenancy
 from controlplane.tenancy.models import User
 from controlplane.tenancy.types import Permission, Principal
+from frontend.pages import zone_of
 from governance import selectors as governance
 from governance.choices import EscalationState
 from governance.models import Action, Escalation
@@ -57,7 +60,8 @@ class Card:
     version: MissionVersion | None = None
     clauses: Sequence[str] = ()
     grants: Sequence[Grant] = ()
-    changes: Sequence[DiffLine] = ()
+    changes: Sequence[Change] = ()
+    goal_lines: Sequence[DiffLine] = ()
     tool: McpTool | None = None
     top_up: TopUp | None = None
     before: Sequence[Escalation] = ()
@@ -78,6 +82,7 @@ def card(principal: Principal, escalation: Escalation) -> Card:
     version = _version(mission, action)
     votes = list(escalation.votes.all())
     before = governance.similar_decisions(principal, escalation)
+    compared = _compared(mission, version) if action.kind == "mission.widen" else None
     excluded = {*escalation.excluded_user_ids, action.proposer_id}
     voted = {vote.user_id for vote in votes}
     return Card(
@@ -86,7 +91,8 @@ def card(principal: Principal, escalation: Escalation) -> Card:
         version=version,
         clauses=_clauses(escalation, version),
         grants=parse_grants(version.grants) if version is not None and action.kind != "tool.call" else (),
-        changes=_changes(mission, version) if action.kind == "mission.widen" else (),
+        changes=_changes(principal, *compared) if compared else (),
+        goal_lines=diff_lines(compared[0].goal, compared[1].goal) if compared else (),
         tool=_tool(principal, action),
         top_up=_top_up(principal, action) if action.kind == "budget.topup" else None,
         before=before,
@@ -166,29 +172,14 @@ def _top_up(principal: Principal, action: Action) -> TopUp:
     return TopUp(Decimal(action.arguments["money"]), str(action.arguments.get("reason", "")), balance)
 
 
-def _changes(mission: Mission | None, version: MissionVersion | None) -> list[DiffLine]:
+def _compared(mission: Mission | None, version: MissionVersion | None) -> tuple[MissionVersion, MissionVersion] | None:
+    """The version in force and the one asked about; once that is in force itself, the one before it."""
     if mission is None or version is None:
-        return []
-    number = mission.version if mission.version != version.number else version.number - 1
+        return None
+    number = mission.version if mission.version < version.number else version.number - 1
     current = next((row for row in mission.versions.all() if row.number == number), None)
-    return diff_lines(_in_words(current) if current else "", _in_words(version))
+    return (current, version) if current else None
 
 
-def _in_words(version: MissionVersion) -> str:
-    """A version as lines, one a promise, so that a diff reads like a list of changes."""
-    grants = [
-        f"{'May' if grant.effect == 'allow' else 'With a person'}: {grant.in_words()}"
-        for grant in parse_grants(version.grants)
-    ]
-    return "\n".join(
-        [
-            f"Goal: {version.goal}",
-            f"Budget: {version.budget_money.normalize():f} {version.currency}",
-            f"Steps: {version.budget_steps if version.budget_steps is not None else 'no limit'}",
-            f"Tokens: {version.budget_tokens if version.budget_tokens is not None else 'no limit'}",
-            f"Ends: {version.deadline:%Y-%m-%d %H:%M} UTC",
-            f"Importance: {version.importance}",
-            *(f"Accepted when: {text}" for text in version.criteria),
-            *grants,
-        ]
-    )
+def _changes(principal: Principal, current: MissionVersion, version: MissionVersion) -> list[Change]:
+    return changes(remit_of(current), remit_of(version), currency=version.currency, zone=zone_of(principal))

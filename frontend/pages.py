@@ -7,6 +7,7 @@ import functools
 import uuid
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, cast
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest
@@ -57,9 +58,18 @@ def _refuse_what_is_no_text(request: HttpRequest) -> None:
 
 def require_anywhere(principal: Principal, permission: Permission, what: str) -> None:
     """The page is for people who hold the permission in some team; others learn which roles have it."""
-    if principal.has_anywhere(permission):
-        return
-    raise RemitError(
+    if not principal.has_anywhere(permission):
+        raise _not_for_you(principal, permission, what)
+
+
+def require_in_team(principal: Principal, permission: Permission, team_id: uuid.UUID, what: str) -> None:
+    """The same for one team's page, to people who may see that it exists."""
+    if not principal.has(permission, team_id=team_id):
+        raise _not_for_you(principal, permission, what)
+
+
+def _not_for_you(principal: Principal, permission: Permission, what: str) -> RemitError:
+    return RemitError(
         "permission.denied",
         f"{what} are for {roles_with(permission)} of {principal.organisation_name}.",
         403,
@@ -80,6 +90,14 @@ _ROLES_IN_WORDS = {
     Role.FINANCE: "finance",
     Role.AUDITOR: "auditors",
 }
+
+
+def zone_of(principal: Principal) -> ZoneInfo:
+    """The viewer's own time zone, in which pages read and write moments."""
+    try:
+        return ZoneInfo(principal.time_zone or "UTC")
+    except (ZoneInfoNotFoundError, ValueError):
+        return ZoneInfo("UTC")
 
 
 def is_part(request: HttpRequest) -> str:

@@ -81,6 +81,18 @@ def action(*, principal: Principal, action_id: uuid.UUID) -> Action:
     return row
 
 
+def asked_of_people(
+    *, principal: Principal, mission_id: uuid.UUID, kinds: Iterable[str], limit: int = 20
+) -> list[Action]:
+    """What of these kinds was asked about a mission, newest first, with questions and votes. Three queries."""
+    rows = Action.objects.restrict(principal, Permission.ACTION_VIEW).filter(
+        mission_id=mission_id, kind__in=list(kinds)
+    )
+    votes = Prefetch("votes", Vote.objects.order_by("id").select_related("user"))
+    questions = Prefetch("escalations", Escalation.objects.order_by("id").prefetch_related(votes))
+    return list(rows.order_by("-id").prefetch_related(questions)[: max(1, min(limit, MAX_PAGE))])
+
+
 def action_titles(principal: Principal, ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, str]:
     """The titles of those of the actions that the principal may see. One query, none without ids."""
     wanted = set(ids)

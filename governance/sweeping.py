@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -62,8 +62,10 @@ def void_open(
     mission_id: uuid.UUID | None = None,
     run_id: uuid.UUID | None = None,
     agent_id: uuid.UUID | None = None,
+    kinds: Collection[str] = (),
 ) -> VoidCounts:
     """Stop and pause: permits die, questions are withdrawn, holds are released. What runs already is not touched here.
+    With `kinds`, only actions of these.
 
     Call it in the transaction that changes the mission's state, after that change.
     """
@@ -77,6 +79,7 @@ def void_open(
                 organisation_id=actor.organisation_id,
                 state__in=[ActionState.WAITING, ActionState.PERMITTED],
                 **named,
+                **({"kind__in": list(kinds)} if kinds else {}),
             ).order_by("id")
         )
         identifiers = [action.pk for action in actions]

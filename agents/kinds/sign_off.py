@@ -9,9 +9,11 @@ from typing import Any
 
 from agents.choices import ENDED_MISSION_STATES, MissionState, VersionState
 from agents.models import Mission, MissionVersion
-from agents.services import missions
+from agents.remits import Remit
+from agents.services import changing, missions
 from controlplane.common.errors import FieldError, invalid, not_found
 from controlplane.common.ids import parse_id
+from controlplane.live.services import announce
 from controlplane.tenancy.types import Permission, Principal
 from governance import selectors as governance
 from governance.choices import ActionState, Verdict
@@ -19,6 +21,7 @@ from governance.types import Finding, Prepared, Proposal
 
 _MICRO = 1_000_000
 _DAY = 24 * 3600
+_WAITS_OR_NOT = {ActionState.WAITING: VersionState.AWAITING_SIGN_OFF, ActionState.WITHDRAWN: VersionState.SUPERSEDED}
 
 
 class SignOff:
@@ -76,12 +79,28 @@ class Widen:
                 MissionVersion.objects.filter(pk=version.pk).update(
                     signed_off_by_id=actor.user_id, signed_off_at=action.decided_at
                 )
-            missions.put_in_force(actor=actor, mission=mission, version=version)
+            changing.put_in_force(actor=actor, mission=mission, version=version)
             return
-        waiting = state is ActionState.WAITING
-        mission.versions.filter(pk=version.pk).update(
-            state=VersionState.AWAITING_SIGN_OFF if waiting else VersionState.REFUSED
-        )
+        mission.versions.filter(pk=version.pk).update(state=_WAITS_OR_NOT.get(state, VersionState.REFUSED))
+        announce(f"mission:{mission.pk}", "remit")
+
+
+def prepare_widening(*, proposer: Principal, mission: Mission, remit: Remit, widens: bool) -> Prepared:
+    """The same facts for a version that nobody has made yet, for trying a change before it is sent."""
+    number = mission.version + 1
+    version = MissionVersion(
+        mission=mission,
+        number=number,
+        goal=remit.goal,
+        grants=[grant.as_dict() for grant in remit.grants],
+        budget_money=remit.budget_money,
+        currency=mission.organisation.currency,
+        deadline=remit.deadline,
+        importance=remit.importance,
+        widens=widens,
+    )
+    proposal = Proposal(kind=Widen.code, arguments={"mission_id": str(mission.pk), "version": number})
+    return _prepared(proposer, proposal, mission, version, f"Change “{mission.title}”", [])
 
 
 def _named(proposer: Principal, proposal: Proposal) -> tuple[Mission, MissionVersion]:

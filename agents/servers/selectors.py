@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 
 from django.db.models import Exists, OuterRef, Prefetch, Q, QuerySet
 
-from agents.choices import ENDED_MISSION_STATES, ENDED_RUN_STATES, ServerState, Transport
+from agents.choices import ENDED_MISSION_STATES, ENDED_RUN_STATES, ServerState, ToolState, Transport
 from agents.models import McpServer, McpTool, Mission, MissionVersion, Run
 from agents.servers.types import MountRequest, PinnedTool, ServerAddress
 from controlplane.common.errors import not_found
@@ -32,6 +32,12 @@ def tool(principal: Principal | None, tool_id: uuid.UUID) -> McpTool:
     if found is None:
         raise not_found("tool")
     return found
+
+
+def tool_names(principal: Principal | None) -> list[str]:
+    """The full names of the tools that can be granted, for people to choose from. One query."""
+    rows = McpTool.objects.restrict(principal, Permission.SERVER_VIEW).exclude(state=ToolState.REMOVED)
+    return list(rows.order_by("qualified_name").values_list("qualified_name", flat=True)[:1000])
 
 
 def missions_using(principal: Principal | None, names: Collection[str], *, limit: int = 50) -> list[Mission]:

@@ -1,10 +1,10 @@
 """Every write of the pillar, by use case."""
 
+from agents.remits import Remit
 from agents.services.agents import add_version, note_heartbeat, register_agent, retire_agent
+from agents.services.changing import change_mission
 from agents.services.missions import (
-    Remit,
     accept_outcome,
-    change_mission,
     draft_mission,
     expire_missions,
     pause_mission,

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -17,13 +15,12 @@ from agents.choices import (
     ENDED_MISSION_STATES,
     AgentState,
     CheckState,
-    Importance,
     MissionState,
     Outcome,
     VersionState,
 )
-from agents.grants import Grant, parse_grants, widens
 from agents.models import Agent, ChecklistItem, Mission, MissionVersion
+from agents.remits import Remit
 from agents.services import runs
 from budgets import services as budgets
 from budgets.types import Level, Limits, WindowKind
@@ -39,21 +36,6 @@ from governance.types import Judgement, Proposal
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True)
-class Remit:
-    """The wording of a mission: what a version stores. `budget_money` is in the organisation's currency."""
-
-    goal: str
-    criteria: Sequence[str]
-    grants: Sequence[Grant]
-    budget_money: Decimal
-    deadline: datetime
-    budget_tokens: int | None = None
-    budget_steps: int | None = None
-    importance: Importance = Importance.NORMAL
-    residency: str = ""
-
-
 def draft_mission(
     *,
     actor: Principal,
@@ -64,7 +46,7 @@ def draft_mission(
     settings: dict[str, Any] | None = None,
 ) -> Mission:
     """A mission nobody has started. Raises 422 `mission.invalid` naming every bad field."""
-    _validate(title, remit)
+    check_wording(title, remit)
     agent = Agent.objects.restrict(actor, Permission.MISSION_WRITE).filter(pk=agent_id, state=AgentState.ACTIVE).first()
     if agent is None or actor.user_id is None:
         raise not_found("agent")
@@ -80,12 +62,12 @@ def draft_mission(
             created_by_id=actor.user_id,
             deadline=remit.deadline,
         )
-        version = _add_version(mission, 1, remit, actor.user_id, VersionState.DRAFT)
+        version = add_wording(mission, 1, remit, actor.user_id, VersionState.DRAFT)
         ChecklistItem.objects.bulk_create(
             ChecklistItem(mission=mission, position=position, text=text[:300])
             for position, text in enumerate(remit.criteria)
         )
-        record(event=Event.MISSION_DRAFTED, actor=actor, subject=subject_of(mission), payload=_facts(version))
+        record(event=Event.MISSION_DRAFTED, actor=actor, subject=subject_of(mission), payload=facts_of(version))
         announce(f"organisation:{actor.organisation_id}", "missions")
     return mission
 
@@ -106,68 +88,6 @@ def submit_mission(*, actor: Principal, mission_id: uuid.UUID) -> Judgement:
             audience="remit",
         ),
     )
-
-
-def change_mission(
-    *, actor: Principal, mission_id: uuid.UUID, remit: Remit, note: str, expected_version: int
-) -> Judgement | None:
-    """A new version of a running mission. Tighter ones are in force at once; one that widens waits for a second person.
-
-    Returns the gate's answer, or None for a draft, which is simply reworded: a sign-off that was asked for is asked for
-    again. Raises 412 `mission.changed_meanwhile`.
-    """
-    _validate("kept", remit)
-    with transaction.atomic():
-        mission = (
-            Mission.objects.restrict(actor, Permission.MISSION_WRITE).select_for_update().filter(pk=mission_id).first()
-        )
-        if mission is None or actor.user_id is None:
-            raise not_found("mission")
-        if mission.state in ENDED_MISSION_STATES:
-            raise conflict("mission.ended", "This mission is over.", "Start a new one from it.")
-        latest = mission.versions.latest("number")
-        if latest.number != expected_version:
-            error = conflict(
-                "mission.changed_meanwhile", f"It is at version {latest.number} now.", "Reload and look again."
-            )
-            error.status = 412
-            raise error
-        current = mission.versions.get(number=mission.version)
-        wider = _widens(current, remit)
-        version = _add_version(
-            mission, latest.number + 1, remit, actor.user_id, VersionState.DRAFT, widens_=wider, note=note
-        )
-        if mission.state in (MissionState.DRAFT, MissionState.AWAITING_SIGN_OFF):
-            put_in_force(actor=actor, mission=mission, version=version)
-            _rewrite_checklist(mission, remit.criteria)
-            # What somebody is asked to sign off is no longer what would start.
-            if _move(mission.pk, [MissionState.AWAITING_SIGN_OFF], MissionState.DRAFT, "Reworded before its sign-off"):
-                governance.void_open(mission_id=mission.pk, actor=actor, reason="The mission was reworded")
-            return None
-    return governance.propose(
-        proposer=actor,
-        proposal=Proposal(
-            kind="mission.widen",
-            arguments={"mission_id": str(mission.pk), "version": version.number},
-            idempotency_key=f"widen:{mission.pk}:{version.number}",
-            audience="remit",
-        ),
-    )
-
-
-def put_in_force(*, actor: Principal, mission: Mission, version: MissionVersion) -> None:
-    """Make a version the one that counts. Inside the caller's transaction; the budget's limit follows."""
-    later = Mission.objects.filter(pk=mission.pk, version__lt=version.number)
-    if not later.update(version=version.number, deadline=version.deadline):
-        raise conflict("mission.version_superseded", "A later version is already in force.", "Reload and look again.")
-    mission.versions.filter(state=VersionState.ACTIVE).update(state=VersionState.SUPERSEDED)
-    mission.versions.filter(pk=version.pk).update(state=VersionState.ACTIVE)
-    if mission.account_id is not None:
-        budgets.apply_limit(
-            actor=actor, account_id=mission.account_id, window=WindowKind.TOTAL, limits=_limits(version)
-        )
-    record(event=Event.MISSION_CHANGED, actor=actor, subject=subject_of(mission), payload=_facts(version))
-    announce(f"mission:{mission.pk}", "remit")
 
 
 def await_sign_off(*, actor: Principal, mission_id: uuid.UUID, number: int, reason: str) -> None:
@@ -201,7 +121,7 @@ def activate(*, actor: Principal, mission_id: uuid.UUID, number: int, signed_off
         name=mission.title,
         subject_type="mission",
         subject_id=mission.pk,
-        limits=_limits(version),
+        limits=limits_of(version),
         window=WindowKind.TOTAL,
     )
     mission.started_at = now()
@@ -213,7 +133,7 @@ def activate(*, actor: Principal, mission_id: uuid.UUID, number: int, signed_off
             subject=subject_of(mission),
             payload={"version": version.number},
         )
-    record(event=Event.MISSION_STARTED, actor=actor, subject=subject_of(mission), payload=_facts(version))
+    record(event=Event.MISSION_STARTED, actor=actor, subject=subject_of(mission), payload=facts_of(version))
     runs.start_run(actor=actor, mission=mission)
 
 
@@ -288,6 +208,69 @@ def reject_outcome(*, actor: Principal, mission_id: uuid.UUID, reason: str) -> M
 
 def subject_of(mission: Mission) -> Subject:
     return Subject("mission", mission.pk, mission.title, mission.team_id, mission.pk)
+
+
+def add_wording(
+    mission: Mission,
+    number: int,
+    remit: Remit,
+    user_id: uuid.UUID,
+    state: VersionState,
+    *,
+    widens_: bool = False,
+    note: str = "",
+) -> MissionVersion:
+    currency = mission.organisation.currency
+    return MissionVersion.objects.create(
+        mission=mission,
+        number=number,
+        state=state,
+        goal=remit.goal.strip(),
+        criteria=[text[:300] for text in remit.criteria],
+        grants=[grant.as_dict() for grant in remit.grants],
+        budget_money=remit.budget_money,
+        budget_tokens=remit.budget_tokens,
+        budget_steps=remit.budget_steps,
+        currency=currency,
+        deadline=remit.deadline,
+        importance=remit.importance,
+        residency=remit.residency,
+        widens=widens_,
+        change_note=note[:300],
+        created_by_id=user_id,
+    )
+
+
+def check_wording(title: str, remit: Remit) -> None:
+    """Raises 422 `mission.invalid` naming every bad field."""
+    errors: list[FieldError] = []
+    if not 1 <= len(title.strip()) <= 160:
+        errors.append(FieldError("/title", "1 to 160 characters"))
+    if not 1 <= len(remit.goal.strip()) <= 4000:
+        errors.append(FieldError("/goal", "1 to 4,000 characters"))
+    if not 1 <= len(remit.criteria) <= 30 or any(not text.strip() for text in remit.criteria):
+        errors.append(FieldError("/criteria", "1 to 30 lines, none of them empty"))
+    if not Decimal("0") < remit.budget_money <= Decimal("1000000"):
+        errors.append(FieldError("/budget", "more than 0 and at most 1,000,000"))
+    if remit.deadline <= now():
+        errors.append(FieldError("/deadline", "a moment that is still to come"))
+    if errors:
+        raise invalid("mission.invalid", "Some of it can't be used as it is.", *errors)
+
+
+def limits_of(version: MissionVersion) -> Limits:
+    return Limits(money=version.budget_money, tokens=version.budget_tokens, steps=version.budget_steps)
+
+
+def facts_of(version: MissionVersion) -> dict[str, Any]:
+    return {
+        "version": version.number,
+        "goal": version.goal,
+        "budget": {"amount": str(version.budget_money), "currency": version.currency},
+        "deadline": version.deadline.isoformat(),
+        "grants": version.grants,
+        "widens": version.widens,
+    }
 
 
 # -- below: one level down
@@ -386,90 +369,3 @@ def _shut_down(*, actor: Principal, mission: Mission, reason: str) -> None:
     runs.stop_runs(actor=actor, mission=mission, reason=reason)
     if mission.account_id is not None:
         budgets.close_account(actor=actor, account_id=mission.account_id, reason=reason)
-
-
-def _add_version(
-    mission: Mission,
-    number: int,
-    remit: Remit,
-    user_id: uuid.UUID,
-    state: VersionState,
-    *,
-    widens_: bool = False,
-    note: str = "",
-) -> MissionVersion:
-    currency = mission.organisation.currency
-    return MissionVersion.objects.create(
-        mission=mission,
-        number=number,
-        state=state,
-        goal=remit.goal.strip(),
-        criteria=[text[:300] for text in remit.criteria],
-        grants=[grant.as_dict() for grant in remit.grants],
-        budget_money=remit.budget_money,
-        budget_tokens=remit.budget_tokens,
-        budget_steps=remit.budget_steps,
-        currency=currency,
-        deadline=remit.deadline,
-        importance=remit.importance,
-        residency=remit.residency,
-        widens=widens_,
-        change_note=note[:300],
-        created_by_id=user_id,
-    )
-
-
-def _rewrite_checklist(mission: Mission, criteria: Sequence[str]) -> None:
-    mission.checklist.all().delete()
-    ChecklistItem.objects.bulk_create(
-        ChecklistItem(mission=mission, position=position, text=text[:300]) for position, text in enumerate(criteria)
-    )
-
-
-def _validate(title: str, remit: Remit) -> None:
-    errors: list[FieldError] = []
-    if not 1 <= len(title.strip()) <= 160:
-        errors.append(FieldError("/title", "1 to 160 characters"))
-    if not 1 <= len(remit.goal.strip()) <= 4000:
-        errors.append(FieldError("/goal", "1 to 4,000 characters"))
-    if not 1 <= len(remit.criteria) <= 30 or any(not text.strip() for text in remit.criteria):
-        errors.append(FieldError("/criteria", "1 to 30 lines, none of them empty"))
-    if not Decimal("0") < remit.budget_money <= Decimal("1000000"):
-        errors.append(FieldError("/budget", "more than 0 and at most 1,000,000"))
-    if remit.deadline <= now():
-        errors.append(FieldError("/deadline", "a moment that is still to come"))
-    if errors:
-        raise invalid("mission.invalid", "Some of it can't be used as it is.", *errors)
-
-
-def _widens(current: MissionVersion, remit: Remit) -> bool:
-    """More of anything: tools, arguments, money, steps, tokens, time, importance."""
-
-    def more(new: int | None, old: int | None) -> bool:
-        return old is not None and (new is None or new > old)
-
-    order = list(Importance)
-    return (
-        widens(old=parse_grants(current.grants), new=remit.grants)
-        or remit.budget_money > current.budget_money
-        or more(remit.budget_steps, current.budget_steps)
-        or more(remit.budget_tokens, current.budget_tokens)
-        or remit.deadline > current.deadline
-        or order.index(remit.importance) > order.index(Importance(current.importance))
-        or remit.goal.strip() != current.goal
-    )
-
-
-def _limits(version: MissionVersion) -> Limits:
-    return Limits(money=version.budget_money, tokens=version.budget_tokens, steps=version.budget_steps)
-
-
-def _facts(version: MissionVersion) -> dict[str, Any]:
-    return {
-        "version": version.number,
-        "goal": version.goal,
-        "budget": {"amount": str(version.budget_money), "currency": version.currency},
-        "deadline": version.deadline.isoformat(),
-        "grants": version.grants,
-        "widens": version.widens,
-    }

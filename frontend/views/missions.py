@@ -17,7 +17,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
 from agents import selectors, services
-from agents.choices import MissionState, Outcome, Runtime
+from agents.choices import ENDED_MISSION_STATES, MissionState, Outcome, Runtime
 from agents.grants import parse_grants
 from agents.timeline import timeline
 from budgets import selectors as budgets
@@ -27,6 +27,7 @@ from controlplane.tenancy.types import Permission
 from frontend.connecting import connection_settings
 from frontend.exports import csv_response
 from frontend.pages import PersonRequest, id_of, page
+from frontend.remit_history import compared, version_rows
 from frontend.views.budgets import with_titles
 
 TABS = ("timeline", "remit", "budget", "output", "checklist", "runs")
@@ -88,6 +89,8 @@ def detail(request: PersonRequest, mission_id: uuid.UUID, tab: str = "timeline")
         "grants": parse_grants(version.grants),
         "run": next(iter(mission.runs.all()), None),
         "external": mission.agent.runtime == Runtime.EXTERNAL,
+        "may_change": request.principal.has(Permission.MISSION_WRITE, team_id=mission.team_id)
+        and mission.state not in ENDED_MISSION_STATES,
         "may_operate": request.principal.has(Permission.MISSION_OPERATE, team_id=mission.team_id),
         "balance": budgets.mission_spend(mission_ids=[mission.pk]).get(mission.pk),
         "done": sum(item.state != "open" for item in mission.checklist.all()),
@@ -109,8 +112,10 @@ def _timeline(request: HttpRequest, mission: Any) -> dict[str, Any]:
     return {"timeline": shown, "verdict": verdict, "before": before}
 
 
-def _remit(request: HttpRequest, mission: Any) -> dict[str, Any]:  # noqa: ARG001
-    return {"versions": [(version, parse_grants(version.grants)) for version in mission.versions.all()]}
+def _remit(request: HttpRequest, mission: Any) -> dict[str, Any]:
+    principal = request.principal  # type: ignore[attr-defined]
+    found = compared(principal, mission, before=request.GET.get("from"), after=request.GET.get("to"))
+    return {"history": version_rows(principal, mission), "compared": found}
 
 
 def _budget(request: HttpRequest, mission: Any) -> dict[str, Any]:

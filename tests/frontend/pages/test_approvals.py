@@ -189,8 +189,8 @@ def test_a_widening_shows_what_would_change(
     )
     escalation = Escalation.objects.get(kind="mission.widen")
     html = page(signed_in(dana), reverse("approval", args=[escalation.pk]))
-    assert "<del>Budget: 2 USD</del>" in html
-    assert "<ins>Budget: 9 USD</ins>" in html
+    assert "<b>Widens</b> The budget is 9.00 USD, was 2.00 USD" in html
+    assert "Alice wrote: More customers" in html
     assert answer(signed_in(dana), escalation, "approve").status_code == 302
     assert Mission.objects.get(pk=world.mission.pk).version == 2
 

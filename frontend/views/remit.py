@@ -1,0 +1,183 @@
+"""Changing a mission's remit: a form made from the version in force, a preview that says what widens, then sending."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_http_methods
+
+from agents import selectors, services
+from agents.choices import ENDED_MISSION_STATES, VersionState
+from agents.grants import Grant
+from agents.models import Mission, MissionVersion
+from agents.remits import remit_in_force
+from agents.rewording import preview_change
+from agents.servers import selectors as servers
+from controlplane.common.errors import RemitError, conflict
+from controlplane.tenancy import selectors as tenancy
+from controlplane.tenancy.types import Permission
+from frontend.approving import diff_lines
+from frontend.form_errors import show_error
+from frontend.grants_editor import (
+    MOST_GRANTS,
+    MOST_RULES,
+    RULES,
+    GrantRow,
+    RuleRow,
+    grants_of_rows,
+    rows_of_grants,
+    rows_of_post,
+)
+from frontend.pages import PersonRequest, page, require_in_team, zone_of
+from frontend.remit_form import RemitForm, mark_of
+from frontend.remit_history import comparison
+
+_LOST_RACE = "mission.changed_meanwhile"
+
+
+@page
+@never_cache
+@require_http_methods(["GET", "POST"])
+def change(request: PersonRequest, mission_id: uuid.UUID) -> HttpResponse:
+    """Nothing is sent before it was previewed as it stands, and nothing typed is lost, whatever happened meanwhile."""
+    mission = _changeable(request, mission_id)
+    current = selectors.version_in_force(mission)
+    zone = zone_of(request.principal)
+    before = remit_in_force(mission, current)
+    if request.method == "GET":
+        form = RemitForm(current=before, zone=zone)
+        return _show(request, mission, form, rows_of_grants(before.grants))
+    form = RemitForm(request.POST, current=before, zone=zone)
+    rows = rows_of_post(request.POST)
+    todo = request.POST.get("do", "preview")
+    if todo.startswith("add-"):
+        _add(rows, todo)
+        return _show(request, mission, form, rows, quiet=True)
+    return _preview_or_send(request, mission, form, rows, send=todo == "send")
+
+
+def _preview_or_send(
+    request: PersonRequest, mission: Mission, form: RemitForm, rows: list[GrantRow], *, send: bool
+) -> HttpResponse:
+    grants, wrong = _grants(rows)
+    if not form.is_valid() or wrong is not None:
+        return _show(request, mission, form, rows, error=wrong, status=422)
+    base, latest = _number(request.POST.get("base")), _latest(mission).number
+    remit, note = form.remit(grants), form.cleaned_data["note"]
+    current = selectors.version_in_force(mission)
+    preview = preview_change(
+        actor=request.principal, mission=mission, current=current, remit=remit, zone=zone_of(request.principal)
+    )
+    mark = mark_of(remit, note, latest)
+    context: dict[str, Any] = {
+        "preview": preview,
+        "mark": mark,
+        "goal_lines": diff_lines(current.goal, remit.goal) if current.goal != remit.goal else [],
+        "others": _second_people(request, mission) if preview.asks else [],
+    }
+    if base != latest:
+        return _show(request, mission, form, rows, stale=base, status=412, **context)
+    if not send or not preview.changes:
+        return _show(request, mission, form, rows, **context)
+    if request.POST.get("mark") != mark:
+        return _show(request, mission, form, rows, moved=True, status=409, **context)
+    try:
+        judgement = services.change_mission(
+            actor=request.principal, mission_id=mission.pk, remit=remit, note=note, expected_version=latest
+        )
+    except RemitError as refused:
+        if refused.code == _LOST_RACE:
+            mission = _changeable(request, mission.pk)
+            return _show(request, mission, form, rows, stale=base, status=412, **context)
+        shown = show_error(form, refused)
+        return _show(request, mission, form, rows, error=shown, status=refused.status)
+    if judgement is not None and judgement.state == "waiting":
+        messages.info(request, f"Version {latest + 1} waits for a second person. Version {current.number} counts.")
+    elif judgement is not None and judgement.state == "denied":
+        messages.error(request, f"Refused: {judgement.message}")
+    else:
+        messages.success(request, f"Version {latest + 1} counts from now on.")
+    return redirect("mission-tab", mission_id=mission.pk, tab="remit")
+
+
+def _show(
+    request: PersonRequest,
+    mission: Mission,
+    form: RemitForm,
+    rows: list[GrantRow],
+    *,
+    stale: int | None = None,
+    status: int = 200,
+    **more: Any,
+) -> HttpResponse:
+    latest = _latest(mission)
+    waits = latest.state == VersionState.AWAITING_SIGN_OFF and latest.number > mission.version
+    context = {
+        "mission": mission,
+        "version": selectors.version_in_force(mission),
+        "form": form,
+        "rows": rows,
+        "rules": RULES,
+        "base": latest.number,
+        "waiting": latest if waits else None,
+        "tools": servers.tool_names(request.principal),
+        "zone": zone_of(request.principal),
+        "stale": _what_happened(request, mission, stale, latest) if stale is not None else None,
+        "action": reverse("mission-change", args=[mission.pk]),
+        **more,
+    }
+    return render(request, "missions/change/page.html", context, status=status)
+
+
+def _what_happened(request: PersonRequest, mission: Mission, base: int, latest: MissionVersion) -> dict[str, Any]:
+    """Who was faster, and what they changed, beside what the form would change now."""
+    old = next((version for version in mission.versions.all() if version.number == base), None)
+    return {"version": latest, "theirs": comparison(request.principal, old, latest) if old else None}
+
+
+def _changeable(request: PersonRequest, mission_id: uuid.UUID) -> Mission:
+    """Raises 404, 403, 409 `mission.ended`."""
+    mission = selectors.mission(request.principal, mission_id)
+    require_in_team(request.principal, Permission.MISSION_OPERATE, mission.team_id, "Changes of a remit")
+    if mission.state in ENDED_MISSION_STATES:
+        raise conflict("mission.ended", "This mission is over, so its remit stays as it is.", "Start a new one.")
+    return mission
+
+
+def _latest(mission: Mission) -> MissionVersion:
+    return max(mission.versions.all(), key=lambda version: version.number)
+
+
+def _second_people(request: PersonRequest, mission: Mission) -> list[Any]:
+    without = {user for user in (request.principal.user_id, mission.owner_id) if user is not None}
+    return tenancy.people_with(
+        request.principal, Permission.ESCALATION_DECIDE, team_id=mission.team_id, without=without
+    )
+
+
+def _grants(rows: list[GrantRow]) -> tuple[list[Grant], RemitError | None]:
+    try:
+        return grants_of_rows(rows), None
+    except RemitError as refused:
+        return [], refused
+
+
+def _add(rows: list[GrantRow], todo: str) -> None:
+    """“add-grant” or “add-limit-3”: another row to fill in."""
+    if todo == "add-grant" and len(rows) < MOST_GRANTS:
+        rows.append(GrantRow(rules=[RuleRow()], fresh=True))
+        return
+    index = _number(todo.removeprefix("add-limit-"))
+    if index < len(rows) and len(rows[index].rules) < MOST_RULES:
+        rows[index].rules.append(RuleRow())
+        rows[index].fresh = True
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 9 else 0
