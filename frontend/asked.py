@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -29,16 +30,21 @@ class Asked:
 
 
 def asked(principal: Principal, mission: Mission, kinds: Iterable[str], *, limit: int = 20) -> list[Asked]:
-    """Newest first. Three queries, and one more for each question that is open."""
+    """Newest first. Three queries, and one more for each set of people that open questions wait for."""
     found = governance.asked_of_people(principal=principal, mission_id=mission.pk, kinds=kinds, limit=limit)
-    return [_asked(principal, action) for action in found]
-
-
-def _asked(principal: Principal, action: Action) -> Asked:
-    question = next(reversed(list(action.escalations.all())), None)
-    votes = list(question.votes.all()) if question else []
-    if question is None or action.state != ActionState.WAITING:
-        return Asked(action, question, votes)
-    without = {*question.excluded_user_ids, action.proposer_id, *(vote.user_id for vote in votes)}
-    people = tenancy.people_with(principal, Permission.ESCALATION_DECIDE, team_id=question.team_id, without=without)
-    return Asked(action, question, votes, people)
+    people: dict[tuple[uuid.UUID, frozenset[uuid.UUID]], list[User]] = {}
+    result = []
+    for action in found:
+        question = next(reversed(list(action.escalations.all())), None)
+        votes = list(question.votes.all()) if question else []
+        waits_for: Sequence[User] = ()
+        if question is not None and action.state == ActionState.WAITING:
+            without = {*question.excluded_user_ids, action.proposer_id, *(vote.user_id for vote in votes)}
+            key = (question.team_id, frozenset(without))
+            if key not in people:
+                people[key] = tenancy.people_with(
+                    principal, Permission.ESCALATION_DECIDE, team_id=question.team_id, without=without
+                )
+            waits_for = people[key]
+        result.append(Asked(action, question, votes, waits_for))
+    return result

@@ -28,7 +28,7 @@ class RemitForm(forms.Form):
     criteria = forms.CharField(
         label="Accepted when",
         max_length=12_000,
-        widget=forms.Textarea(attrs={"rows": 4}),
+        widget=forms.Textarea(attrs={"rows": 6}),
         help_text="A criterion a line. The agent claims each, you accept or reject.",
     )
     budget = forms.CharField(

@@ -2,6 +2,7 @@
 
 from agents.remits import Remit
 from agents.services.agents import add_version, note_heartbeat, register_agent, retire_agent
+from agents.services.asking import ask_for_budget
 from agents.services.changing import change_mission
 from agents.services.missions import (
     accept_outcome,
@@ -21,6 +22,7 @@ __all__ = [
     "Remit",
     "accept_outcome",
     "add_version",
+    "ask_for_budget",
     "change_mission",
     "claim_outcome",
     "draft_mission",

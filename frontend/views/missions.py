@@ -19,16 +19,20 @@ from django.views.decorators.http import require_GET, require_POST
 from agents import selectors, services
 from agents.choices import ENDED_MISSION_STATES, MissionState, Outcome, Runtime
 from agents.grants import parse_grants
+from agents.models import Mission
 from agents.timeline import timeline
 from budgets import selectors as budgets
+from budgets.types import Balance
 from controlplane.clusters.selectors import log_of
 from controlplane.common.cursors import page as cursor_page
 from controlplane.tenancy.types import Permission
+from frontend.asked import asked
 from frontend.connecting import connection_settings
 from frontend.exports import csv_response
 from frontend.pages import PersonRequest, id_of, page
 from frontend.remit_history import compared, version_rows
 from frontend.views.budgets import with_titles
+from governance import selectors as governance
 
 TABS = ("timeline", "remit", "budget", "output", "checklist", "runs")
 SHOWN_ONCE = "shown_once"
@@ -100,6 +104,7 @@ def detail(request: PersonRequest, mission_id: uuid.UUID, tab: str = "timeline")
         "row": selectors.mission_rows(request.principal, [mission])[0] if part in ("", "head") else None,
         **_OF_TAB.get(tab, _nothing)(request, mission),
     }
+    context |= _asking_for_budget(request, mission, context["balance"], may_operate=context["may_operate"])
     if context["external"]:
         context |= connection_settings(settings.CONFIG.public_url, context["token"])
     template = f"missions/parts/{part}.html" if part else "missions/detail.html"
@@ -121,8 +126,23 @@ def _remit(request: HttpRequest, mission: Any) -> dict[str, Any]:
 def _budget(request: HttpRequest, mission: Any) -> dict[str, Any]:
     if mission.account_id is None:  # never started: there is nothing to account for
         return {"lines": None}
+    requests = asked(request.principal, mission, ("budget.topup",), limit=10)  # type: ignore[attr-defined]
     lines = budgets.lines(request.principal, mission_id=mission.pk, cursor=request.GET.get("cursor"))  # type: ignore[attr-defined]
-    return {"lines": lines, "lines_with_titles": with_titles(request, lines.items)}  # type: ignore[arg-type]
+    titled = with_titles(request, lines.items)  # type: ignore[arg-type]
+    return {"lines": lines, "lines_with_titles": titled, "requests": requests}
+
+
+def _asking_for_budget(
+    request: PersonRequest, mission: Mission, balance: Balance | None, *, may_operate: bool
+) -> dict[str, Any]:
+    """Whether its last call found its own budget too small, and whether the viewer may ask for more."""
+    if balance is None or mission.state not in (MissionState.ACTIVE, MissionState.PAUSED):
+        return {"short_of_money": None, "may_ask": False}
+    filters = governance.ActionFilters(mission_id=mission.pk, kind="tool.call")
+    last = next(iter(governance.actions(principal=request.principal, filters=filters, limit=1).items), None)
+    left = balance.left.money
+    short = last is not None and last.reason_code == "budget.exhausted" and left is not None and last.price > left
+    return {"short_of_money": last if short else None, "may_ask": may_operate}
 
 
 def _output(request: HttpRequest, mission: Any) -> dict[str, Any]:

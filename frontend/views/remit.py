@@ -98,11 +98,11 @@ def _preview_or_send(
         shown = show_error(form, refused)
         return _show(request, mission, form, rows, error=shown, status=refused.status)
     if judgement is not None and judgement.state == "waiting":
-        messages.info(request, f"Version {latest + 1} waits for a second person. Version {current.number} counts.")
+        messages.info(request, f"It waits for a second person. Until then version {current.number} stays in force.")
     elif judgement is not None and judgement.state == "denied":
         messages.error(request, f"Refused: {judgement.message}")
     else:
-        messages.success(request, f"Version {latest + 1} counts from now on.")
+        messages.success(request, f"Version {latest + 1} is in force.")
     return redirect("mission-tab", mission_id=mission.pk, tab="remit")
 
 

@@ -34,7 +34,7 @@ CLOSED_LISTS = {
     "me": set(),
     "search": set(),
 }
-PAGES_WITH_FORMS = {"mission-change"}  # opened at the address that they are sent to
+PAGES_WITH_FORMS = {"mission-change", "mission-ask"}  # opened at the address that they are sent to
 TABS = ("timeline", "remit", "budget", "output", "checklist", "runs")
 
 
@@ -67,6 +67,7 @@ def forms(world: Any) -> dict[str, tuple[str, dict[str, str]]]:
     return {
         **operate,
         "mission-change": (reverse("mission-change", args=[mission.pk]), {"do": "send", "base": "1"}),
+        "mission-ask": (reverse("mission-ask", args=[mission.pk]), {"money": "1.00", "reason": "More customers"}),
         "mission-resize": (reverse("mission-resize", args=[mission.pk]), {"memory_mib": "512"}),
         "approve": (reverse("approval-decide", args=[escalation.pk]), {"answer": "approve", "version": "1"}),
         "deny": (reverse("approval-decide", args=[escalation.pk]), {"answer": "deny", "version": "1", "reason": "no"}),

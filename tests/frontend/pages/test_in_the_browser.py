@@ -68,6 +68,7 @@ def pages_of(world: Any) -> dict[str, str]:
             f"mission-{tab}": reverse("mission-tab", args=[mission.pk, tab])
             for tab in ("remit", "budget", "output", "checklist", "runs")
         },
+        "mission-ask": reverse("mission-ask", args=[mission.pk]),
         "mission-change": reverse("mission-change", args=[mission.pk]),
         "action": reverse("action", args=[refused.pk]),
         "approvals": reverse("approvals"),

@@ -1,0 +1,178 @@
+"""Asking for more budget on a mission's page: the form, whom it waits for, and what became of it."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from agents import services as agents
+from agents.models import Mission, Run
+from budgets import selectors as budgets
+from controlplane.common.clock import now
+from controlplane.tenancy.models import User
+from controlplane.tenancy.types import Principal
+from governance import services as governance
+from governance.models import Action, Escalation
+from governance.types import Proposal
+from tests.frontend.pages.conftest import principal_of_run
+
+SignIn = Callable[..., Client]
+PRIMARY = '<a class="button primary" href="{}">'
+HOSTILE = "<script>alert(1)</script>\u202egnp.exe"
+
+
+def ask(browser: Client, mission: Mission, money: str = "5.00", reason: str = "Twelve more", **more: str) -> Any:
+    body = {"money": money, "reason": reason, "key": str(uuid.uuid4()), **more}
+    return browser.post(reverse("mission-ask", args=[mission.pk]), body)
+
+
+def tab(browser: Client, mission: Mission) -> str:
+    html = browser.get(reverse("mission-tab", args=[mission.pk, "budget"])).content.decode()
+    requests = html.split('id="mission-requests"')[1].split("</section>")[0]
+    return " ".join(re.sub(r"<[^>]+>", " ", requests).split())
+
+
+def limit_of(mission: Mission) -> Decimal | None:
+    return budgets.mission_spend(mission_ids=[mission.pk])[mission.pk].limits.money
+
+
+def test_asking_says_whom_it_waits_for_and_raises_nothing_yet(
+    world: Any, alice: User, bob: User, dana: User, signed_in: SignIn
+) -> None:
+    browser = signed_in(alice)
+    assert (
+        "It waits for Bob or Dana: never for you."
+        in browser.get(reverse("mission-ask", args=[world.mission.pk])).content.decode()
+    )
+    response = ask(browser, world.mission, "5,00")
+    assert response["Location"] == reverse("mission-tab", args=[world.mission.pk, "budget"])
+    assert re.search(r"\+ 5.00 USD Twelve more Waits for Bob or Dana", tab(browser, world.mission))
+    assert limit_of(world.mission) == 2
+    again = browser.get(reverse("mission-ask", args=[world.mission.pk])).content.decode()
+    assert "is asked for already, by Alice" in again
+
+
+def test_agreeing_raises_the_limit_and_refusing_does_not(
+    world: Any, alice: User, as_bob: Principal, signed_in: SignIn
+) -> None:
+    browser = signed_in(alice)
+    for agree in (False, True):
+        ask(browser, world.mission, reason=f"try {agree}")
+        question = Escalation.objects.latest("id")
+        governance.decide(approver=as_bob, escalation_id=question.pk, version=1, approve=agree, reason="As agreed")
+    words = tab(browser, world.mission)
+    assert re.search(r"try True Raised Bob agreed .*: As agreed", words)
+    assert re.search(r"try False Refused.* Bob refused .*: As agreed", words)
+    assert limit_of(world.mission) == 7
+
+
+def test_who_asked_does_not_decide_even_as_an_administrator(world: Any, nadia: User, signed_in: SignIn) -> None:
+    browser = signed_in(nadia)
+    assert (
+        "Nobody but you may decide this here."
+        in browser.get(reverse("mission-ask", args=[world.mission.pk])).content.decode()
+    )
+    ask(browser, world.mission)
+    question = Escalation.objects.get()
+    refused = browser.post(reverse("approval-decide", args=[question.pk]), {"answer": "approve", "version": "1"})
+    assert refused.status_code == 403
+    assert limit_of(world.mission) == 2
+
+
+@pytest.mark.parametrize(
+    ("money", "reason", "words"),
+    [
+        ("", "Because", "This field is required."),
+        ("much", "Because", "text such as"),
+        ("0", "Because", "more than nothing"),
+        ("-5", "Because", "more than nothing"),
+        ("1e5", "Because", "more than nothing"),
+        ("0.0000001", "Because", "at most six decimals"),
+        ("9" * 31, "Because", "at most 30 characters"),
+        ("5.00", " ", "This field is required."),
+        ("5.00", "x" * 301, "at most 300 characters"),
+        ("5.00", "a\0b", "Null characters are not allowed."),
+        (HOSTILE[:30], "Because", "more than nothing"),
+    ],
+)
+def test_refused_input_asks_nobody_and_keeps_what_was_typed(
+    world: Any, alice: User, signed_in: SignIn, money: str, reason: str, words: str
+) -> None:
+    response = ask(signed_in(alice), world.mission, money, reason)
+    html = response.content.decode()
+    assert response.status_code == 422
+    assert words in html
+    assert "<script>alert" not in html
+    if "\0" not in reason and "<" not in money:
+        assert f'value="{money}"' in html or not money
+        assert reason in html
+    assert not Action.objects.filter(kind="budget.topup").exists()
+
+
+def test_the_same_form_sent_twice_asks_once(world: Any, alice: User, signed_in: SignIn) -> None:
+    browser, key = signed_in(alice), str(uuid.uuid4())
+    for _ in range(2):
+        assert ask(browser, world.mission, key=key).status_code == 302
+    assert Action.objects.filter(kind="budget.topup").count() == 1
+    ask(browser, world.mission, "6.00", key=key)
+    ask(browser, world.mission, key="no key at all")
+    assert Action.objects.filter(kind="budget.topup").count() == 3
+
+
+def test_only_a_mission_under_way_asks(world: Any, alice: User, signed_in: SignIn) -> None:
+    browser, draft = signed_in(alice), world.draft("Later")
+    assert ask(browser, draft).status_code == 409
+    agents.stop_mission(actor=world.owner, mission_id=world.mission.pk, reason="enough")
+    assert ask(browser, world.mission).status_code == 409
+    assert "Ask for budget" not in browser.get(reverse("mission", args=[world.mission.pk])).content.decode()
+    assert not Action.objects.filter(kind="budget.topup").exists()
+
+
+def test_asking_is_the_thing_to_do_where_the_budget_stopped_it(
+    world: Any, alice: User, bob: User, as_bob: Principal, signed_in: SignIn
+) -> None:
+    mission = world.draft("Small", budget="0.035")
+    agents.submit_mission(actor=world.owner, mission_id=mission.pk)
+    mission.refresh_from_db()
+    run = Run.objects.get(mission=mission)
+    Run.objects.filter(pk=run.pk).update(state="running", started_at=now())
+    as_run = principal_of_run(mission, run)
+    primary = PRIMARY.format(reverse("mission-ask", args=[mission.pk]))
+    browser, path = signed_in(alice), reverse("mission", args=[mission.pk])
+    assert primary not in browser.get(path).content.decode()
+    codes = [
+        governance.propose(
+            proposer=as_run, proposal=Proposal(kind="tool.call", tool="books__overdue", arguments={"n": str(number)})
+        ).reason_code
+        for number in range(2)
+    ]
+    assert codes[-1] == "budget.exhausted"
+    html = browser.get(path).content.decode()
+    assert primary in html
+    assert "Its last call needed" in html
+    assert "Ask for budget" not in signed_in(bob).get(path).content.decode()
+    ask(browser, mission)
+    governance.decide(approver=as_bob, escalation_id=Escalation.objects.get().pk, version=1, approve=True, reason="")
+    assert primary not in browser.get(path).content.decode()
+
+
+def test_the_tab_costs_the_same_with_one_request_and_with_nine(
+    world: Any, alice: User, signed_in: SignIn, queries: Callable[..., int]
+) -> None:
+    browser, path = signed_in(alice), reverse("mission-tab", args=[world.mission.pk, "budget"])
+    ask(browser, world.mission)
+    few = queries(browser, path)
+    for _ in range(8):
+        ask(browser, world.mission, reason=HOSTILE)
+    assert queries(browser, path) == few
+    assert few <= 30
+    html = browser.get(path).content.decode().split("<body")[1]
+    assert "<script>alert" not in html
+    assert "\u202e" not in html
