@@ -4,6 +4,7 @@ from agents.remits import Remit
 from agents.services.agents import add_version, note_heartbeat, register_agent, retire_agent
 from agents.services.asking import ask_for_budget
 from agents.services.changing import change_mission
+from agents.services.credentials import issue_credential, revoke_credential
 from agents.services.missions import (
     accept_outcome,
     draft_mission,
@@ -27,6 +28,7 @@ __all__ = [
     "claim_outcome",
     "draft_mission",
     "expire_missions",
+    "issue_credential",
     "issue_run_token",
     "note_heartbeat",
     "pause_mission",
@@ -36,6 +38,7 @@ __all__ = [
     "restart_run",
     "resume_mission",
     "retire_agent",
+    "revoke_credential",
     "stop_mission",
     "submit_mission",
     "update_profile",

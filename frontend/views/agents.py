@@ -7,10 +7,12 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from django import forms
+from django.conf import settings
 from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
+from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from agents import selectors, services
@@ -24,14 +26,17 @@ from controlplane.common.cursors import page as cursor_page
 from controlplane.common.errors import FieldError, RemitError, invalid
 from controlplane.tenancy import selectors as tenancy
 from controlplane.tenancy.types import Permission
+from frontend.connecting import connection_settings
 from frontend.form_errors import show_error
 from frontend.pages import PersonRequest, id_of, page, require_anywhere
+from frontend.views.credentials import SHOWN_ONCE
 from governance import selectors as governance
 from governance.choices import Verdict
 
 HEARD_SECONDS = 60
 SPEND_DAYS = 30
 SHOWN = 10
+CREDENTIALS_SHOWN = 50
 PROGRAMS = {item.program: item.agent_name for item in TEMPLATES.values() if item.program}
 
 
@@ -76,6 +81,7 @@ def new(request: PersonRequest) -> HttpResponse:
 
 
 @page
+@never_cache
 @require_GET
 def detail(request: PersonRequest, agent_id: uuid.UUID) -> HttpResponse:
     principal = request.principal
@@ -85,6 +91,9 @@ def detail(request: PersonRequest, agent_id: uuid.UUID) -> HttpResponse:
     days = []
     if agent.account_id is not None and principal.has_anywhere(Permission.BUDGET_VIEW):
         days = budgets.spend_per_day(principal, account_id=agent.account_id, days=SPEND_DAYS)
+    # A refresh of a part must not use up what is shown once.
+    once = request.headers.get("HX-Request") != "true"
+    secret = request.session.pop(f"{SHOWN_ONCE}:{agent.pk}", "") if once else ""
     spent = sum((day.spent.money for day in days), Decimal(0))
     context = {
         "agent": agent,
@@ -92,7 +101,10 @@ def detail(request: PersonRequest, agent_id: uuid.UUID) -> HttpResponse:
         "versions": sorted(agent.versions.all(), key=lambda version: -version.number),
         "missions": rows,
         "more_missions": agent.live_missions + agent.ended_missions > len(rows),  # type: ignore[attr-defined]
-        "tokens": list(tenancy.tokens_of_agent(principal, agent.pk)[:SHOWN]),
+        "credentials": list(tenancy.credentials_of_agent(principal, agent.pk)[:CREDENTIALS_SHOWN]),
+        "run_tokens": list(tenancy.run_tokens_of_agent(principal, agent.pk)[:SHOWN]),
+        "secret": secret,
+        "may_issue": principal.has(Permission.TOKEN_WRITE, team_id=agent.team_id),
         "denied": governance.actions(
             principal=principal,
             filters=governance.ActionFilters(agent_id=agent.pk, verdict=Verdict.DENY),
@@ -107,6 +119,8 @@ def detail(request: PersonRequest, agent_id: uuid.UUID) -> HttpResponse:
         "retire_url": reverse("agent-retire", args=[agent.pk]),
         "now": now(),
     }
+    if secret:
+        context |= connection_settings(settings.CONFIG.public_url, secret)
     return render(request, "agents/detail.html", context)
 
 

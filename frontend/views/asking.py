@@ -27,7 +27,9 @@ class AskForm(forms.Form):
     """What a person says when they ask for more."""
 
     money = forms.CharField(
-        label="More", max_length=30, widget=forms.TextInput(attrs={"inputmode": "decimal", "autocomplete": "off"})
+        label="How much more",
+        max_length=30,
+        widget=forms.TextInput(attrs={"inputmode": "decimal", "autocomplete": "off"}),
     )
     reason = forms.CharField(
         label="Why",

@@ -78,6 +78,11 @@ def issue_agent_token(
     return _issue(principal, TokenKind.AGENT, name, expires_at, team_id=agent.team_id, agent_id=agent.id)
 
 
+def is_of_agent(*, token_id: uuid.UUID, agent_id: uuid.UUID) -> bool:
+    """Whether it is one of the agent's own credentials, not a run's token. For callers that have judged access."""
+    return Token.objects.filter(pk=token_id, agent_id=agent_id, kind=TokenKind.AGENT).exists()
+
+
 def revoke_token(*, principal: Principal, token_id: uuid.UUID) -> None:
     """Dead before the next decision. One's own, or any of teams one may issue for. Raises 404; twice is no error."""
     with transaction.atomic():

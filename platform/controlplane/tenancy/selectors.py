@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from django.db.models import Q, QuerySet
 
-from controlplane.tenancy.models import Membership, Organisation, Team, Token, User
+from controlplane.tenancy.models import Membership, Organisation, Team, Token, TokenKind, User
 from controlplane.tenancy.types import ROLE_PERMISSIONS, Permission, Principal, Role
 
 
@@ -53,9 +53,16 @@ def organisations_of(user_id: uuid.UUID) -> list[Organisation]:
     return list(Organisation.objects.filter(memberships__user_id=user_id).distinct().order_by("name"))
 
 
-def tokens_of_agent(principal: Principal, agent_id: uuid.UUID) -> QuerySet[Token]:
-    """The credentials of an agent and of its runs, the newest first; never their secrets, which are not stored."""
-    return Token.objects.restrict(principal, Permission.AGENT_VIEW).filter(agent_id=agent_id).order_by("-created_at")
+def credentials_of_agent(principal: Principal, agent_id: uuid.UUID) -> QuerySet[Token]:
+    """The credentials an agent brings itself, the newest first; never their secrets, which are not stored."""
+    rows = Token.objects.restrict(principal, Permission.AGENT_VIEW).filter(agent_id=agent_id, kind=TokenKind.AGENT)
+    return rows.order_by("-created_at")
+
+
+def run_tokens_of_agent(principal: Principal, agent_id: uuid.UUID) -> QuerySet[Token]:
+    """The tokens of an agent's runs, the newest first."""
+    rows = Token.objects.restrict(principal, Permission.AGENT_VIEW).filter(agent_id=agent_id, kind=TokenKind.RUN)
+    return rows.order_by("-created_at")
 
 
 def currency_of(principal: Principal) -> str:

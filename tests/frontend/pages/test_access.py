@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.test import Client
 from django.urls import get_resolver, reverse
 
+from agents import services as agents
 from agents.choices import MissionState, ServerState, ToolState
 from agents.models import Agent, McpServer, McpTool, Mission
 from controlplane.audit.models import Entry
-from controlplane.tenancy.models import User
+from controlplane.common.clock import now
+from controlplane.tenancy.models import Token, User
 from controlplane.tenancy.types import Role
 from governance.models import Action, Escalation, Vote
 
@@ -34,7 +37,7 @@ CLOSED_LISTS = {
     "me": set(),
     "search": set(),
 }
-PAGES_WITH_FORMS = {"mission-change", "mission-ask"}  # opened at the address that they are sent to
+PAGES_WITH_FORMS = {"mission-change", "mission-ask", "credential-new"}  # opened at the address that they are sent to
 TABS = ("timeline", "remit", "budget", "output", "checklist", "runs")
 
 
@@ -60,6 +63,7 @@ def forms(world: Any) -> dict[str, tuple[str, dict[str, str]]]:
     """Every POST address that changes something of Northwind, with a body that would."""
     mission, escalation = world.mission, Escalation.objects.latest("id")
     tool = McpTool.objects.get(qualified_name="books__overdue")
+    credential = Token.objects.get(agent_id=world.agent.pk, kind="agt")
     operate = {
         f"mission-{what}": (reverse("mission-operate", args=[mission.pk, what]), {"reason": "no"})
         for what in ("submit", "pause", "resume", "stop", "restart", "accept", "reject", "token")
@@ -71,6 +75,8 @@ def forms(world: Any) -> dict[str, tuple[str, dict[str, str]]]:
         "mission-resize": (reverse("mission-resize", args=[mission.pk]), {"memory_mib": "512"}),
         "approve": (reverse("approval-decide", args=[escalation.pk]), {"answer": "approve", "version": "1"}),
         "deny": (reverse("approval-decide", args=[escalation.pk]), {"answer": "deny", "version": "1", "reason": "no"}),
+        "credential-new": (reverse("credential-new", args=[world.agent.pk]), {"name": "Laptop", "days": "30"}),
+        "credential-revoke": (reverse("credential-revoke", args=[world.agent.pk, credential.pk]), {}),
         "agent-retire": (reverse("agent-retire", args=[world.agent.pk]), {}),
         "server-refresh": (reverse("server-refresh", args=[world.server.pk]), {}),
         "server-switch": (reverse("server-switch", args=[world.server.pk]), {"on": "0"}),
@@ -84,6 +90,7 @@ def state(world: Any) -> list[Any]:
     return [
         list(Mission.objects.values_list("pk", "state", "outcome", "version")),
         list(Agent.objects.values_list("pk", "state")),
+        list(Token.objects.order_by("pk").values_list("pk", "revoked_at")),
         list(McpServer.objects.values_list("pk", "state", "checked_at")),
         list(McpTool.objects.order_by("pk").values_list("pk", "state", "read_only", "reversible", "definition_sha256")),
         list(Escalation.objects.values_list("pk", "state", "version")),
@@ -97,6 +104,9 @@ def state(world: Any) -> list[Any]:
 def asked(world: Any) -> Any:
     world.act("books__overdue", "31 invoices")
     world.ask_credit()
+    agents.issue_credential(
+        actor=world.owner, agent_id=world.agent.pk, name="Laptop", expires_at=now() + timedelta(days=30)
+    )
     return world
 
 

@@ -48,7 +48,7 @@ def test_asking_says_whom_it_waits_for_and_raises_nothing_yet(
 ) -> None:
     browser = signed_in(alice)
     assert (
-        "It waits for Bob or Dana: never for you."
+        "It waits for Bob or Dana. You never decide your own request."
         in browser.get(reverse("mission-ask", args=[world.mission.pk])).content.decode()
     )
     response = ask(browser, world.mission, "5,00")

@@ -76,6 +76,7 @@ def pages_of(world: Any) -> dict[str, str]:
         "approvals-decided": reverse("approvals") + "?tab=decided",
         "agents": reverse("agents"),
         "agent": reverse("agent", args=[world.agent.pk]),
+        "credential-new": reverse("credential-new", args=[world.agent.pk]),
         "agent-new": reverse("agent-new"),
         "budgets": reverse("budgets"),
         "budget": reverse("budget", args=[world.account_of("team", world.team.pk)]),
@@ -155,6 +156,29 @@ def test_changing_a_remit_by_keyboard_and_what_the_page_says_on_the_way(
     page.wait_for_url(f"**{reverse('mission-tab', args=[world.mission.pk, 'remit'])}")
     wrong += problems_of(page, "mission-remit-history", theme)
     assert world.mission.versions.get(number=3).state == "awaiting_sign_off"
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1600), ("dark", 360)])
+def test_a_credential_is_shown_once_and_revoked_in_a_dialog(
+    busy: Any, show: Show, alice: User, theme: str, width: int
+) -> None:
+    page = show(alice, reverse("agent", args=[busy.agent.pk]), width=width, theme=theme)
+    page.click("text=Issue a credential")
+    page.fill("#id_name", "Laptop in the mail room")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#agent-secret")
+    wrong = problems_of(page, "agent-credential", theme)
+    assert page.locator("#agent-secret .secret code").inner_text().startswith("rmt_agt_")
+    page.evaluate("htmx.trigger('#agent-body', 'live')")
+    page.wait_for_load_state("networkidle")
+    assert page.locator("#agent-secret").count() == 1
+    page.click("[data-opens^=revoke-]")
+    page.wait_for_selector("dialog:modal")
+    wrong += problems_of(page, "agent-credential-revoke", theme)
+    page.click("dialog:modal >> text=Revoke it")
+    page.wait_for_selector("#agent-credentials >> text=Revoked")
+    assert page.locator("#agent-secret").count() == 0
     assert not wrong, "\n".join(wrong)
 
 
