@@ -22,7 +22,7 @@ from django.utils.safestring import SafeString, mark_safe
 
 from agents.timeline import arguments_in_short as in_short
 from controlplane.common.choices import StatusChoices
-from frontend.templatetags import amounts, drawings
+from frontend.templatetags import amounts, drawings, titles
 from frontend.templatetags.arguments import ArgumentTable, argument_table
 from frontend.templatetags.plain_text import mark_hidden, without_ansi
 
@@ -215,6 +215,18 @@ def soon(moment: datetime | None) -> bool:
 def arguments_in_short(action: Any) -> str:
     """ "INV-0131 · 240.00": the values of a call, to recognise it by. Show them as visible_text."""
     return in_short(action)
+
+
+@register.filter
+def title_in_words(item: Any) -> str:
+    """ "Apply credit: amount 240.00": an action, or a question about one. Show it as visible_text."""
+    return titles.in_words(item)
+
+
+@register.filter
+def title_briefly(item: Any) -> str:
+    """ "Apply credit". Show it as visible_text."""
+    return titles.briefly(item)
 
 
 @register.inclusion_tag("components/json_table.html")

@@ -13,6 +13,8 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
+from agents.choices import ChangeKind
+from agents.grant_changes import grant_changes
 from agents.grants import Grant, argument_facts, compile_grants, parse_grants, widens
 from agents.kinds.tool_call import prepare_preview
 from controlplane.common.canonical import parse_strict
@@ -203,6 +205,9 @@ def test_what_does_not_widen_allows_nothing_new(
     old: list[Grant], changed: list[Grant], kept: list[bool], calls: list[tuple[str, dict[str, Any]]]
 ) -> None:
     new = [grant for grant, keep in zip(old, kept, strict=False) if keep] + changed
+    said = grant_changes(old, new)
+    assert any(change.kind is ChangeKind.WIDENS for change in said) == widens(old=old, new=new)
+    assert all(change.text.strip() for change in said)
     if widens(old=old, new=new):
         return
     for tool, arguments in calls:

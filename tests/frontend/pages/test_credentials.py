@@ -70,7 +70,9 @@ def test_one_takes_over_from_another_without_a_gap(world: Any, alice: User, sign
     browser = signed_in(alice)
     old, new = issue(browser, world, "Old"), issue(browser, world, "New")
     assert principal_of_token(old).agent_id == principal_of_token(new).agent_id
-    assert "was last used" in page_of(browser, world)
+    html = page_of(browser, world)
+    assert "was last used" in html
+    assert "To change one without a gap" in html
     assert revoke(browser, world, Token.objects.get(name="Old")).status_code == 302
     with pytest.raises(RemitError, match=r"token\.revoked"):
         principal_of_token(old)
