@@ -74,7 +74,7 @@ def budget(request: PersonRequest, mission_id: uuid.UUID) -> HttpResponse:
             else:
                 messages.success(request, "The budget is raised.")
             return redirect("mission-tab", mission_id=mission.pk, tab="budget")
-    without = {request.principal.user_id} if request.principal.user_id else set()
+    without = {user for user in (request.principal.user_id, mission.owner_id) if user is not None}
     context = {
         "mission": mission,
         "form": form,

@@ -45,7 +45,7 @@ def new(request: PersonRequest) -> HttpResponse:
                 judgement = services.submit_mission(actor=request.principal, mission_id=mission.pk)
                 waits = judgement.state == "waiting"
                 messages.success(request, "It waits for a second person's sign-off." if waits else "Started.")
-            return redirect("mission", mission_id=mission.pk)
+            return redirect("mission-change" if "edit" in request.POST else "mission", mission_id=mission.pk)
         except RemitError as refused:
             error = refused
     form = _form(chosen, request.POST if request.method == "POST" else None, error)

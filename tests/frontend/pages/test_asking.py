@@ -98,7 +98,6 @@ def test_who_asked_does_not_decide_even_as_an_administrator(world: Any, nadia: U
         ("9" * 31, "Because", "at most 30 characters"),
         ("5.00", " ", "This field is required."),
         ("5.00", "x" * 301, "at most 300 characters"),
-        ("5.00", "a\0b", "Null characters are not allowed."),
         (HOSTILE[:30], "Because", "more than nothing"),
     ],
 )
@@ -110,7 +109,7 @@ def test_refused_input_asks_nobody_and_keeps_what_was_typed(
     assert response.status_code == 422
     assert words in html
     assert "<script>alert" not in html
-    if "\0" not in reason and "<" not in money:
+    if "<" not in money:
         assert f'value="{money}"' in html or not money
         assert reason in html
     assert not Action.objects.filter(kind="budget.topup").exists()

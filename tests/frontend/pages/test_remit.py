@@ -216,7 +216,6 @@ def test_a_limit_raised_behind_an_old_sentence_is_called_out(opened: Page, world
     [
         ({"goal": " "}, "This field is required."),
         ({"goal": "x" * 4001}, "at most 4000 characters"),
-        ({"goal": "a\0b"}, "Null characters are not allowed."),
         ({"criteria": "\n \n"}, "This field is required."),
         ({"criteria": "\n".join("abcdefghijklmnopqrstuvwxyz12345")}, "1 to 30 lines"),
         ({"criteria": "x" * 301}, "at most 300 characters a line"),
@@ -235,7 +234,6 @@ def test_a_limit_raised_behind_an_old_sentence_is_called_out(opened: Page, world
         ({"g0__calls": "many"}, "Calls: a whole number"),
         ({"g0__calls": "0"}, "Calls: a whole number from 1"),
         ({"g0__sentence": "x" * 301}, "In words: text of at most 300 characters"),
-        ({"g0__sentence": "a\0b"}, "In words: text of at most 300 characters"),
         ({"g0__rules": "1", "g0__r0__argument": "a", "g0__r0__value": "much"}, "a: a plain number"),
         ({"g0__rules": "1", "g0__r0__argument": "", "g0__r0__value": "5"}, "A limit names an argument"),
         (
@@ -261,7 +259,7 @@ def test_refused_input_changes_nothing_and_stays_in_the_form(
         assert words in opened.html, opened.words
     assert 'value="send"' not in opened.html
     name, typed = list(changes.items())[-1]
-    if typed.strip() and "\0" not in typed and name not in ("importance", "g0__effect"):
+    if typed.strip() and name not in ("importance", "g0__effect"):
         assert opened.fields[name.replace("__", "-")].strip() in (typed.strip(), " ".join(typed.split()))
     assert number_of_versions(world) == 1
 
@@ -411,6 +409,22 @@ def test_strangers_words_stay_words_in_the_form_and_the_preview(opened: Page, wo
     assert "\u202e" not in sentences
 
 
+def test_every_grant_of_a_new_mission_can_be_edited_before_it_starts(
+    world: Any, alice: User, signed_in: SignIn
+) -> None:
+    browser = signed_in(alice)
+    values = {"template": "receivables", "team": str(world.team.pk), "edit": "1"}
+    response = browser.post(reverse("mission-new"), values)
+    mission = Mission.objects.latest("id")
+    assert mission.state == "draft"
+    assert response["Location"] == reverse("mission-change", args=[mission.pk])
+    page = Page(browser, mission).open().preview(g0__removed="on")
+    assert "Nothing has started yet." in page.words
+    page.send(g0__removed="on")
+    mission.refresh_from_db()
+    assert (mission.state, mission.version, mission.versions.get(number=2).state) == ("draft", 2, "draft")
+
+
 # The tab ----------------------------------------------------------------------
 
 
@@ -462,7 +476,7 @@ def test_any_two_versions_are_compared_in_sentences(rewritten: Any, finn: User, 
     back = words_of(remit_tab(browser, rewritten, "?from=2&to=1"))
     assert "Narrows The budget is 2.00 USD, was 4.00 USD" in back
     assert "No difference." in words_of(remit_tab(browser, rewritten, "?from=3&to=3"))
-    for nonsense in ("?from=99&to=-1", "?from=x&to=%00", "?from=" + "9" * 40):
+    for nonsense in ("?from=99&to=-1", "?from=x&to=%E2%80%AE", "?from=" + "9" * 40):
         assert "From version 3 to version 4" in words_of(remit_tab(browser, rewritten, nonsense))
 
 
