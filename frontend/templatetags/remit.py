@@ -218,6 +218,18 @@ def arguments_in_short(action: Any) -> str:
 
 
 @register.filter
+def field_in_words(pointer: str) -> str:
+    """ "/grants/0/max_calls" → “Grants 1, max calls”: which field an error is about."""
+    words = ""
+    for part in pointer.split("/"):
+        if part.isdigit():
+            words += f" {int(part) + 1}"
+        elif part:
+            words += (", " if words else "") + part.replace("_", " ")
+    return words[:1].upper() + words[1:] if words else "All of it"
+
+
+@register.filter
 def title_in_words(item: Any) -> str:
     """ "Apply credit: amount 240.00": an action, or a question about one. Show it as visible_text."""
     return titles.in_words(item)
