@@ -1,9 +1,9 @@
 """Folds the journal's new lines into sums per account, mission, day and kind. Each line once, whatever dies meanwhile.
 
 A line's number is drawn before its transaction commits, so a small number may become visible after a larger one. What
-has been drawn is therefore noted first, together with the newest transaction of that moment; once every transaction up
-to that one has ended, the noted lines are all there, and are folded. Sums and progress move in one transaction.
-Whoever writes a line has written another row before, so that its transaction has a number when it draws the line's.
+has been drawn is therefore noted first, and then who is writing to the journal at that moment: every writer keeps the
+table's lock from before it draws a number until its end. Once all of those have ended, the noted lines are all there,
+and are folded. Sums and progress move in one transaction.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ DAY_OF_HOLD: Final = "(h.created_at AT TIME ZONE o.time_zone)::date"
 _NOTE: Final = """
 SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence('budgets_journal', 'id')::regclass), 0)
 """
-_XMAX: Final = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
-# Own writes are never in the list: what this transaction has written itself it may fold.
-_ENDED: Final = """
-SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint >= %(xact)s AND NOT EXISTS (
-    SELECT FROM pg_snapshot_xip(pg_current_snapshot()) AS running WHERE running::text::bigint < %(xact)s
-)
+# What this transaction has written itself, it sees.
+_WRITERS: Final = """
+SELECT coalesce(array_agg(DISTINCT virtualtransaction), '{}') FROM pg_locks
+WHERE locktype = 'relation' AND relation = 'budgets_journal'::regclass AND mode = 'RowExclusiveLock' AND granted
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND pid IS DISTINCT FROM pg_backend_pid()
 """
 _FOLD: Final = f"""
 WITH line AS MATERIALIZED (
@@ -96,8 +96,8 @@ def start_anew() -> None:
         state = CostState.objects.select_for_update().get(pk=1)
         for table in (CostDay, CostActivity, CostMission):
             table.objects.all().delete()
-        state.folded_id = state.noted_id = state.noted_xact = 0
-        state.wrong, state.checked_at = [], None
+        state.folded_id = state.noted_id = 0
+        state.noted_writers, state.wrong, state.checked_at = [], [], None
         state.save()
 
 
@@ -118,19 +118,17 @@ def _step() -> int | None:
             if state.folded_id >= state.noted_id:
                 CostState.objects.filter(pk=1).update(folded_at=now())
                 return -1
-        if not _one(_ENDED, {"xact": state.noted_xact}):
-            if _one(_XMAX) < state.noted_xact:  # restored into another cluster, which counts transactions anew
-                _note(state)
+        if not set(state.noted_writers).isdisjoint(_one(_WRITERS)):
             return None
         upto = min(state.noted_id, state.folded_id + BATCH)
         return _fold(state, upto)
 
 
 def _note(state: CostState) -> None:
-    """The number first, then the transaction: whatever drew a number up to it had begun by then."""
+    """The number first, then the writers: whoever drew a number up to it is among them, or has ended."""
     state.noted_id = max(_one(_NOTE), state.folded_id)
-    state.noted_xact = _one(_XMAX)
-    state.save(update_fields=["noted_id", "noted_xact"])
+    state.noted_writers = _one(_WRITERS)
+    state.save(update_fields=["noted_id", "noted_writers"])
 
 
 def _fold(state: CostState, upto: int) -> int:

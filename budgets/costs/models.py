@@ -89,14 +89,14 @@ class CostActivity(models.Model):
 class CostState(models.Model):
     """How far the folding has come; one row. Its lock is the leave to fold.
 
-    Every line up to `folded_id` is in the sums. Lines up to `noted_id` are complete once every transaction below
-    `noted_xact` has ended.
+    Every line up to `folded_id` is in the sums. Lines up to `noted_id` are complete once every transaction of
+    `noted_writers` has ended.
     """
 
     id = models.SmallIntegerField(primary_key=True)
     folded_id = models.BigIntegerField(default=0)
     noted_id = models.BigIntegerField(default=0)
-    noted_xact = models.BigIntegerField(default=0)
+    noted_writers = models.JSONField(default=list)  # virtual transaction ids
     folded_at = models.DateTimeField(null=True)
     facts_at = models.DateTimeField(null=True)
     checked_at = models.DateTimeField(null=True)

@@ -24,7 +24,7 @@ class Migration(migrations.Migration):
                 ('id', models.SmallIntegerField(primary_key=True, serialize=False)),
                 ('folded_id', models.BigIntegerField(default=0)),
                 ('noted_id', models.BigIntegerField(default=0)),
-                ('noted_xact', models.BigIntegerField(default=0)),
+                ('noted_writers', models.JSONField(default=list)),
                 ('folded_at', models.DateTimeField(null=True)),
                 ('facts_at', models.DateTimeField(null=True)),
                 ('checked_at', models.DateTimeField(null=True)),
