@@ -11,11 +11,12 @@ from controlplane.tenancy.types import Permission, Principal
 
 
 def register() -> None:
+    from agents.costs import Book
     from agents.kinds.sign_off import SignOff, Widen
     from agents.kinds.tool_call import ToolCall
     from agents.models import Agent, Mission
     from agents.services.runs import PURPOSE, RunSandboxes
-    from budgets.services import register_responsible
+    from budgets.services import register_missions, register_responsible
     from controlplane.clusters.services import register_owner
     from controlplane.live.services import register_topic
     from controlplane.tenancy.credentials import register_agent_lookup
@@ -26,6 +27,7 @@ def register() -> None:
     register_owner(PURPOSE, RunSandboxes())
     register_agent_lookup(_agent_by_slug)
     register_responsible(_responsible_for)
+    register_missions(Book())
     register_topic(
         "mission",
         _visible(

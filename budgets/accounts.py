@@ -12,7 +12,7 @@ from decimal import Decimal
 from django.conf import settings
 from django.db import IntegrityError, transaction
 
-from budgets import calls
+from budgets import alerts, calls
 from budgets.holds import plain, subject_of
 from budgets.models import Account, AccountLimit, Allocation, JournalEntry
 from budgets.types import Level, Limits, WindowKind
@@ -50,7 +50,7 @@ def open_account(
     _require_same_organisation(actor, organisation_id)
     if level not in _OPENED_WITH_THEIR_SUBJECT:
         actor.require(Permission.BUDGET_WRITE, team_id=team_id)
-    _check_limits(limits)
+    check_limits(limits)
     if team_id is not None and not Team.objects.filter(pk=team_id, organisation_id=organisation_id).exists():
         raise not_found("team")
     parent = _parent(organisation_id, team_id, parent_id)
@@ -77,7 +77,7 @@ def open_account(
                 payload={
                     "level": level.value,
                     "parent": str(parent_id) if parent_id else None,
-                    **_facts(window, limits),
+                    **facts(window, limits),
                 },
             )
     except IntegrityError as error:
@@ -126,8 +126,8 @@ def set_limit(*, actor: Principal, account_id: uuid.UUID, window: WindowKind, li
     Room for what had overrun lifts the freeze that the overrun caused. Raises 404 `budget.not_found`, 403, 422.
     """
     with transaction.atomic():
-        account = _locked_for_writing(actor, account_id)
-        _apply(actor, account, window, limits, None, reason)
+        account = locked_for_writing(actor, account_id)
+        apply(actor, account, window, limits, None, reason)
 
 
 def apply_limit(
@@ -143,7 +143,7 @@ def apply_limit(
     decision is the leave, `actor` is who made it. Raises 404 `budget.not_found`, 422."""
     with transaction.atomic():
         account = _locked(actor, account_id)
-        _apply(actor, account, window, limits, action_id, reason)
+        apply(actor, account, window, limits, action_id, reason)
 
 
 def raise_limit(
@@ -156,20 +156,22 @@ def raise_limit(
         if current is None or current.money is None:
             raise conflict("budget.unlimited", "This budget has no limit in money that could be raised.")
         limits = Limits(current.money + money, current.tokens, current.steps)
-        _apply(actor, account, WindowKind(current.kind), limits, action_id, reason)
+        apply(actor, account, WindowKind(current.kind), limits, action_id, reason)
 
 
 def freeze(*, actor: Principal, account_id: uuid.UUID, reason: str) -> None:
-    """Refuse every further reserve here and below, in every window, until a person releases it. Open holds settle."""
+    """Refuse every further reserve here and below, in every window, until a person releases it. Open holds settle.
+    Raises 422 `budget.reason_missing`."""
+    require_reason(reason)
     with transaction.atomic():
-        account = _locked_for_writing(actor, account_id)
+        account = locked_for_writing(actor, account_id)
         _freeze(actor, account, reason)
 
 
 def unfreeze(*, actor: Principal, account_id: uuid.UUID, reason: str = "") -> None:
     """Also lifts a freeze that an overrun caused. Raises 409 `budget.closed`."""
     with transaction.atomic():
-        account = _locked_for_writing(actor, account_id)
+        account = locked_for_writing(actor, account_id)
         if account.closed_at is not None:
             raise conflict("budget.closed", "What this budget was for is over.", "Open another mission.")
         calls.set_frozen(account_id=account.pk, frozen=False, reason="")
@@ -193,7 +195,7 @@ def set_guard(*, actor: Principal, account_id: uuid.UUID, repeats: int, ring_rep
     if not (0 <= repeats <= 100 and 2 <= ring_repeats <= 256 and 4 <= ring <= 256):
         raise invalid("budget.guard_invalid", "Repeats 0–100, in the ring 2–256, ring 4–256.")
     with transaction.atomic():
-        account = _locked_for_writing(actor, account_id)
+        account = locked_for_writing(actor, account_id)
         Account.objects.filter(pk=account.pk).update(
             guard_repeats=repeats, guard_ring_repeats=ring_repeats, guard_ring=ring
         )
@@ -209,17 +211,18 @@ def money_limit(account: Account) -> AccountLimit | None:
     return next((limits[kind] for kind in order if kind in limits), None)
 
 
-def _apply(
+def apply(
     actor: Principal, account: Account, window: WindowKind, limits: Limits, action_id: uuid.UUID | None, reason: str
 ) -> None:
-    _check_limits(limits)
+    check_limits(limits)
     _allocate(actor, account, window, limits, action_id, reason)
     record(
         event=Event.BUDGET_LIMIT_SET,
         actor=actor,
         subject=subject_of(account),
-        payload={**_facts(window, limits), "reason": reason, "action": str(action_id) if action_id else None},
+        payload={**facts(window, limits), "reason": reason, "action": str(action_id) if action_id else None},
     )
+    alerts.raise_for_account(account.pk)
     announce(f"budget:{account.pk}", "balance")
 
 
@@ -276,7 +279,7 @@ def _journal(account: Account, kind: str, note: str) -> None:
     )
 
 
-def _locked_for_writing(actor: Principal, account_id: uuid.UUID) -> Account:
+def locked_for_writing(actor: Principal, account_id: uuid.UUID) -> Account:
     account = Account.objects.restrict(actor, Permission.BUDGET_WRITE).select_for_update().filter(pk=account_id).first()
     if account is not None:
         return account
@@ -308,7 +311,7 @@ def _require_same_organisation(actor: Principal, organisation_id: uuid.UUID) -> 
         raise not_found("organisation")
 
 
-def _check_limits(limits: Limits) -> None:
+def check_limits(limits: Limits) -> None:
     errors = []
     money = limits.money
     if money is not None and not (money.is_finite() and 0 <= money < MAX_MONEY and _decimals(money) <= 12):
@@ -320,12 +323,21 @@ def _check_limits(limits: Limits) -> None:
         raise invalid("budget.limit_invalid", "This can't be a limit.", *errors)
 
 
+def require_reason(reason: str) -> None:
+    if not reason.strip():
+        raise invalid(
+            "budget.reason_missing",
+            "Say why: others read it on the budget and in the trail.",
+            FieldError("/reason", "a reason"),
+        )
+
+
 def _decimals(amount: Decimal) -> int:
     exponent = amount.normalize().as_tuple().exponent
     return -exponent if isinstance(exponent, int) and exponent < 0 else 0
 
 
-def _facts(window: WindowKind, limits: Limits) -> dict[str, object]:
+def facts(window: WindowKind, limits: Limits) -> dict[str, object]:
     return {
         "window": window.value,
         "money": None if limits.money is None else plain(limits.money),

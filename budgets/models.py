@@ -13,7 +13,7 @@ from django.db.models import F, Q
 from django.db.models.functions import Least
 from django.db.models.lookups import GreaterThanOrEqual
 
-from budgets.types import HoldState, RateKind, WindowKind
+from budgets.types import ChangeState, HoldState, RateKind, WindowKind
 from controlplane.common.ids import new_id
 from controlplane.tenancy.querysets import TenantQuerySet
 
@@ -214,6 +214,61 @@ class Allocation(models.Model):
     at = models.DateTimeField(auto_now_add=True)
 
 
+class LimitChange(models.Model):
+    """A limit somebody wants to raise by more than one person may: it waits for a second one. Newest wins."""
+
+    class ChangeQuerySet(TenantQuerySet["LimitChange"]):
+        team_path = "account__team_id"
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    organisation = models.ForeignKey("tenancy.Organisation", on_delete=models.PROTECT, related_name="+")
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="changes")
+    kind = models.CharField(max_length=8, choices=WindowKind.choices)
+    money = _money_or_nothing()
+    tokens = models.BigIntegerField(null=True)
+    steps = models.BigIntegerField(null=True)
+    seen = models.CharField(max_length=40, blank=True)  # the wording of the limit it started from
+    reason = models.CharField(max_length=300)
+    proposer_id = models.UUIDField()
+    proposer_name = models.CharField(max_length=120)
+    proposed_at = models.DateTimeField()
+    state = models.CharField(max_length=10, choices=ChangeState.choices, default=ChangeState.OPEN)
+    decider_name = models.CharField(max_length=120, blank=True)
+    decided_at = models.DateTimeField(null=True)
+
+    objects = ChangeQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["account", "kind"], condition=Q(state="open"), name="budget_change_open_once"
+            )
+        ]
+
+
+class Alert(models.Model):
+    """A window has spent a share of its limit. Once per window and threshold, whatever happens to the limit later."""
+
+    class AlertQuerySet(TenantQuerySet["Alert"]):
+        pass
+
+    id = models.BigAutoField(primary_key=True)
+    organisation = models.ForeignKey("tenancy.Organisation", on_delete=models.PROTECT, related_name="+")
+    team_id = models.UUIDField(null=True)
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="alerts")
+    window = models.ForeignKey(Window, on_delete=models.PROTECT, db_index=False, related_name="alerts")
+    threshold = models.SmallIntegerField()  # per cent
+    spent_money = _money()
+    limit_money = _money()
+    at = models.DateTimeField()
+
+    objects = AlertQuerySet.as_manager()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["window", "threshold"], name="budget_alert_once")]
+        indexes = [models.Index(fields=["organisation", "-id"], name="budget_alert_newest")]
+
+
 class DailySpend(models.Model):
     """What a leaf account was charged per local day of the hold. Dashboards read this, never the journal."""
 
@@ -280,3 +335,6 @@ class JournalEntry(models.Model):
     class Meta:
         managed = False
         db_table = "budgets_journal"
+
+
+from budgets.costs.models import CostActivity, CostDay, CostMission, CostState  # noqa: E402, F401 Django looks here

@@ -6,22 +6,25 @@ import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
 from django.core.exceptions import EmptyResultSet
 from django.db import connection
-from django.db.models import Sum
+from django.db.models import Exists, OuterRef, Q, Sum
 
-from budgets.models import Account, AccountLimit, DailySpend, JournalEntry
-from budgets.types import Amounts, Balance, DayOfSpend, LedgerLine, Level, Limits, WindowKind
+from budgets.models import Account, AccountLimit, Allocation, DailySpend, Hold, JournalEntry, LimitChange
+from budgets.types import Amounts, Balance, ChangeState, DayOfSpend, LedgerLine, Level, Limits, WindowKind
 from controlplane.common.clock import now
 from controlplane.common.errors import FieldError, invalid, not_found
+from controlplane.tenancy import selectors as tenancy
+from controlplane.tenancy.models import Organisation
 from controlplane.tenancy.types import Permission, Principal
 
 BURN_DAYS: Final = 7
 MAX_PAGE: Final = 200
+_OVER: Final = Q(level=Level.MISSION.value, closed_at__isnull=False)
 # The window that stands for an account which has several: the longest one that limits anything.
 _ORDER: Final = (WindowKind.TOTAL, WindowKind.MONTH, WindowKind.WEEK, WindowKind.DAY)
 _BALANCES: Final = """
@@ -32,7 +35,8 @@ SELECT a.id, a.name, a.level, a.parent_id, a.team_id, a.subject_type, a.subject_
     coalesce(w.held_money, 0), coalesce(w.held_tokens, 0), coalesce(w.held_steps, 0),
     coalesce(w.spent_money, 0), coalesce(w.spent_tokens, 0), coalesce(w.spent_steps, 0),
     coalesce(w.overrun_money, 0), coalesce(w.overrun_tokens, 0), coalesce(w.overrun_steps, 0),
-    coalesce(w.frozen, a.frozen), s.starts_at, budgets_ends_at(l.kind, o.time_zone, s.starts_at)
+    coalesce(w.frozen, a.frozen), s.starts_at, budgets_ends_at(l.kind, o.time_zone, s.starts_at),
+    a.frozen, a.frozen_reason, a.closed_at IS NOT NULL, w.id
 FROM budgets_account AS a
 JOIN tenancy_organisation AS o ON o.id = a.organisation_id
 JOIN budgets_accountlimit AS l ON l.account_id = a.id
@@ -50,23 +54,39 @@ class LinePage:
     next: str | None
 
 
-def tree(principal: Principal) -> list[Balance]:
-    """Every budget the principal may see, nested; the roots are those whose parent they may not see. Two queries."""
+def tree(principal: Principal, *, window: WindowKind | None = None, with_over: bool = True) -> list[Balance]:
+    """Every budget the principal may see, nested; the roots are those whose parent they may not see. Two queries.
+
+    `window`: each account in that window, with what was spent in it even where it limits nothing (two queries more).
+    `with_over`: also those of missions that are over, which are most of them after a while.
+    """
     visible = Account.objects.restrict(principal, Permission.BUDGET_VIEW)
+    if not with_over:
+        visible = visible.exclude(_OVER)
     balances = _balances(visible.values("pk"))
     if not balances:
         return []
+    if window is not None:
+        balances = _in_window(principal, balances, window)
     return _nested(_with_burn(balances, principal.organisation_id))
 
 
-def balance(principal: Principal, account_id: uuid.UUID) -> Balance:
-    """One budget with everything below it. Raises 404 `budget.not_found`."""
-    visible = Account.objects.restrict(principal, Permission.BUDGET_VIEW)
-    balances = _balances(visible.filter(path__contains=[account_id]).values("pk"))
+def balance(principal: Principal, account_id: uuid.UUID, *, with_over: bool = True) -> Balance:
+    """One budget with everything below it, as `tree`. Raises 404 `budget.not_found`."""
+    visible = Account.objects.restrict(principal, Permission.BUDGET_VIEW).filter(path__contains=[account_id])
+    if not with_over:
+        visible = visible.exclude(_OVER & ~Q(pk=account_id))
+    balances = _balances(visible.values("pk"))
     if account_id not in balances:
         raise not_found("budget")
     roots = _nested(_with_burn(balances, principal.organisation_id))
     return next(root for root in roots if root.account_id == account_id)
+
+
+def count_over(principal: Principal, *, below: uuid.UUID | None = None) -> int:
+    """How many budgets of missions that are over there are, in all or below one account."""
+    rows = Account.objects.restrict(principal, Permission.BUDGET_VIEW).filter(_OVER)
+    return rows.filter(path__contains=[below]).exclude(pk=below).count() if below else rows.count()
 
 
 def mission_spend(*, mission_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, Balance]:
@@ -90,10 +110,13 @@ def lines(
     *,
     account_id: uuid.UUID | None = None,
     mission_id: uuid.UUID | None = None,
+    kinds: Sequence[str] = (),
+    window_id: int | None = None,
     cursor: str | None = None,
     limit: int = 50,
 ) -> LinePage:
-    """The journal of an account and all below it, or of a mission's account. Raises 404, 422 `cursor.invalid`."""
+    """The journal of an account and all below it, or of a mission's account. `kinds`: only such lines. `window_id`:
+    only what counts in that window. Raises 404, 422 `cursor.invalid`."""
     visible = Account.objects.restrict(principal, Permission.BUDGET_VIEW)
     if account_id is not None:
         visible = visible.filter(path__contains=[account_id])
@@ -103,14 +126,45 @@ def lines(
     if not accounts or (account_id is not None and account_id not in accounts):
         raise not_found("budget")
     rows = JournalEntry.objects.filter(account_id__in=list(accounts))
+    if kinds:
+        rows = rows.filter(kind__in=kinds)
+    if window_id is not None:
+        rows = rows.filter(Exists(Hold.objects.filter(pk=OuterRef("hold_id"), window_ids__contains=[window_id])))
     if cursor is not None:
         if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
             raise invalid("cursor.invalid", "This page address is not one of ours.", FieldError("/cursor", "a cursor"))
         rows = rows.filter(pk__lt=int(cursor))
     size = max(1, min(limit, MAX_PAGE))
     found = list(rows.order_by("-id")[: size + 1])
-    items = [_line(row, accounts[row.account_id]) for row in found[:size]]
+    items = [line_of(row, accounts[row.account_id]) for row in found[:size]]
     return LinePage(items, str(found[size - 1].pk) if len(found) > size else None)
+
+
+def changes_waiting(principal: Principal, *, account_id: uuid.UUID | None = None) -> list[LimitChange]:
+    """Limits that wait for a second person, the oldest first, with their accounts."""
+    rows = LimitChange.objects.restrict(principal, Permission.BUDGET_VIEW).filter(state=ChangeState.OPEN)
+    if account_id is not None:
+        rows = rows.filter(account_id=account_id)
+    return list(rows.select_related("account", "account__organisation").order_by("proposed_at")[:MAX_PAGE])
+
+
+def limit_of(principal: Principal, account_id: uuid.UUID, window: WindowKind) -> Limits:
+    """What people want this window to be limited to. Raises 404 `budget.not_found`."""
+    if not Account.objects.restrict(principal, Permission.BUDGET_VIEW).filter(pk=account_id).exists():
+        raise not_found("budget")
+    row = AccountLimit.objects.filter(account_id=account_id, kind=window).first()
+    return Limits() if row is None else Limits(row.money, row.tokens, row.steps)
+
+
+def may_give_alone(principal: Principal) -> Decimal:
+    """By how much one person of the organisation may raise a limit without a second one."""
+    return Organisation.objects.values_list("sign_off_above", flat=True).get(pk=principal.organisation_id)
+
+
+def decisions(principal: Principal, account_id: uuid.UUID, *, limit: int = 10) -> list[Allocation]:
+    """The last decisions about the limits of an account the principal may see, newest first."""
+    visible = Account.objects.restrict(principal, Permission.BUDGET_VIEW).filter(pk=account_id)
+    return list(Allocation.objects.filter(account__in=visible).order_by("-at", "-id")[:limit])
 
 
 def spend_per_day(principal: Principal, *, account_id: uuid.UUID | None = None, days: int = 30) -> list[DayOfSpend]:
@@ -127,6 +181,52 @@ def spend_per_day(principal: Principal, *, account_id: uuid.UUID | None = None, 
         .order_by("day")
     )
     return [DayOfSpend(row["day"], Amounts(row["money__sum"], row["tokens__sum"], row["steps__sum"])) for row in rows]
+
+
+def _in_window(
+    principal: Principal, balances: Mapping[uuid.UUID, Balance], window: WindowKind
+) -> dict[uuid.UUID, Balance]:
+    """Accounts that have this kind of window as it is; the others as what their leaves were charged in these days."""
+    zone = tenancy.zone_of(principal)
+    first = first_day(window, now().astimezone(zone).date())
+    spent: dict[uuid.UUID, Amounts] = defaultdict(Amounts)
+    rows = DailySpend.objects.filter(account__organisation_id=principal.organisation_id)
+    if first is not None:
+        rows = rows.filter(day__gte=first)
+    for path, money, tokens, steps in rows.values_list("account__path").annotate(
+        Sum("money"), Sum("tokens"), Sum("steps")
+    ):
+        for account_id in path:
+            before = spent[account_id]
+            spent[account_id] = Amounts(before.money + money, before.tokens + tokens, before.steps + steps)
+    result = {}
+    for account_id, balance in balances.items():
+        own = next((entry for entry in (balance, *balance.also) if entry.window == window), None)
+        result[account_id] = own or replace(
+            balance,
+            window=window,
+            limits=Limits(),
+            left=Limits(),
+            spent=spent[account_id],
+            overrun=Amounts(),
+            starts_at=None if first is None else datetime.combine(first, time(), zone),
+            ends_at=None,
+            also=(),
+            window_id=None,
+        )
+    return result
+
+
+def first_day(window: WindowKind, today: date) -> date | None:
+    """When the window of this kind that holds `today` began; None: at the beginning."""
+    match window:
+        case WindowKind.DAY:
+            return today
+        case WindowKind.WEEK:
+            return today - timedelta(days=today.weekday())
+        case WindowKind.MONTH:
+            return today.replace(day=1)
+    return None
 
 
 def _balances(visible: Any) -> dict[uuid.UUID, Balance]:
@@ -181,6 +281,10 @@ def _entry(row: tuple[Any, ...]) -> Balance:
         frozen=row[7] or row[22],
         starts_at=starts_at,
         ends_at=ends_at,
+        frozen_by_person=row[25],
+        frozen_reason=row[26],
+        closed=row[27],
+        window_id=row[28],
     )
 
 
@@ -234,7 +338,7 @@ _SENTENCES: Final = {
 }
 
 
-def _line(row: JournalEntry, currency: str) -> LedgerLine:
+def line_of(row: JournalEntry, currency: str) -> LedgerLine:
     sentence = _SENTENCES.get(row.kind, row.kind)
     return LedgerLine(
         id=row.pk,

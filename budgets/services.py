@@ -10,6 +10,8 @@ from budgets.accounts import (
     set_limit,
     unfreeze,
 )
+from budgets.changes import change_limit, confirm_change, refuse_change, withdraw_change
+from budgets.costs.facts import register_missions
 from budgets.holds import charge, dispatch, extend, note_result, reserve, reserve_batch, settle, void
 from budgets.port import LedgerPort
 from budgets.topup import register_responsible
@@ -18,13 +20,17 @@ __all__ = [
     "LedgerPort",
     "account_of",
     "apply_limit",
+    "change_limit",
     "charge",
     "close_account",
+    "confirm_change",
     "dispatch",
     "extend",
     "freeze",
     "note_result",
     "open_account",
+    "refuse_change",
+    "register_missions",
     "register_responsible",
     "reserve",
     "reserve_batch",
@@ -33,4 +39,5 @@ __all__ = [
     "settle",
     "unfreeze",
     "void",
+    "withdraw_change",
 ]

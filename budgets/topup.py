@@ -112,7 +112,7 @@ def _arguments(proposal: Proposal) -> tuple[Decimal, str, uuid.UUID | None]:
 
 
 def _account(proposer: Principal, account_id: uuid.UUID | None) -> Account:
-    """A machine's own mission's budget, or one a person may see. Raises 403, 404 `budget.not_found`."""
+    """A machine's own mission's budget, or one a person may see and spends from. Raises 403, 404 `budget.not_found`."""
     accounts = Account.objects.select_related("organisation")
     if proposer.kind in _MACHINES:
         if not proposer.has_anywhere(Permission.ACTION_PROPOSE):
@@ -127,9 +127,17 @@ def _account(proposer: Principal, account_id: uuid.UUID | None) -> Account:
         if account_id is None:
             raise invalid("action.arguments", "Which budget?", FieldError("/arguments/account_id", "an id"))
         found = accounts.restrict(proposer, Permission.BUDGET_VIEW).filter(pk=account_id).first()
+        if found is not None and not _may_ask(proposer, found):
+            raise forbidden(Permission.MISSION_OPERATE.value)
     if found is None:
         raise not_found("budget")
     return found
+
+
+def _may_ask(person: Principal, account: Account) -> bool:
+    """Who runs missions in its team, or sets budgets; others only look."""
+    wanted = (Permission.MISSION_OPERATE, Permission.BUDGET_WRITE)
+    return any(person.has(permission, team_id=account.team_id) for permission in wanted)
 
 
 def _excluded(proposer: Principal, account: Account) -> list[uuid.UUID]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import enum
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
+from typing import Protocol
 
 from controlplane.common.choices import StatusChoices
 
@@ -60,6 +61,33 @@ class RateKind(enum.StrEnum):
         return self.value.replace("_", " ")
 
 
+class ChargeKind(StatusChoices):
+    """What was paid for."""
+
+    CALL = "call", "neutral", "send", "Tool calls"
+    SANDBOX = "sandbox", "neutral", "sandbox", "Sandbox seconds"
+    OTHER = "other", "neutral", "receipt", "Other"
+
+
+class Standing(StatusChoices):
+    """What came of the goal that money was spent for."""
+
+    ACCEPTED = "accepted", "allow", "allow", "Accepted"
+    REJECTED = "rejected", "deny", "deny", "Rejected"
+    WASTE = "waste", "neutral", "off", "Waste"  # ended without an outcome: failed, stopped, expired
+    OPEN = "open", "wait", "wait", "Open"
+
+
+class ChangeState(StatusChoices):
+    """A limit that needs a second person."""
+
+    OPEN = "open", "wait", "wait", "Waits for a second person"
+    CONFIRMED = "confirmed", "allow", "allow", "Confirmed"
+    REFUSED = "refused", "deny", "deny", "Refused"
+    WITHDRAWN = "withdrawn", "neutral", "off", "Withdrawn"
+    SUPERSEDED = "superseded", "neutral", "off", "Replaced by a later one"
+
+
 class HoldState(StatusChoices):
     HELD = "held", "wait", "wait", "Held"
     DISPATCHED = "dispatched", "wait", "start", "In use"
@@ -92,6 +120,10 @@ class Balance:
     burn_per_day: Decimal = Decimal(0)
     children: Sequence[Balance] = field(default=())
     also: Sequence[Balance] = field(default=())  # the account's other windows, where it has several
+    frozen_by_person: bool = False  # else, where `frozen`: an overrun froze this window
+    frozen_reason: str = ""
+    closed: bool = False  # what it was for is over
+    window_id: int | None = None  # None: nothing was held or spent in it yet, or it has no limit of this kind
 
 
 @dataclass(frozen=True)
@@ -166,3 +198,41 @@ class SandboxRates:
     vcpu_second: Decimal
     gib_second: Decimal
     rate_ids: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class ActivityDay:
+    """What was tried for a mission on one local day."""
+
+    day: date
+    attempts: int = 0
+    retries: int = 0
+    calls: int = 0
+    denied: int = 0
+    human_seconds: int = 0
+
+
+@dataclass(frozen=True)
+class MissionFacts:
+    """A mission as costs see it. `stamp` differs whenever `standing`, names or team may."""
+
+    mission_id: uuid.UUID
+    organisation_id: uuid.UUID
+    team_id: uuid.UUID
+    agent_id: uuid.UUID
+    goal: str
+    goal_name: str
+    title: str
+    standing: Standing
+    decided_on: date | None
+    stamp: str
+    days: Sequence[ActivityDay] = ()
+
+
+class MissionBook(Protocol):
+    """What the pillar that owns missions tells of them."""
+
+    def stamps(self) -> Mapping[uuid.UUID, str]:
+        """Every mission that was ever started."""
+
+    def facts(self, mission_ids: Collection[uuid.UUID]) -> Iterable[MissionFacts]: ...

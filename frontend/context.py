@@ -56,6 +56,7 @@ WORK = (
     NavItem("Approvals", "/approvals", "approve", Permission.ESCALATION_VIEW, counts_approvals=True),
     NavItem("Agents", "/agents", "agent", Permission.AGENT_VIEW),
     NavItem("Budgets", "/budgets", "budget", Permission.BUDGET_VIEW),
+    NavItem("Costs", "/costs", "cost", Permission.COST_VIEW, later=True),
     NavItem("Audit", "/audit", "audit", Permission.AUDIT_VIEW, later=True),
 )
 ARRANGEMENTS = (

@@ -7,6 +7,8 @@ from datetime import timedelta
 
 from django.urls import reverse
 
+from budgets import alerts
+from budgets.types import WindowKind
 from controlplane.audit import selectors as audit
 from controlplane.clusters import selectors as clusters
 from controlplane.common.clock import now
@@ -20,7 +22,7 @@ SEALER_BEHIND_SECONDS = 5.0
 
 
 def register() -> None:
-    for source in (policies_missing, node_silent, sealer_behind, judge_off, judge_resting):
+    for source in (policies_missing, node_silent, sealer_behind, budgets_nearly_spent, judge_off, judge_resting):
         register_strip_source(source)
 
 
@@ -62,6 +64,36 @@ def sealer_behind(principal: Principal) -> Iterator[Strip]:
             "See the trail",
             reverse("audit"),
         )
+
+
+def budgets_nearly_spent(principal: Principal) -> Iterator[Strip]:
+    """From four fifths on, to those who see the budget; one line however many there are."""
+    if not principal.has_anywhere(Permission.BUDGET_VIEW):
+        return
+    found = alerts.standing(principal)
+    if not found:
+        return
+    fullest = found[0]
+    window = WindowKind(fullest.window.kind)
+    spent = fullest.window.spent_money + fullest.window.overrun_money
+    percent = int(spent * 100 / fullest.window.limit_money) if fullest.window.limit_money else 100
+    more = f" {len(found) - 1} more are above four fifths." if len(found) > 1 else ""
+    yield Strip(
+        f"“{fullest.account.name}” has spent {percent} % of its limit {_WITHIN[window]}.",
+        f"What does not fit any more is refused.{more}",
+        "See the budget" if len(found) == 1 else "See the budgets",
+        reverse("budget", args=[fullest.account_id]) if len(found) == 1 else reverse("budgets"),
+        tone="deny" if percent >= 100 else "ask",
+        icon="gauge",
+    )
+
+
+_WITHIN = {
+    WindowKind.TOTAL: "in total",
+    WindowKind.DAY: "for today",
+    WindowKind.WEEK: "for this week",
+    WindowKind.MONTH: "for this month",
+}
 
 
 def judge_off(principal: Principal) -> Iterator[Strip]:

@@ -1,4 +1,4 @@
-"""Budgets: the tree with what is left, and the lines of one account. Nothing is changed here."""
+"""Budgets: the tree with what is left, who asks for more, and the lines of one account. Nothing is changed here."""
 
 from __future__ import annotations
 
@@ -7,24 +7,46 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.views.decorators.http import require_GET
 
-from agents import selectors as agents
-from agents.choices import ENDED_MISSION_STATES
-from budgets import selectors
-from budgets.types import Balance, LedgerLine, Level
+from budgets import alerts, selectors
+from budgets.models import LimitChange
+from budgets.types import Balance, LedgerLine, Level, WindowKind
+from controlplane.tenancy import selectors as tenancy
 from controlplane.tenancy.types import Permission
 from frontend.exports import csv_response
 from frontend.pages import PersonRequest, page, require_anywhere
 from governance import selectors as governance
+from governance.models import Action
 
 SPEND_DAYS = 30
 LONGEST_EXPORT = 5000
+MOST_ROWS = 500
 _ICONS = {Level.ORGANISATION: "organisation", Level.TEAM: "users", Level.AGENT: "agent", Level.MISSION: "mission"}
+# What the lines of an account are narrowed to, and which kinds that are.
+SHOWN: dict[str, tuple[str, tuple[str, ...]]] = {
+    "all": ("Every line", ()),
+    "charged": ("Charges", ("settle", "correct")),
+    "held": ("Holds", ("reserve", "dispatch", "extend", "void", "expire", "settle")),
+    "limits": ("Limits and freezes", ("allocation", "freeze", "unfreeze", "guard", "overrun")),
+}
+_TREE_HEADER = (
+    *("budget", "level", "depth", "window", "currency", "limit", "held", "spent", "overrun", "left", "a_day"),
+    *("days_left", "frozen", "id"),
+)
 _CSV_HEADER = ("id", "at", "kind", "description", "currency", "money", "tokens", "steps", "hold", "action", "mission")
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A limit that waits for a second person, and what the viewer may say to it."""
+
+    change: LimitChange
+    window: WindowKind
+    may_answer: bool
+    may_withdraw: bool
 
 
 @dataclass(frozen=True)
@@ -39,15 +61,27 @@ class Row:
 
 @page
 @require_GET
-def tree(request: PersonRequest) -> HttpResponse:
+def tree(request: PersonRequest) -> HttpResponseBase:
     """Every budget the viewer may see. Those of missions that are over are left out until asked for."""
-    require_anywhere(request.principal, Permission.BUDGET_VIEW, "Budgets")
-    roots = selectors.tree(request.principal)
-    rows = list(_rows(roots, 0))
-    over = _missions_over(request, rows)
-    with_ended = bool(request.GET.get("ended"))
-    shown = rows if with_ended else [row for row in rows if row.balance.subject_id not in over]
-    context = {"rows": shown, "left_out": len(rows) - len(shown), "with_ended": with_ended, "over": over}
+    principal = request.principal
+    require_anywhere(principal, Permission.BUDGET_VIEW, "Budgets")
+    window, with_over = _window(request), bool(request.GET.get("ended"))
+    rows = list(_rows(selectors.tree(principal, window=window, with_over=with_over), 0))
+    if request.GET.get("format") == "csv":
+        return csv_response("budgets", _TREE_HEADER, (_tree_csv_row(row) for row in rows))
+    context = {
+        "rows": rows[:MOST_ROWS],
+        "more_rows": max(len(rows) - MOST_ROWS, 0),
+        "left_out": 0 if with_over else selectors.count_over(principal),
+        "with_ended": with_over,
+        "window": window,
+        "windows": list(WindowKind),
+        "currency": tenancy.currency_of(principal),
+        "zone": tenancy.zone_of(principal).key,
+        "changes": [_change(request, change) for change in selectors.changes_waiting(principal)],
+        "asked": _asked(request),
+        "alerts": alerts.newest(principal, limit=8),
+    }
     return render(request, "budgets/tree.html", context)
 
 
@@ -55,23 +89,67 @@ def tree(request: PersonRequest) -> HttpResponse:
 @require_GET
 def lines(request: PersonRequest, account_id: uuid.UUID) -> HttpResponseBase:
     """One account: its windows, its days, and every line of its journal and of those below it."""
-    require_anywhere(request.principal, Permission.BUDGET_VIEW, "Budgets")
-    balance = selectors.balance(request.principal, account_id)
+    principal = request.principal
+    require_anywhere(principal, Permission.BUDGET_VIEW, "Budgets")
+    with_over = bool(request.GET.get("ended"))
+    balance = selectors.balance(principal, account_id, with_over=with_over)
+    below = list(_rows([balance], 0))[1:]
+    windows = [balance, *balance.also]
+    show = request.GET.get("show", "")
+    show = show if show in SHOWN else "all"
+    within = next((entry for entry in windows if entry.window.value == request.GET.get("window")), None)
+    kinds, window_id = SHOWN[show][1], within.window_id or 0 if within else None
     if request.GET.get("format") == "csv":
-        return csv_response(f"budget-{account_id}", _CSV_HEADER, _csv_rows(request, account_id))
-    found = selectors.lines(request.principal, account_id=account_id, cursor=request.GET.get("cursor"))
-    days = selectors.spend_per_day(request.principal, account_id=account_id, days=SPEND_DAYS)
+        return csv_response(f"budget-{account_id}", _CSV_HEADER, _csv_rows(request, account_id, kinds, window_id))
+    found = selectors.lines(
+        principal, account_id=account_id, kinds=kinds, window_id=window_id, cursor=request.GET.get("cursor")
+    )
+    days = selectors.spend_per_day(principal, account_id=account_id, days=SPEND_DAYS)
+    may_write = principal.has(Permission.BUDGET_WRITE, team_id=balance.team_id)
     context = {
         "balance": balance,
-        "windows": [balance, *balance.also],
+        "windows": windows,
         "lines": found,
         "lines_with_titles": with_titles(request, found.items),
-        "rows": list(_rows([balance], 0))[1:],
+        "show": show,
+        "shown": [(code, label) for code, (label, _) in SHOWN.items()],
+        "within": within,
+        "rows": below[:MOST_ROWS],
+        "more_rows": max(len(below) - MOST_ROWS, 0),
+        "left_out": 0 if with_over else selectors.count_over(principal, below=account_id),
+        "with_ended": with_over,
         "burn": [day.spent.money for day in days],
         "days_left": _days_left(balance),
         "spend_days": SPEND_DAYS,
+        "may_write": may_write,
+        "may_ask": _may_ask(request, balance),
+        "changes": [_change(request, each) for each in selectors.changes_waiting(principal, account_id=account_id)],
+        "decisions": selectors.decisions(principal, account_id),
     }
     return render(request, "budgets/lines.html", context)
+
+
+def _window(request: PersonRequest) -> WindowKind | None:
+    given = request.GET.get("window", "")
+    return WindowKind(given) if given in WindowKind.values else None
+
+
+def _may_ask(request: PersonRequest, balance: Balance) -> bool:
+    runs_missions = request.principal.has(Permission.MISSION_OPERATE, team_id=balance.team_id)
+    return runs_missions and not balance.closed and balance.team_id is not None and balance.limits.money is not None
+
+
+def _change(request: PersonRequest, change: LimitChange) -> Waiting:
+    principal = request.principal
+    may = principal.has(Permission.BUDGET_WRITE, team_id=change.account.team_id)
+    own = change.proposer_id == principal.id
+    return Waiting(change, WindowKind(change.kind), may_answer=may and not own, may_withdraw=may and own)
+
+
+def _asked(request: PersonRequest) -> Sequence[Action]:
+    """The last requests for more that the viewer may see, whatever came of them."""
+    filters = governance.ActionFilters(kind="budget.topup")
+    return governance.actions(principal=request.principal, filters=filters, limit=8).items
 
 
 def with_titles(request: PersonRequest, found: Sequence[LedgerLine]) -> list[tuple[LedgerLine, str]]:
@@ -95,16 +173,28 @@ def _days_left(balance: Balance) -> Decimal | None:
     return min((balance.left.money / balance.burn_per_day).quantize(Decimal(1)), Decimal(9999))
 
 
-def _missions_over(request: PersonRequest, rows: Sequence[Row]) -> set[uuid.UUID | None]:
-    ids = [row.balance.subject_id for row in rows if row.balance.level is Level.MISSION and row.balance.subject_id]
-    ended = agents.missions(request.principal).filter(pk__in=ids, state__in=ENDED_MISSION_STATES)
-    return set(ended.values_list("pk", flat=True)) if ids else set()
+def _tree_csv_row(row: Row) -> Sequence[object]:
+    entry = row.balance
+    return (
+        *(entry.name, entry.level.value, row.depth, entry.window.value, entry.currency, entry.limits.money),
+        *(entry.held.money, entry.spent.money, entry.overrun.money, entry.left.money, entry.burn_per_day),
+        *(row.days_left, "yes" if entry.frozen else "no", entry.account_id),
+    )
 
 
-def _csv_rows(request: PersonRequest, account_id: uuid.UUID) -> Iterator[Sequence[object]]:
+def _csv_rows(
+    request: PersonRequest, account_id: uuid.UUID, kinds: Sequence[str], window_id: int | None
+) -> Iterator[Sequence[object]]:
     cursor: str | None = None
     for _ in range(LONGEST_EXPORT // selectors.MAX_PAGE):
-        found = selectors.lines(request.principal, account_id=account_id, cursor=cursor, limit=selectors.MAX_PAGE)
+        found = selectors.lines(
+            request.principal,
+            account_id=account_id,
+            kinds=kinds,
+            window_id=window_id,
+            cursor=cursor,
+            limit=selectors.MAX_PAGE,
+        )
         yield from (_csv_row(line) for line in found.items)
         cursor = found.next
         if cursor is None:

@@ -131,6 +131,9 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "clusters.reconcile": {"task": "controlplane.clusters.tasks.reconcile_all", "schedule": 2.0},
     "governance.sweep": {"task": "governance.tasks.sweep", "schedule": 2.0},
     "budgets.sweep": {"task": "budgets.tasks.sweep", "schedule": 5.0},
+    "budgets.fold_costs": {"task": "budgets.tasks.fold_costs", "schedule": 5.0},
+    "budgets.refresh_costs": {"task": "budgets.tasks.refresh_costs", "schedule": 15.0},
+    "budgets.check_costs": {"task": "budgets.tasks.check_costs", "schedule": 3600.0},
     "agents.sweep": {"task": "agents.tasks.sweep", "schedule": 2.0},
 }
 

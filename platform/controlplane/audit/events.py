@@ -64,6 +64,11 @@ class Event(models.TextChoices):
     BUDGET_FROZEN = "budget.frozen", "{actor} froze the budget {subject}: {reason}"
     BUDGET_UNFROZEN = "budget.unfrozen", "{actor} released the budget {subject}"
     BUDGET_OVERRUN = "budget.overrun", "{subject} was charged {amount} beyond its limit"
+    BUDGET_ALERT = "budget.alert", "{subject} has spent {threshold} of its limit: {spent} of {limit}"
+    BUDGET_CHANGE_PROPOSED = "budget.change_proposed", "{actor} asked a second person to change the limit of {subject}"
+    BUDGET_CHANGE_CONFIRMED = "budget.change_confirmed", "{actor} confirmed the new limit of {subject}"
+    BUDGET_CHANGE_REFUSED = "budget.change_refused", "{actor} refused the new limit of {subject}: {reason}"
+    BUDGET_CHANGE_WITHDRAWN = "budget.change_withdrawn", "{actor} withdrew the new limit of {subject}"
     PRICES_IMPORTED = "prices.imported", "{actor} imported {count} prices from {source}"
 
     SERVER_REGISTERED = "server.registered", "{actor} registered the server {subject}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Collection
 from dataclasses import dataclass
+from zoneinfo import ZoneInfo
 
 from django.db.models import Q, QuerySet
 
@@ -68,3 +69,8 @@ def run_tokens_of_agent(principal: Principal, agent_id: uuid.UUID) -> QuerySet[T
 def currency_of(principal: Principal) -> str:
     """The currency of the principal's organisation."""
     return Organisation.objects.values_list("currency", flat=True).get(pk=principal.organisation_id)
+
+
+def zone_of(principal: Principal) -> ZoneInfo:
+    """The time zone of the principal's organisation: where its days, weeks and months begin."""
+    return ZoneInfo(Organisation.objects.values_list("time_zone", flat=True).get(pk=principal.organisation_id))

@@ -85,6 +85,7 @@ def test_every_path_of_the_rail_is_a_page_that_is_promised() -> None:
         "/agents",
         "/approvals",
         "/budgets",
+        "/costs",
         "/audit",
         "/servers",
         "/policies",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -14,10 +15,16 @@ from django.urls import get_resolver, reverse
 from agents import services as agents
 from agents.choices import MissionState, ServerState, ToolState
 from agents.models import Agent, McpServer, McpTool, Mission
+from budgets import services as budgets
+from budgets.changes import wording_of
+from budgets.costs.facts import refresh_changed
+from budgets.costs.models import CostMission
+from budgets.models import Account, AccountLimit, LimitChange
+from budgets.types import Limits, WindowKind
 from controlplane.audit.models import Entry
 from controlplane.common.clock import now
 from controlplane.tenancy.models import Token, User
-from controlplane.tenancy.types import Role
+from controlplane.tenancy.types import Role, system_principal
 from governance.models import Action, Escalation, Vote
 
 SignIn = Callable[..., Client]
@@ -30,6 +37,7 @@ CLOSED_LISTS = {
     "agents": set(),
     "agent-new": {"bob", "dana", "finn"},
     "budgets": set(),
+    "costs": {"bob", "dana"},
     "audit": {"alice"},
     "servers": set(),
     "server-new": {"bob", "dana", "finn"},
@@ -37,7 +45,13 @@ CLOSED_LISTS = {
     "me": set(),
     "search": set(),
 }
-PAGES_WITH_FORMS = {"mission-change", "mission-ask", "credential-new"}  # opened at the address that they are sent to
+MONEY = {"budget-limit", "budget-freeze", "budget-unfreeze", "budget-change"}
+PAGES_WITH_FORMS = {
+    "mission-change",
+    "mission-ask",
+    "credential-new",
+    "budget-limit",
+}  # opened at the address that they are sent to
 TABS = ("timeline", "remit", "budget", "output", "checklist", "runs")
 
 
@@ -54,15 +68,24 @@ def items(world: Any) -> dict[str, str]:
         "agent": reverse("agent", args=[world.agent.pk]),
         "budget": reverse("budget", args=[world.account_of("mission", mission.pk)]),
         "budget-csv": reverse("budget", args=[world.account_of("mission", mission.pk)]) + "?format=csv",
+        "cost-goal": reverse("cost-goal", args=[costs_of(mission).goal]),
+        "cost-mission": reverse("cost-mission", args=[mission.pk]),
         "audit-entry": reverse("audit-entry", args=[entry.pk]),
         "server": reverse("server", args=[world.server.pk]),
     }
+
+
+def costs_of(mission: Mission) -> CostMission:
+    """What costs know of the mission, once they were told."""
+    refresh_changed()
+    return CostMission.objects.get(pk=mission.pk)
 
 
 def forms(world: Any) -> dict[str, tuple[str, dict[str, str]]]:
     """Every POST address that changes something of Northwind, with a body that would."""
     mission, escalation = world.mission, Escalation.objects.latest("id")
     tool = McpTool.objects.get(qualified_name="books__overdue")
+    account = world.account_of("team", world.team.pk)
     credential = Token.objects.get(agent_id=world.agent.pk, kind="agt")
     operate = {
         f"mission-{what}": (reverse("mission-operate", args=[mission.pk, what]), {"reason": "no"})
@@ -78,6 +101,11 @@ def forms(world: Any) -> dict[str, tuple[str, dict[str, str]]]:
         "credential-new": (reverse("credential-new", args=[world.agent.pk]), {"name": "Laptop", "days": "30"}),
         "credential-revoke": (reverse("credential-revoke", args=[world.agent.pk, credential.pk]), {}),
         "agent-retire": (reverse("agent-retire", args=[world.agent.pk]), {}),
+        "budget-limit": (reverse("budget-limit", args=[account]), {"window": "month", "money": "1", "reason": "no"}),
+        "budget-freeze": (reverse("budget-freeze", args=[account]), {"reason": "no"}),
+        "budget-unfreeze": (reverse("budget-unfreeze", args=[account]), {"reason": "no"}),
+        "budget-ask": (reverse("budget-ask", args=[account]), {"money": "1.00", "reason": "no"}),
+        "budget-change": (reverse("budget-change", args=[LimitChange.objects.get().pk]), {"answer": "confirm"}),
         "server-refresh": (reverse("server-refresh", args=[world.server.pk]), {}),
         "server-switch": (reverse("server-switch", args=[world.server.pk]), {"on": "0"}),
         "tool-approve": (reverse("tool-approve", args=[tool.pk]), {"sha256": tool.definition_sha256}),
@@ -95,6 +123,9 @@ def state(world: Any) -> list[Any]:
         list(McpTool.objects.order_by("pk").values_list("pk", "state", "read_only", "reversible", "definition_sha256")),
         list(Escalation.objects.values_list("pk", "state", "version")),
         list(Action.objects.order_by("pk").values_list("pk", "state")),
+        list(AccountLimit.objects.order_by("pk").values_list("account", "money")),
+        list(Account.objects.order_by("pk").values_list("pk", "frozen")),
+        list(LimitChange.objects.values_list("pk", "state")),
         Vote.objects.count(),
         Entry.objects.exclude(event__startswith="person.").count(),
     ]
@@ -104,6 +135,14 @@ def state(world: Any) -> list[Any]:
 def asked(world: Any) -> Any:
     world.act("books__overdue", "31 invoices")
     world.ask_credit()
+    budgets.change_limit(
+        actor=system_principal(organisation_id=world.organisation.pk),
+        account_id=world.account_of("team", world.team.pk),
+        window=WindowKind.MONTH,
+        limits=Limits(Decimal(900)),
+        reason="More",
+        seen=wording_of(Limits(Decimal(100))),
+    )
     agents.issue_credential(
         actor=world.owner, agent_id=world.agent.pk, name="Laptop", expires_at=now() + timedelta(days=30)
     )
@@ -188,10 +227,10 @@ def test_an_unknown_id_and_a_foreign_one_look_the_same(
 
 def test_roles_without_the_permission_change_nothing(asked: Any, people: dict[str, User], signed_in: SignIn) -> None:
     may = {
-        "alice": set(forms(asked)) - {"approve", "deny"},
+        "alice": set(forms(asked)) - {"approve", "deny"} - MONEY,
         "bob": {"approve", "deny"},
         "dana": {"approve", "deny"},
-        "finn": set(),
+        "finn": {*MONEY, "budget-ask"},
         "nadia": set(forms(asked)),
     }
     for who, user in people.items():

@@ -14,6 +14,8 @@ from django.urls import reverse
 
 from agents import services as agents
 from agents.models import Mission
+from budgets.costs.facts import refresh_changed
+from budgets.costs.folding import fold_all
 from controlplane.audit.models import Entry
 from controlplane.audit.sealing import seal_all
 from controlplane.tenancy.models import User
@@ -80,6 +82,11 @@ def pages_of(world: Any) -> dict[str, str]:
         "agent-new": reverse("agent-new"),
         "budgets": reverse("budgets"),
         "budget": reverse("budget", args=[world.account_of("team", world.team.pk)]),
+        "budget-limit": reverse("budget-limit", args=[world.account_of("team", world.team.pk)]),
+        "costs": reverse("costs"),
+        "costs-over-time": reverse("costs") + "?by=time",
+        "cost-goal": reverse("cost-goal", args=["receivables"]),
+        "cost-mission": reverse("cost-mission", args=[mission.pk]),
         "audit": reverse("audit"),
         "audit-entry": reverse("audit-entry", args=[Entry.objects.earliest("id").pk]),
         "servers": reverse("servers"),
@@ -95,6 +102,8 @@ def pages_of(world: Any) -> dict[str, str]:
 def test_every_page_is_accessible_and_fits(busy: Any, show: Show, nadia: User, theme: str, width: int) -> None:
     page = show(nadia, reverse("home"), width=width, theme=theme)
     seal_all()
+    fold_all(most_batches=10**6)
+    refresh_changed()
     wrong = []
     for name, path in pages_of(busy).items():
         page.goto(path, wait_until="load")

@@ -1,0 +1,98 @@
+"""Alerts at a half, four fifths and all of a limit in money: once per window and threshold, with an audit entry."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection, Sequence
+from decimal import Decimal
+from typing import Final
+
+from django.db import connection
+from django.db.models import F
+
+from budgets.holds import plain, subject_of
+from budgets.models import Account, Alert, Window
+from controlplane.audit.events import Event
+from controlplane.audit.services import record
+from controlplane.common.clock import now
+from controlplane.live.services import announce
+from controlplane.tenancy.types import Permission, Principal, system_principal
+
+THRESHOLDS: Final = (50, 80, 100)
+# Two workers that see the same crossing: the constraint lets one of them tell.
+_RAISE: Final = """
+INSERT INTO budgets_alert (organisation_id, team_id, account_id, window_id, threshold, spent_money, limit_money, at)
+SELECT a.organisation_id, a.team_id, a.id, w.id, t.threshold, w.spent_money + w.overrun_money, w.limit_money, %(at)s
+FROM budgets_window AS w
+JOIN budgets_account AS a ON a.id = w.account_id
+CROSS JOIN unnest(%(thresholds)s) AS t (threshold)
+WHERE w.id = ANY(%(windows)s) AND w.ends_at > %(at)s AND w.limit_money > 0
+    AND (w.spent_money + w.overrun_money) * 100 >= w.limit_money * t.threshold
+ORDER BY w.id, t.threshold
+ON CONFLICT (window_id, threshold) DO NOTHING
+RETURNING account_id, threshold, spent_money, limit_money
+"""
+
+
+def raise_for(window_ids: Collection[int]) -> int:
+    """Tell of every threshold that one of these windows has reached and nobody has told of. In the caller's
+    transaction. Returns how many."""
+    if not window_ids:
+        return 0
+    with connection.cursor() as cursor:
+        cursor.execute(_RAISE, {"at": now(), "windows": list(window_ids), "thresholds": list(THRESHOLDS)})
+        raised = cursor.fetchall()
+    accounts = Account.objects.select_related("organisation").in_bulk({row[0] for row in raised})
+    for account_id, threshold, spent, limit in raised:
+        account = accounts[account_id]
+        currency = account.organisation.currency
+        record(
+            event=Event.BUDGET_ALERT,
+            actor=system_principal(organisation_id=account.organisation_id),
+            subject=subject_of(account),
+            payload={
+                "threshold": f"{threshold} %",
+                "spent": f"{plain(spent)} {currency}",
+                "limit": f"{plain(limit)} {currency}",
+            },
+        )
+        announce(f"budget:{account_id}", "balance")
+        announce(f"organisation:{account.organisation_id}", "budgets")
+    return len(raised)
+
+
+def raise_for_account(account_id: uuid.UUID) -> int:
+    """After a limit was set: its current windows may stand above a threshold now."""
+    windows = Window.objects.filter(account_id=account_id, ends_at__gt=now())
+    return raise_for(list(windows.values_list("pk", flat=True)))
+
+
+def newest(principal: Principal, *, limit: int = 20) -> list[Alert]:
+    """The last alerts the principal may see, of each window the highest, with their accounts."""
+    rows = Alert.objects.restrict(principal, Permission.BUDGET_VIEW).select_related("account", "window")
+    highest: dict[int, Alert] = {}
+    for alert in rows.order_by("-id")[: limit * len(THRESHOLDS)]:
+        told = highest.setdefault(alert.window_id, alert)
+        if told.threshold < alert.threshold:
+            highest[alert.window_id] = alert
+    return list(highest.values())[:limit]
+
+
+def standing(principal: Principal, *, at_least: int = 80, limit: int = 20) -> Sequence[Alert]:
+    """What is above a threshold right now, the fullest first: told of, in a current window, and not raised since.
+
+    Budgets of missions are left out: they are meant to be used up.
+    """
+    share = Decimal(at_least) / 100
+    used = F("window__spent_money") + F("window__overrun_money")
+    rows = (
+        Alert.objects.restrict(principal, Permission.BUDGET_VIEW)
+        .filter(threshold__gte=at_least, window__ends_at__gt=now(), account__closed_at__isnull=True)
+        .exclude(account__level="mission")
+        .alias(used=used)
+        .filter(used__gte=F("window__limit_money") * share)
+        .select_related("account", "window")
+        .order_by("account_id", "window__kind", "-threshold")
+        .distinct("account_id", "window__kind")
+    )
+    return sorted(rows[:200], key=lambda alert: -alert.threshold)[:limit]

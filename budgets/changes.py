@@ -1,0 +1,190 @@
+"""Changing a limit by hand: at once, or, when it gives away more than one person may, once a second one confirms.
+
+How much one person may give is the organisation's `sign_off_above`, as for missions. Lowering never waits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from dataclasses import dataclass
+from decimal import Decimal
+
+from django.db import transaction
+
+from budgets import accounts
+from budgets.holds import plain, subject_of
+from budgets.models import Account, AccountLimit, Allocation, LimitChange
+from budgets.types import ChangeState, Limits, WindowKind
+from controlplane.audit.events import Event
+from controlplane.audit.services import record
+from controlplane.common.clock import now
+from controlplane.common.errors import FieldError, RemitError, conflict, forbidden, invalid, not_found
+from controlplane.live.services import announce
+from controlplane.tenancy.types import Permission, Principal
+
+NO_LIMIT = ""  # the wording of a window that has none yet
+
+
+@dataclass(frozen=True)
+class Changed:
+    """`waits`: nothing has changed yet, a second person is asked."""
+
+    waits: bool
+    change_id: uuid.UUID | None = None
+
+
+def wording_of(limits: Limits | None) -> str:
+    """What a form carries of the limits it was filled from; another wording now means somebody was faster."""
+    if limits is None or limits == Limits():
+        return NO_LIMIT
+    money = "" if limits.money is None else plain(limits.money)
+    return hashlib.sha256(f"{money}/{limits.tokens}/{limits.steps}".encode()).hexdigest()[:32]
+
+
+def change_limit(
+    *, actor: Principal, account_id: uuid.UUID, window: WindowKind, limits: Limits, reason: str, seen: str
+) -> Changed:
+    """A person changes a limit, saying why. `seen`: the wording they started from.
+
+    Raises 404 `budget.not_found`, 403, 409 `budget.changed` (somebody was faster), `budget.closed`, 422
+    `budget.limit_invalid`, `budget.limit_same`, `budget.reason_missing`.
+    """
+    accounts.require_reason(reason)
+    accounts.check_limits(limits)
+    with transaction.atomic():
+        account = accounts.locked_for_writing(actor, account_id)
+        if account.closed_at is not None:
+            raise conflict("budget.closed", "What this budget was for is over.", "Open another mission.")
+        current = _current(account, window)
+        if wording_of(current) != seen:
+            raise _changed(account, window)
+        if (current or Limits()) == limits:
+            raise invalid("budget.limit_same", "This is the limit already.", FieldError("/money", "another amount"))
+        _supersede(account, window)
+        if not _needs_second_person(account, current, limits):
+            accounts.apply(actor, account, window, limits, None, reason)
+            return Changed(waits=False)
+        change = LimitChange.objects.create(
+            organisation_id=account.organisation_id,
+            account=account,
+            kind=window,
+            money=limits.money,
+            tokens=limits.tokens,
+            steps=limits.steps,
+            seen=seen,
+            reason=reason.strip()[:300],
+            proposer_id=actor.id,
+            proposer_name=actor.name[:120],
+            proposed_at=now(),
+        )
+        _tell(Event.BUDGET_CHANGE_PROPOSED, actor, account, change)
+    return Changed(waits=True, change_id=change.pk)
+
+
+def confirm_change(*, actor: Principal, change_id: uuid.UUID) -> None:
+    """The second person agrees, and the limit is set. Raises 404 `change.not_found`, 403 `budget.second_person`, 409
+    `budget.change_closed`, `budget.changed`."""
+    with transaction.atomic():
+        change, account = _open_change(actor, change_id)
+        _require_second_person(actor, change)
+        window = WindowKind(change.kind)
+        if wording_of(_current(account, window)) != change.seen:
+            raise _changed(account, window)
+        if account.closed_at is not None:
+            raise conflict("budget.closed", "What this budget was for is over.", "Refuse the change.")
+        _close(change, ChangeState.CONFIRMED, actor)
+        _tell(Event.BUDGET_CHANGE_CONFIRMED, actor, account, change)
+        limits = Limits(change.money, change.tokens, change.steps)
+        accounts.apply(actor, account, window, limits, None, f"{change.proposer_name}: {change.reason}"[:300])
+
+
+def refuse_change(*, actor: Principal, change_id: uuid.UUID, reason: str) -> None:
+    """Somebody else's change is not made. Raises as `confirm_change`, 422 `budget.reason_missing`."""
+    accounts.require_reason(reason)
+    with transaction.atomic():
+        change, account = _open_change(actor, change_id)
+        _require_second_person(actor, change)
+        _close(change, ChangeState.REFUSED, actor)
+        _tell(Event.BUDGET_CHANGE_REFUSED, actor, account, change, reason=reason.strip()[:300])
+
+
+def withdraw_change(*, actor: Principal, change_id: uuid.UUID) -> None:
+    """One's own change. Raises 404 `change.not_found`, 403 `budget.not_yours`, 409 `budget.change_closed`."""
+    with transaction.atomic():
+        change, account = _open_change(actor, change_id)
+        if change.proposer_id != actor.id:
+            raise RemitError("budget.not_yours", "Only who asked for it withdraws it.", 403, ("Refuse it instead.",))
+        _close(change, ChangeState.WITHDRAWN, actor)
+        _tell(Event.BUDGET_CHANGE_WITHDRAWN, actor, account, change)
+
+
+def _open_change(actor: Principal, change_id: uuid.UUID) -> tuple[LimitChange, Account]:
+    """The account first, as everybody who changes limits does, then the change."""
+    found = LimitChange.objects.restrict(actor, Permission.BUDGET_VIEW).filter(pk=change_id).first()
+    if found is None:
+        raise not_found("change")
+    account = accounts.locked_for_writing(actor, found.account_id)
+    change = LimitChange.objects.select_for_update().get(pk=change_id)
+    if change.state != ChangeState.OPEN:
+        raise conflict(
+            "budget.change_closed",
+            f"This change is closed: {ChangeState(change.state).label.lower()}.",
+            "Look at the limit as it is now.",
+            state=change.state,
+        )
+    return change, account
+
+
+def _require_second_person(actor: Principal, change: LimitChange) -> None:
+    if not actor.is_person:
+        raise forbidden(Permission.BUDGET_WRITE.value)
+    if change.proposer_id == actor.id:
+        raise RemitError(
+            "budget.second_person",
+            "You asked for this change, so somebody else confirms it.",
+            403,
+            ("Ask another person who may set budgets.", "Withdraw it and raise the limit by less."),
+        )
+
+
+def _needs_second_person(account: Account, current: Limits | None, limits: Limits) -> bool:
+    if current is None or current.money is None:
+        return False  # a limit where there was none takes, it does not give
+    threshold: Decimal = account.organisation.sign_off_above
+    return limits.money is None or limits.money - current.money > threshold
+
+
+def _current(account: Account, window: WindowKind) -> Limits | None:
+    row = AccountLimit.objects.filter(account=account, kind=window).first()
+    return None if row is None else Limits(row.money, row.tokens, row.steps)
+
+
+def _changed(account: Account, window: WindowKind) -> RemitError:
+    last = Allocation.objects.filter(account=account, kind=window).order_by("-at").first()
+    who = f"{last.actor_name} changed this limit" if last else "This limit was changed"
+    return conflict(
+        "budget.changed", f"{who} meanwhile. Nothing was overwritten.", "Look at it as it is now, and decide anew."
+    )
+
+
+def _supersede(account: Account, window: WindowKind) -> None:
+    LimitChange.objects.filter(account=account, kind=window, state=ChangeState.OPEN).update(
+        state=ChangeState.SUPERSEDED, decided_at=now()
+    )
+
+
+def _close(change: LimitChange, state: ChangeState, actor: Principal) -> None:
+    LimitChange.objects.filter(pk=change.pk).update(state=state, decider_name=actor.name[:120], decided_at=now())
+
+
+def _tell(event: Event, actor: Principal, account: Account, change: LimitChange, *, reason: str = "") -> None:
+    limits = Limits(change.money, change.tokens, change.steps)
+    payload = {
+        **accounts.facts(WindowKind(change.kind), limits),
+        "change": str(change.pk),
+        "reason": reason or change.reason,
+    }
+    record(event=event, actor=actor, subject=subject_of(account), payload=payload)
+    announce(f"budget:{account.pk}", "balance")
+    announce(f"organisation:{account.organisation_id}", "budgets")

@@ -1,0 +1,189 @@
+"""Limits changed by hand: alone up to a point, with a second person beyond it, never over somebody else's change."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable
+from decimal import Decimal
+
+import pytest
+from django.db import connection
+
+from budgets import selectors, services
+from budgets.changes import Changed, wording_of
+from budgets.models import AccountLimit, LimitChange
+from budgets.types import ChangeState, Limits, WindowKind
+from controlplane.audit.models import Entry
+from controlplane.common.errors import RemitError
+from controlplane.tenancy.models import Organisation, User
+from controlplane.tenancy.types import Principal, Role
+from tests.budgets.conftest import ROOMY, Tree
+
+
+def money(account_id: uuid.UUID) -> Decimal | None:
+    return AccountLimit.objects.get(account_id=account_id, kind="total").money
+
+
+def change(
+    actor: Principal, account_id: uuid.UUID, to: str | None, *, seen: str | None = None, reason: str = "Month end"
+) -> Changed:
+    row = AccountLimit.objects.get(account_id=account_id, kind="total")
+    return services.change_limit(
+        actor=actor,
+        account_id=account_id,
+        window=WindowKind.TOTAL,
+        limits=Limits(None if to is None else Decimal(to), row.tokens, row.steps),
+        reason=reason,
+        seen=wording_of(Limits(row.money, row.tokens, row.steps)) if seen is None else seen,
+    )
+
+
+def code_of(call: Callable[[], object]) -> str:
+    with pytest.raises(RemitError) as caught:
+        call()
+    return caught.value.code
+
+
+def test_lowering_and_small_raises_count_at_once(tree: Tree, as_finn: Principal) -> None:
+    assert not change(as_finn, tree.team, "900").waits
+    assert not change(as_finn, tree.team, "905").waits  # five is what one person may give here
+    assert money(tree.team) == 905
+    entry = Entry.objects.filter(event="budget.limit_set").latest("id")
+    assert (entry.actor_name, entry.payload["money"], entry.payload["reason"]) == ("Finn", "905.00", "Month end")
+
+
+@pytest.mark.parametrize("to", ["1005.000000000001", None])
+def test_a_raise_beyond_that_and_no_limit_at_all_wait_for_a_second_person(
+    tree: Tree, as_finn: Principal, as_nadia: Principal, to: str | None
+) -> None:
+    asked = change(as_finn, tree.team, to)
+    assert asked.waits
+    assert money(tree.team) == 1000
+    assert asked.change_id is not None
+    assert code_of(lambda: services.confirm_change(actor=as_finn, change_id=asked.change_id)) == "budget.second_person"
+    assert money(tree.team) == 1000
+    services.confirm_change(actor=as_nadia, change_id=asked.change_id)
+    assert money(tree.team) == (None if to is None else Decimal(to))
+    events = list(Entry.objects.filter(event__startswith="budget.").order_by("id").values_list("event", "actor_name"))
+    assert events[-3:] == [
+        ("budget.change_proposed", "Finn"),
+        ("budget.change_confirmed", "Nadia"),
+        ("budget.limit_set", "Nadia"),
+    ]
+    assert code_of(lambda: services.confirm_change(actor=as_nadia, change_id=asked.change_id)) == "budget.change_closed"
+
+
+def test_refused_and_withdrawn_changes_change_nothing(tree: Tree, as_finn: Principal, as_nadia: Principal) -> None:
+    first = change(as_finn, tree.team, "2000").change_id
+    assert first is not None
+    assert (
+        code_of(lambda: services.refuse_change(actor=as_nadia, change_id=first, reason=" ")) == "budget.reason_missing"
+    )
+    services.refuse_change(actor=as_nadia, change_id=first, reason="Not this quarter")
+    second = change(as_finn, tree.team, "3000").change_id
+    assert second is not None
+    assert code_of(lambda: services.withdraw_change(actor=as_nadia, change_id=second)) == "budget.not_yours"
+    services.withdraw_change(actor=as_finn, change_id=second)
+    assert money(tree.team) == 1000
+    assert sorted(LimitChange.objects.values_list("state", flat=True)) == ["refused", "withdrawn"]
+
+
+def test_a_form_filled_before_somebody_elses_change_overwrites_nothing(
+    tree: Tree, as_finn: Principal, as_nadia: Principal
+) -> None:
+    seen = wording_of(ROOMY)
+    change(as_nadia, tree.team, "700")
+    with pytest.raises(RemitError, match="Nadia changed this limit meanwhile") as caught:
+        change(as_finn, tree.team, "1001", seen=seen)
+    assert (caught.value.code, caught.value.status) == ("budget.changed", 409)
+    assert money(tree.team) == 700
+
+
+def test_a_waiting_change_dies_with_the_limit_it_started_from(
+    tree: Tree, as_finn: Principal, as_nadia: Principal
+) -> None:
+    asked = change(as_finn, tree.team, "2000").change_id
+    assert asked is not None
+    services.apply_limit(
+        actor=tree.system, account_id=tree.team, window=WindowKind.TOTAL, limits=Limits(money=Decimal(800))
+    )
+    assert code_of(lambda: services.confirm_change(actor=as_nadia, change_id=asked)) == "budget.changed"
+    assert money(tree.team) == 800
+    change(as_nadia, tree.team, "750")
+    assert LimitChange.objects.get().state == ChangeState.SUPERSEDED
+
+
+def test_a_newer_request_takes_the_place_of_the_one_before(tree: Tree, as_finn: Principal) -> None:
+    change(as_finn, tree.team, "2000")
+    change(as_finn, tree.team, "3000")
+    assert [row.money for row in selectors.changes_waiting(as_finn)] == [3000]
+
+
+def test_who_may_not_set_budgets_changes_nothing(
+    tree: Tree, as_alice: Principal, as_charlie: Principal, as_finn: Principal, as_dana: Principal
+) -> None:
+    for actor, code in (
+        (as_alice, "permission.denied"),
+        (as_dana, "permission.denied"),
+        (as_charlie, "budget.not_found"),
+    ):
+        assert code_of(lambda actor=actor: change(actor, tree.team, "1")) == code
+    asked = change(as_finn, tree.team, "2000").change_id
+    for call in (services.confirm_change, services.withdraw_change):
+        assert code_of(lambda call=call: call(actor=as_alice, change_id=asked)) == "permission.denied"
+        assert code_of(lambda call=call: call(actor=as_charlie, change_id=asked)) == "change.not_found"
+    assert money(tree.team) == 1000
+    assert LimitChange.objects.get().state == ChangeState.OPEN
+
+
+@pytest.mark.parametrize("to", ["-1", "1e15", "0.0000000000001", "NaN", "Infinity"])
+def test_what_cannot_be_a_limit_is_refused(tree: Tree, as_finn: Principal, to: str) -> None:
+    assert code_of(lambda: change(as_finn, tree.team, to)) == "budget.limit_invalid"
+    assert money(tree.team) == 1000
+
+
+def test_reason_same_limit_and_closed_budgets_are_refused_by_name(tree: Tree, as_finn: Principal) -> None:
+    assert code_of(lambda: change(as_finn, tree.team, "900", reason="  ")) == "budget.reason_missing"
+    assert code_of(lambda: change(as_finn, tree.team, "1000")) == "budget.limit_same"
+    services.close_account(actor=tree.system, account_id=tree.mission, reason="Over")
+    assert code_of(lambda: change(as_finn, tree.mission, "900")) == "budget.closed"
+
+
+def test_a_freeze_needs_a_reason(tree: Tree, as_finn: Principal) -> None:
+    assert code_of(lambda: services.freeze(actor=as_finn, account_id=tree.team, reason=" ")) == "budget.reason_missing"
+    assert tree.reserve("1")[1] is None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_two_people_who_confirm_at_once_one_does(
+    tree: Tree,
+    northwind: Organisation,
+    as_finn: Principal,
+    as_nadia: Principal,
+    make_person: Callable[..., User],
+    acting: Callable[[User], Principal],
+) -> None:
+    fiona = acting(make_person("Fiona", northwind, Role.FINANCE))
+    asked = change(as_finn, tree.team, "2000").change_id
+    assert asked is not None
+    outcomes: list[str] = []
+    barrier = threading.Barrier(2)
+
+    def confirm(actor: Principal) -> None:
+        barrier.wait(10)
+        try:
+            services.confirm_change(actor=actor, change_id=asked)
+            outcomes.append("confirmed")
+        except RemitError as error:
+            outcomes.append(error.code)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=confirm, args=[actor]) for actor in (fiona, as_nadia)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["budget.change_closed", "confirmed"]
+    assert Entry.objects.filter(event="budget.change_confirmed").count() == 1

@@ -1,0 +1,324 @@
+"""The pages of budgets: the tree by window, limits and freezes by those who may, requests, alerts, lines, CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from django.core.cache import cache
+from django.test import Client
+from django.urls import reverse
+
+from budgets import services as budgets
+from budgets.costs.folding import fold_all
+from budgets.models import Account, AccountLimit, LimitChange
+from budgets.types import Amounts, Limits, WindowKind
+from controlplane.audit.models import Entry
+from controlplane.common.ids import new_id
+from controlplane.tenancy.models import User
+from controlplane.tenancy.types import Principal
+
+SignIn = Callable[..., Client]
+
+
+def page(browser: Client, path: str, status: int = 200) -> str:
+    response = browser.get(path)
+    assert response.status_code == status, path
+    return response.content.decode()
+
+
+def rows_of(browser: Client, path: str) -> list[dict[str, str]]:
+    content = b"".join(browser.get(path).streaming_content).decode()  # type: ignore[attr-defined]
+    return list(csv.DictReader(io.StringIO(content)))
+
+
+@pytest.fixture
+def team_budget(world: Any) -> Any:
+    return world.account_of("team", world.team.pk)
+
+
+def form_of(browser: Client, account: Any, window: str = "month") -> dict[str, str]:
+    """The form as the page gives it, ready to be changed and sent."""
+    html = page(browser, reverse("budget-limit", args=[account]) + f"?window={window}")
+    form = html.split('name="window"')[1]
+
+    def value(name: str) -> str:
+        field = form.split(f'name="{name}"')[1].split(">")[0]
+        return field.split('value="')[1].split('"')[0] if "value=" in field else ""
+
+    return {
+        "window": window,
+        "money": value("money"),
+        "steps": value("steps"),
+        "tokens": value("tokens"),
+        "seen": value("seen"),
+        "reason": "Month end",
+    }
+
+
+def limit(account: Any, window: str = "month") -> Decimal | None:
+    return AccountLimit.objects.get(account_id=account, kind=window).money
+
+
+def spend(world: Any, money: str) -> None:
+    world.mission.refresh_from_db()
+    hold = new_id()
+    refusal = budgets.reserve(
+        hold_id=hold,
+        account_id=world.mission.account_id,
+        organisation_id=world.organisation.pk,
+        amounts=Amounts(Decimal(money), 0, 0),
+        ttl_seconds=60,
+    )
+    assert refusal is None
+    budgets.settle(hold_id=hold)
+    fold_all()
+
+
+def test_finance_changes_a_limit_and_says_why(world: Any, team_budget: Any, finn: User, signed_in: SignIn) -> None:
+    browser = signed_in(finn)
+    path = reverse("budget-limit", args=[team_budget])
+    response = browser.post(path, {**form_of(browser, team_budget), "money": "95.50"}, follow=True)
+    assert "The limit is set." in response.content.decode()
+    assert "Month end" in response.content.decode()
+    assert limit(team_budget) == Decimal("95.50")
+    assert Entry.objects.filter(event="budget.limit_set", subject_id=team_budget).latest("id").actor_name == "Finn"
+
+
+def test_a_large_raise_waits_for_a_second_person_who_answers_on_the_page(
+    world: Any, team_budget: Any, finn: User, nadia: User, alice: User, signed_in: SignIn
+) -> None:
+    browser, second = signed_in(finn), signed_in(nadia)
+    sent = browser.post(
+        reverse("budget-limit", args=[team_budget]), {**form_of(browser, team_budget), "money": "300"}, follow=True
+    ).content.decode()
+    assert "The limit changes when a second person confirms it." in sent
+    assert limit(team_budget) == 100
+    change = LimitChange.objects.get()
+    answer = reverse("budget-change", args=[change.pk])
+    own = page(browser, reverse("budgets"))
+    assert 'value="withdraw"' in own
+    assert 'value="confirm"' not in own
+    assert 'value="confirm"' not in page(signed_in(alice), reverse("budgets"))
+    assert 'value="confirm"' in page(second, reverse("budgets"))
+    assert browser.post(answer, {"answer": "confirm"}).status_code == 403
+    assert limit(team_budget) == 100
+    assert second.post(answer, {"answer": "confirm"}).status_code == 302
+    assert limit(team_budget) == 300
+    assert second.post(answer, {"answer": "confirm"}).status_code == 409
+
+
+def test_a_stale_form_overwrites_nothing_and_shows_what_is_there_now(
+    world: Any, team_budget: Any, finn: User, nadia: User, signed_in: SignIn
+) -> None:
+    browser, other = signed_in(finn), signed_in(nadia)
+    path, mine = reverse("budget-limit", args=[team_budget]), form_of(browser, team_budget)
+    other.post(path, {**form_of(other, team_budget), "money": "60"})
+    response = browser.post(path, {**mine, "money": "101"})
+    html = response.content.decode()
+    assert response.status_code == 409
+    assert "Nadia changed this limit meanwhile" in html
+    assert 'value="101"' in html  # what was typed stays
+    assert "$60.00" in html
+    assert limit(team_budget) == 60
+
+
+@pytest.mark.parametrize(
+    ("field", "typed"),
+    [
+        ("money", "-1"),
+        ("money", "1e5"),
+        ("money", "ten"),
+        ("money", "NaN"),
+        ("money", "9" * 60),
+        ("money", "0.0000000000001"),
+        ("steps", "1.5"),
+        ("steps", "-3"),
+        ("tokens", "9" * 30),
+        ("reason", ""),
+        ("reason", "x" * 301),
+    ],
+)
+def test_bad_input_is_refused_beside_its_field_and_changes_nothing(
+    world: Any, team_budget: Any, finn: User, signed_in: SignIn, field: str, typed: str
+) -> None:
+    browser = signed_in(finn)
+    sent = {**form_of(browser, team_budget), "money": "90", field: typed}
+    response = browser.post(reverse("budget-limit", args=[team_budget]), sent)
+    assert response.status_code == 422
+    assert 'class="error"' in response.content.decode()
+    assert limit(team_budget) == 100
+
+
+def test_freezing_and_releasing_take_a_reason_and_are_told(
+    world: Any, team_budget: Any, finn: User, signed_in: SignIn
+) -> None:
+    browser = signed_in(finn)
+    freeze, release = (reverse(name, args=[team_budget]) for name in ("budget-freeze", "budget-unfreeze"))
+    assert browser.post(freeze, {"reason": " "}).status_code == 422
+    assert not Account.objects.get(pk=team_budget).frozen
+    assert (
+        "Frozen by hand: Odd spending" in browser.post(freeze, {"reason": "Odd spending"}, follow=True).content.decode()
+    )
+    assert world.act("books__overdue").reason_code == "budget.frozen"
+    assert browser.post(release, {"reason": ""}).status_code == 422
+    assert Account.objects.get(pk=team_budget).frozen
+    browser.post(release, {"reason": "Explained"})
+    assert not Account.objects.get(pk=team_budget).frozen
+    assert world.act("books__overdue").state == "permitted"
+    assert Entry.objects.filter(event="budget.unfrozen").latest("id").payload["reason"] == "Explained"
+
+
+def test_those_who_may_not_change_budgets_see_no_buttons_and_change_nothing(
+    world: Any, team_budget: Any, alice: User, bob: User, charlie: User, as_finn: Principal, signed_in: SignIn
+) -> None:
+    asked = budgets.change_limit(
+        actor=as_finn,
+        account_id=team_budget,
+        window=WindowKind.MONTH,
+        limits=Limits(Decimal(900)),
+        reason="More",
+        seen=form_of_limits(team_budget),
+    )
+    forms = {
+        "budget-limit": (
+            team_budget,
+            {"window": "month", "money": "1", "reason": "no", "seen": form_of_limits(team_budget)},
+        ),
+        "budget-freeze": (team_budget, {"reason": "no"}),
+        "budget-unfreeze": (team_budget, {"reason": "no"}),
+        "budget-change": (asked.change_id, {"answer": "confirm"}),
+    }
+    before = Entry.objects.exclude(event__startswith="person.").count()
+    for user, expected in ((alice, 403), (bob, 403), (charlie, 404)):
+        browser = signed_in(user)
+        for name, (key, body) in forms.items():
+            assert browser.post(reverse(name, args=[key]), body).status_code == expected, (user.name, name)
+    html = page(signed_in(alice), reverse("budget", args=[team_budget]))
+    assert "Change the limit" not in html
+    assert "Freeze this budget" not in html
+    assert (limit(team_budget), Account.objects.get(pk=team_budget).frozen) == (100, False)
+    assert LimitChange.objects.get().state == "open"
+    assert Entry.objects.exclude(event__startswith="person.").count() == before
+
+
+def form_of_limits(account: Any) -> str:
+    from budgets.changes import wording_of
+
+    row = AccountLimit.objects.get(account_id=account, kind="month")
+    return wording_of(Limits(row.money, row.tokens, row.steps))
+
+
+def test_a_builder_asks_for_more_and_sees_what_came_of_it(
+    world: Any, team_budget: Any, alice: User, bob: User, finn: User, signed_in: SignIn
+) -> None:
+    browser = signed_in(alice)
+    assert "Ask an approver" in page(browser, reverse("budget", args=[team_budget]))
+    sent = browser.post(
+        reverse("budget-ask", args=[team_budget]), {"money": "25.00", "reason": "Year end"}, follow=True
+    ).content.decode()
+    assert "Asked. It waits for an approver." in sent
+    assert limit(team_budget) == 100
+    listed = page(signed_in(finn), reverse("budgets")).split("Requests for more")[1]
+    assert "25.00 USD more" in listed
+    assert "Waits for a person" in listed
+    assert "Year end" in listed
+    assert browser.post(reverse("budget-ask", args=[team_budget]), {"money": "x", "reason": ""}).status_code == 422
+
+
+def test_the_tree_is_shown_in_the_window_one_chooses(world: Any, finn: User, signed_in: SignIn) -> None:
+    spend(world, "0.75")
+    browser = signed_in(finn)
+    for window in ("day", "week", "month", "total"):
+        rows = {row["level"]: row for row in rows_of(browser, reverse("budgets") + f"?window={window}&format=csv")}
+        assert {row["window"] for row in rows.values()} == {window}
+        assert Decimal(rows["mission"]["spent"]) == Decimal(rows["organisation"]["spent"]) == Decimal("0.75")
+        assert (rows["organisation"]["limit"] != "") == (window == "month")
+        assert (rows["mission"]["limit"] != "") == (window == "total")
+        page(browser, reverse("budgets") + f"?window={window}")
+
+
+def test_every_number_opens_exactly_its_lines(busy: Any, finn: User, signed_in: SignIn) -> None:
+    browser = signed_in(finn)
+    account = busy.account_of("mission", busy.mission.pk)
+    html = page(browser, reverse("budgets"))
+    path = reverse("budget", args=[account])
+    assert f"{path}?show=charged&amp;window=total" in html
+    spent = rows_of(browser, reverse("budgets") + "?format=csv")
+    row = next(row for row in spent if row["id"] == str(account))
+    lines = rows_of(browser, f"{path}?show=charged&window=total&format=csv")
+    assert sum(Decimal(line["money"]) for line in lines) == Decimal(row["spent"])
+    assert {line["kind"] for line in lines} == {"settle"}
+    limits = rows_of(browser, f"{path}?show=limits&format=csv")
+    assert {line["kind"] for line in limits} == {"allocation"}
+    for show in ("all", "held", "nonsense"):
+        page(browser, f"{path}?show={show}&window=week")
+
+
+def test_a_budget_nearly_spent_is_said_in_the_frame_until_it_is_not(
+    world: Any, team_budget: Any, as_finn: Principal, finn: User, bob: User, charlie: User, signed_in: SignIn
+) -> None:
+    budgets.set_limit(
+        actor=as_finn, account_id=team_budget, window=WindowKind.MONTH, limits=Limits(money=Decimal("1.25"))
+    )
+    spend(world, "1.00")
+    cache.clear()
+    for user in (finn, bob):
+        html = page(signed_in(user), reverse("home"))
+        assert "“Receivables” has spent 80 % of its limit for this month." in html
+    assert "has spent" not in page(signed_in(charlie), reverse("home"))
+    alerts = page(signed_in(finn), reverse("budgets")).split(">Alerts</h2>")[1]
+    assert "$1.00" in alerts
+    assert "80 %" in alerts
+    budgets.set_limit(actor=as_finn, account_id=team_budget, window=WindowKind.MONTH, limits=Limits(money=Decimal(9)))
+    cache.clear()
+    assert "has spent" not in page(signed_in(finn), reverse("home"))
+
+
+def test_the_pages_cost_the_same_queries_whatever_waits_and_was_asked(
+    world: Any,
+    team_budget: Any,
+    as_finn: Principal,
+    finn: User,
+    alice: User,
+    signed_in: SignIn,
+    queries: Callable[..., int],
+) -> None:
+    browser, asker = signed_in(finn), signed_in(alice)
+
+    def more(number: int) -> None:
+        for each in range(number):
+            asker.post(reverse("budget-ask", args=[team_budget]), {"money": f"{each + 1}.00", "reason": "More"})
+            for account in Account.objects.filter(level__in=["team", "organisation"]):
+                for window in WindowKind:
+                    budgets.set_limit(actor=as_finn, account_id=account.pk, window=window, limits=Limits(Decimal(100)))
+                    budgets.change_limit(
+                        actor=as_finn,
+                        account_id=account.pk,
+                        window=window,
+                        limits=Limits(Decimal(900 + each)),
+                        reason="More",
+                        seen=wording(),
+                    )
+        spend(world, "0.10")
+
+    def wording() -> str:
+        from budgets.changes import wording_of
+
+        return wording_of(Limits(Decimal(100)))
+
+    paths = [reverse("budgets"), reverse("budgets") + "?window=week", reverse("budget", args=[team_budget])]
+    more(1)
+    few = []
+    for path in paths:
+        cache.clear()
+        few.append(queries(browser, path))
+    more(4)
+    for path, number in zip(paths, few, strict=True):
+        cache.clear()
+        assert queries(browser, path) == number, path
+    assert max(few) <= 28, few
