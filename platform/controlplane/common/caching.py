@@ -32,10 +32,6 @@ class MostlyLocalCache(LocMemCache):
             caches["shared"].delete(key, *args, **options) if _shared(key) else super().delete(key, *args, **options)
         )
 
-    def clear(self) -> None:
-        caches["shared"].clear()
-        super().clear()
-
 
 def _shared(key: Any) -> bool:
     return str(key).startswith(SHARED_PREFIXES)

@@ -121,9 +121,7 @@ class Provider(OpenIDConnectProvider):  # type: ignore[misc]
         given = super().get_redirect_from_request_kwargs(request)
         return {"process": AuthProcess.LOGIN, **({"next_url": given["next_url"]} if "next_url" in given else {})}
 
-    def redirect(
-        self, request: HttpRequest, process: str, next_url: Any = None, data: Any = None, **kwargs: Any
-    ) -> Any:
+    def redirect(self, request: HttpRequest, process: str, next_url: Any = None, **kwargs: Any) -> Any:
         nonce = secrets.token_urlsafe(24)
         kwargs |= {"auth_params": {"nonce": nonce}, "nonce": nonce}
         return super().redirect(request, process, next_url=next_url, **kwargs)
@@ -220,6 +218,12 @@ def is_on() -> bool:
     return bool(settings.SOCIALACCOUNT_PROVIDERS)
 
 
+def button() -> str:
+    """What the sign-in button calls the issuer; empty where none is configured."""
+    providers = settings.SOCIALACCOUNT_PROVIDERS
+    return str(providers["openid_connect"]["APPS"][0]["name"]) if providers else ""
+
+
 @never_cache
 @require_POST
 def login(request: HttpRequest) -> HttpResponse:
@@ -228,10 +232,12 @@ def login(request: HttpRequest) -> HttpResponse:
         raise Http404
     try:
         provider = get_adapter(request).get_provider(request, PROVIDER_ID)
-        return provider.redirect_from_request(request)  # type: ignore[no-any-return]
+        response = provider.redirect_from_request(request)
     except (OAuth2Error, OSError) as error:  # requests' errors are OSErrors
         log.warning("sign_in.oidc_failed", reason=str(error)[:300])
         return render(request, "socialaccount/authentication_error.html", status=502)
+    # Browsers hold `form-action 'self'` against redirects too; a page that goes on by itself is none.
+    return render(request, "socialaccount/leaving.html", {"to": response["Location"]})
 
 
 @never_cache

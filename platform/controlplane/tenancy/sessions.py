@@ -104,6 +104,12 @@ def end_other_sessions(*, principal: Principal, current_key: str | None) -> int:
     return ended
 
 
+def end_unproved(request: HttpRequest) -> None:
+    """Sign out the browsers that were signed in without the second factor that was just set up, all but this one."""
+    rows = UserSession.objects.filter(user_id=request.user.pk).exclude(session_key=request.session.session_key or "")
+    _end(list(rows.values_list("session_key", flat=True)))
+
+
 def end_all_of(user: User) -> int:
     """Every session of the person, also those that were never noted: Django keeps whose they are inside the row."""
     known = set(UserSession.objects.filter(user_id=user.pk).values_list("session_key", flat=True))
