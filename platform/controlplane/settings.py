@@ -179,9 +179,7 @@ SOCIALACCOUNT_STORE_TOKENS = False
 
 
 def oidc_providers(issuer: str, client_id: str, secret: str, name: str) -> dict[str, Any]:
-    """django-allauth's form of one OpenID provider; nothing without an issuer."""
-    if not issuer:
-        return {}
+    """django-allauth's form of one OpenID provider; without an issuer a list of none."""
     app = {
         "provider_id": "oidc",
         "name": name,
@@ -189,7 +187,7 @@ def oidc_providers(issuer: str, client_id: str, secret: str, name: str) -> dict[
         "secret": secret,
         "settings": {"server_url": issuer.rstrip("/"), "issuer": issuer, "oauth_pkce_enabled": True},
     }
-    return {"openid_connect": {"provider_class": "controlplane.tenancy.oidc.Provider", "APPS": [app]}}
+    return {"openid_connect": {"provider_class": "controlplane.tenancy.oidc.Provider", "APPS": [app] if issuer else []}}
 
 
 SOCIALACCOUNT_PROVIDERS = oidc_providers(

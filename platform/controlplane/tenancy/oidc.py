@@ -215,13 +215,12 @@ class _CallbackView(OAuth2CallbackView):  # type: ignore[misc]
 
 
 def is_on() -> bool:
-    return bool(settings.SOCIALACCOUNT_PROVIDERS)
+    return bool(settings.SOCIALACCOUNT_PROVIDERS["openid_connect"]["APPS"])
 
 
 def button() -> str:
     """What the sign-in button calls the issuer; empty where none is configured."""
-    providers = settings.SOCIALACCOUNT_PROVIDERS
-    return str(providers["openid_connect"]["APPS"][0]["name"]) if providers else ""
+    return str(settings.SOCIALACCOUNT_PROVIDERS["openid_connect"]["APPS"][0]["name"]) if is_on() else ""
 
 
 @never_cache
