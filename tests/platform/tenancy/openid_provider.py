@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import secrets
+import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -56,7 +57,8 @@ class Provider:
         needed = ("redirect_uri", "scope", "state", "nonce", "code_challenge")
         if query.get("client_id") != CLIENT_ID or any(not query.get(name) for name in needed):
             return 400, "invalid_request"
-        if query["response_type"] != "code" or query["code_challenge_method"] != "S256" or "openid" not in query["scope"]:
+        asked = query.get("response_type"), query.get("code_challenge_method")
+        if asked != ("code", "S256") or "openid" not in query["scope"].split():
             return 400, "invalid_request"
         if self.person.get("cancels"):
             return 302, f"{query['redirect_uri']}?{urlencode({'error': 'access_denied', 'state': query['state']})}"
@@ -105,7 +107,7 @@ class Provider:
 class Handler(BaseHTTPRequestHandler):
     provider: Provider
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         parts = urlsplit(self.path)
         match parts.path:
             case "/.well-known/openid-configuration":
@@ -122,7 +124,7 @@ class Handler(BaseHTTPRequestHandler):
             case _:
                 self.answer(404, {})
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
         if self.path == "/person":
             self.provider.person = json.loads(body)
@@ -150,5 +152,6 @@ class Handler(BaseHTTPRequestHandler):
 if __name__ == "__main__":
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     Handler.provider = Provider(f"http://127.0.0.1:{server.server_port}")
-    print(Handler.provider.issuer, flush=True)
+    sys.stdout.write(f"{Handler.provider.issuer}\n")
+    sys.stdout.flush()
     server.serve_forever()

@@ -1,4 +1,4 @@
-"""Sign-in with a real OpenID provider that runs as a process of its own: whom it lets in, and everything it does not."""
+"""Sign-in with a real OpenID provider, a process of its own: whom it lets in, and all that it does not."""
 
 from __future__ import annotations
 
