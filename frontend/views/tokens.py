@@ -171,6 +171,8 @@ def _row(principal: Principal, token: Token, moment: Any) -> dict[str, Any]:
         "scopes": [Permission(item).sentence for item in token.scopes or [] if item in _KNOWN],
         "may_rotate": alive and not replaced and (mine or token.kind == TokenKind.SERVICE),
         "revoke_url": reverse("token-revoke", args=[token.pk]),
+        "dialog": f"revoke-{token.pk}",
+        "revoking": f"Whatever uses “{token.name}” (…{token.hint}) stops working at once. This can't be undone.",
     }
 
 

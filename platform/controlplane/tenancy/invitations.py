@@ -198,11 +198,15 @@ def spent() -> RemitError:
     )
 
 
-def visible(principal: Principal) -> list[Invitation]:
-    """Open invitations to places the principal may give roles in, newest first."""
+def visible(principal: Principal) -> list[tuple[Invitation, list[tuple[Team | None, Role]]]]:
+    """Open invitations to places the principal may give roles in, newest first, with what each gives."""
     rows = _open(principal).select_related("invited_by").order_by("-created_at")
     where = principal.teams_with(Permission.MEMBER_WRITE)
-    return [row for row in rows if where is ALL_TEAMS or all(team in where for team, _ in _asked(row))]
+    seen = [row for row in rows if where is ALL_TEAMS or all(team in where for team, _ in _asked(row))]
+    teams = Team.objects.filter(organisation_id=principal.organisation_id).in_bulk(
+        [team for row in seen for team, _ in _asked(row) if team]
+    )
+    return [(row, [(teams.get(team) if team else None, role) for team, role in _asked(row)]) for row in seen]
 
 
 def _open(principal: Principal) -> Invitation.InvitationQuerySet:

@@ -135,7 +135,7 @@ def test_an_administrator_of_one_team_invites_to_that_team_only(
         with pytest.raises(RemitError) as refused:
             invitations.invite(principal=lead, email="x@x.example", roles=[(place, Role.AUDITOR)])
         assert refused.value.code in ("permission.denied", "team.not_found")
-    assert [item.email for item in invitations.visible(lead)] == [INES]
+    assert [item.email for item, _ in invitations.visible(lead)] == [INES]
 
 
 def test_a_token_with_few_scopes_gives_no_more_than_it_holds(as_nadia, nadia) -> None:
