@@ -13,6 +13,7 @@ from django.core.cache import cache
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 
+from controlplane.tenancy import oidc
 from controlplane.tenancy.types import Permission, Principal
 
 STRIP_SECONDS = 10
@@ -62,6 +63,7 @@ WORK = (
 ARRANGEMENTS = (
     NavItem("Servers", "/servers", "server", Permission.SERVER_VIEW, later=True),
     NavItem("Policies", "/policies", "policy", Permission.POLICY_VIEW, later=True),
+    NavItem("Settings", "/settings", "settings", Permission.MEMBER_VIEW, later=True),
 )
 
 StripSource = Callable[[Principal], Iterable[Strip]]
@@ -140,6 +142,15 @@ class Frame:
             return reverse("search")
         except NoReverseMatch:
             return ""
+
+    @property
+    def may_write_organisation(self) -> bool:
+        return self.principal is not None and self.principal.has_anywhere(Permission.ORGANISATION_WRITE)
+
+    @property
+    def sign_in_with(self) -> str:
+        """What the button of the configured identity provider says; empty without one."""
+        return oidc.button()
 
     def _links(self, items: Iterable[NavItem]) -> list[NavLink]:
         person = self.principal

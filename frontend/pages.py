@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 
 from controlplane.common.errors import RemitError
 from controlplane.tenancy.types import ROLE_PERMISSIONS, Permission, Principal, Role
@@ -35,6 +35,8 @@ def page(
     @functools.wraps(view)
     def guarded(request: Any, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
         if request.principal is None:
+            if request.must_set_up:
+                return redirect("mfa_activate_totp")
             if request.user.is_authenticated:
                 return render(request, "errors/no_organisation.html", status=403)
             return redirect_to_login(request.get_full_path())

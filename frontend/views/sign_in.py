@@ -1,16 +1,16 @@
-"""Signing in with a one-time link that an operator printed. GET shows a button; only POST spends the link."""
+"""Signing in with a one-time link that an operator printed. GET shows a button; only POST spends the link. A second
+factor is asked for all the same."""
 
 from __future__ import annotations
 
-from django.contrib.auth import login
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import render
+from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods
 
 from controlplane.tenancy import services as tenancy
-
-_BACKEND = "allauth.account.auth_backends.AuthenticationBackend"
+from controlplane.tenancy.accounts import sign_in
 
 
 @never_cache
@@ -20,5 +20,4 @@ def with_link(request: HttpRequest, secret: str) -> HttpResponse:
     if request.method == "GET":
         return render(request, "account/sign_in_link.html")
     user = tenancy.redeem_sign_in_link(secret=secret)
-    login(request, user, backend=_BACKEND)
-    return redirect("home")
+    return sign_in(request, user, redirect_to=reverse("home"))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -14,6 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from controlplane.common.sockets import gateway_socket, socket_folder
 
 ROOT = Path(__file__).resolve().parents[2]
+_DOMAIN_RULE = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+=[a-z0-9-]+(/[a-z0-9-]+)?", re.IGNORECASE)
 
 
 class ConfigurationError(SystemExit):
@@ -50,10 +53,20 @@ class Configuration(BaseSettings):
         validation_alias=AliasChoices("STATE_DIR"),
         description="Folder of static files, sockets, and what the embedded servers keep",
     )
-    email_url: str = Field(default="console://", description="console:// prints mail; smtp://… sends it")
-    oidc_issuer: str = Field(default="", description="Issuer for sign-in with OpenID Connect")
+    email_url: str = Field(
+        default="console://",
+        description="console:// prints mail; smtp://user:password@host:587?tls=1&from=remit@host or smtps://… sends it",
+    )
+    oidc_issuer: str = Field(
+        default="", description="Issuer for sign-in with OpenID Connect, as its discovery document names it"
+    )
     oidc_client_id: str = Field(default="", description="Client id at that issuer")
     oidc_client_secret: str = Field(default="", description="Client secret at that issuer")
+    oidc_name: str = Field(default="single sign-on", description="What the sign-in button calls the issuer")
+    oidc_domains: str = Field(
+        default="",
+        description="Who joins uninvited, reading only: domain=organisation[/team] by slug, apart by commas",
+    )
     judge_url: str = Field(
         default="",
         description="OpenAI-compatible address of the judge, https://host/v1; several separated by commas; empty: off",
@@ -100,6 +113,13 @@ class Configuration(BaseSettings):
         validation_alias=AliasChoices("REMIT_METRICS_TOKEN"),
         description="Bearer token that may read /metrics; without one only clients of this machine may",
     )
+    trusted_proxies: int = Field(
+        default=0,
+        ge=0,
+        le=5,
+        validation_alias=AliasChoices("REMIT_TRUSTED_PROXIES"),
+        description="Proxies in front that append to X-Forwarded-For; sign-in limits count the address before them",
+    )
     debug: bool = Field(
         default=False,
         validation_alias=AliasChoices("REMIT_DEBUG"),
@@ -133,6 +153,43 @@ class Configuration(BaseSettings):
             if url.strip() and not url.strip().startswith(("http://", "https://")):
                 raise ValueError("JUDGE_URL must be http:// or https:// addresses, separated by commas")
         return self
+
+    @field_validator("email_url")
+    @classmethod
+    def _mail_address(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("console", "smtp", "smtps") or (parts.scheme != "console" and not parts.hostname):
+            raise ValueError("must be console:// or an address such as smtp://user:password@host:587?tls=1")
+        return value
+
+    @field_validator("oidc_issuer")
+    @classmethod
+    def _issuer(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if value and parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+            raise ValueError("must be an https:// address; plain http only on this machine")
+        return value
+
+    @field_validator("oidc_domains")
+    @classmethod
+    def _domains(cls, value: str) -> str:
+        if value and not all(_DOMAIN_RULE.fullmatch(rule.strip()) for rule in value.split(",")):
+            raise ValueError("reads acme.example=acme or acme.example=acme/team, several apart by commas")
+        return value
+
+    @model_validator(mode="after")
+    def _oidc_is_whole(self) -> Self:
+        given = {"OIDC_ISSUER": self.oidc_issuer, "OIDC_CLIENT_ID": self.oidc_client_id}
+        missing = [name for name, value in given.items() if not value]
+        if len(missing) == 1:
+            raise ValueError(
+                f"{missing[0]} is not set; sign-in with OpenID Connect needs OIDC_ISSUER and OIDC_CLIENT_ID"
+            )
+        return self
+
+    @property
+    def sends_mail(self) -> bool:
+        return not self.email_url.startswith("console")
 
     @property
     def secure(self) -> bool:

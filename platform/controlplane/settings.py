@@ -3,6 +3,7 @@
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from csp.constants import NONE, SELF
 from psycopg.conninfo import conninfo_to_dict
@@ -29,6 +30,9 @@ INSTALLED_APPS = [
     "allauth",
     "allauth.account",
     "allauth.mfa",
+    "allauth.usersessions",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.openid_connect",
     "rest_framework",
     "drf_spectacular",
     "channels",
@@ -57,6 +61,7 @@ MIDDLEWARE = [
     "allauth.account.middleware.AccountMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "controlplane.tenancy.sessions.SeenMiddleware",
     "controlplane.tenancy.middleware.PrincipalMiddleware",
     "frontend.middleware.ErrorPagesMiddleware",
 ]
@@ -99,6 +104,14 @@ def _database(url: str) -> dict[str, Any]:
 
 
 DATABASES = {"default": _database(CONFIG.database_url)}
+CACHES = {
+    "default": {"BACKEND": "controlplane.common.caching.MostlyLocalCache"},
+    "shared": {
+        "BACKEND": "django.core.cache.backends.db.DatabaseCache",
+        "LOCATION": "tenancy_shared_cache",
+        "OPTIONS": {"MAX_ENTRIES": 100_000},
+    },
+}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_USER_MODEL = "tenancy.User"
 # E-mail addresses are unique without regard to case, which a field option can't say.
@@ -154,6 +167,36 @@ ACCOUNT_USER_MODEL_USERNAME_FIELD = None
 ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_ADAPTER = "controlplane.tenancy.accounts.AccountAdapter"
 ACCOUNT_LOGOUT_REDIRECT_URL = "account_login"
+ACCOUNT_DEFAULT_HTTP_PROTOCOL = "https" if CONFIG.secure else "http"
+# The count of proxies that append to X-Forwarded-For; without one the peer's own address counts.
+ALLAUTH_TRUSTED_PROXY_COUNT = CONFIG.trusted_proxies
+MFA_ADAPTER = "controlplane.tenancy.second_factor.MFAAdapter"
+MFA_SUPPORTED_TYPES = ["totp", "recovery_codes"]
+MFA_TOTP_ISSUER = "Remit"
+MFA_TOTP_TOLERANCE = 1
+MFA_RECOVERY_CODES_SHOW_ONCE = True
+MFA_ALLOW_UNVERIFIED_EMAIL = True  # accounts come from invitations and operators, never from signing up
+SOCIALACCOUNT_ADAPTER = "controlplane.tenancy.oidc.SocialAccountAdapter"
+SOCIALACCOUNT_EMAIL_VERIFICATION = "none"
+SOCIALACCOUNT_STORE_TOKENS = False
+
+
+def oidc_providers(issuer: str, client_id: str, secret: str, name: str) -> dict[str, Any]:
+    """django-allauth's form of one OpenID provider; without an issuer a list of none."""
+    app = {
+        "provider_id": "oidc",
+        "name": name,
+        "client_id": client_id,
+        "secret": secret,
+        "settings": {"server_url": issuer.rstrip("/"), "issuer": issuer, "oauth_pkce_enabled": True},
+    }
+    return {"openid_connect": {"provider_class": "controlplane.tenancy.oidc.Provider", "APPS": [app] if issuer else []}}
+
+
+SOCIALACCOUNT_PROVIDERS = oidc_providers(
+    CONFIG.oidc_issuer, CONFIG.oidc_client_id, CONFIG.oidc_client_secret, CONFIG.oidc_name
+)
+OIDC_DOMAINS = CONFIG.oidc_domains
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.ScryptPasswordHasher"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
@@ -188,11 +231,17 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
 # The editor of grants has some ten fields a grant.
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 5000
 MESSAGE_STORAGE = "django.contrib.messages.storage.session.SessionStorage"
-EMAIL_BACKEND = (
-    "django.core.mail.backends.console.EmailBackend"
-    if CONFIG.email_url.startswith("console")
-    else "django.core.mail.backends.smtp.EmailBackend"
-)
+_MAIL = urlsplit(CONFIG.email_url)
+_MAIL_OPTIONS = {key: values[-1] for key, values in parse_qs(_MAIL.query).items()}
+EMAIL_BACKEND = f"django.core.mail.backends.{'smtp' if CONFIG.sends_mail else 'console'}.EmailBackend"
+EMAIL_HOST = _MAIL.hostname or "localhost"
+EMAIL_USE_SSL = _MAIL.scheme == "smtps"
+EMAIL_USE_TLS = not EMAIL_USE_SSL and _MAIL_OPTIONS.get("tls", "") not in ("", "0", "false")
+EMAIL_PORT = _MAIL.port or (465 if EMAIL_USE_SSL else 587 if EMAIL_USE_TLS else 25)
+EMAIL_HOST_USER = unquote(_MAIL.username or "")
+EMAIL_HOST_PASSWORD = unquote(_MAIL.password or "")
+EMAIL_TIMEOUT = 10
+DEFAULT_FROM_EMAIL = _MAIL_OPTIONS.get("from", f"remit@{urlsplit(CONFIG.public_url).hostname}")
 
 REST_FRAMEWORK: dict[str, Any] = {
     "DEFAULT_AUTHENTICATION_CLASSES": [

@@ -19,6 +19,27 @@ class Event(models.TextChoices):
     TOKEN_ISSUED = "token.issued", "{actor} issued the token {subject}"
     TOKEN_REVOKED = "token.revoked", "{actor} revoked the token {subject}"
 
+    TOKEN_ROTATED = "token.rotated", "{actor} replaced the token {subject}"
+    INVITATION_MADE = "invitation.made", "{actor} invited {subject}"
+    INVITATION_RENEWED = "invitation.renewed", "{actor} made a new link for {subject}"
+    INVITATION_REVOKED = "invitation.revoked", "{actor} took the invitation of {subject} back"
+    INVITATION_ACCEPTED = "invitation.accepted", "{actor} accepted the invitation of {subject}"
+    MEMBER_JOINED = "member.joined", "{subject} joined as {role}, by the domain {domain}"
+    MEMBER_DEACTIVATED = (
+        "member.deactivated",
+        "{actor} deactivated {subject}; {sessions} sessions and {tokens} tokens ended",
+    )
+    MEMBER_REACTIVATED = "member.reactivated", "{actor} reactivated {subject}"
+    PERSON_LINKED = "person.linked", "{subject} linked the sign-in of an identity provider"
+    PERSON_PASSWORD_CHANGED = "person.password_changed", "{subject} changed their password"
+    SECOND_FACTOR_ON = "second_factor.on", "{subject} set up a second factor"
+    SECOND_FACTOR_OFF = "second_factor.off", "{subject} turned off their second factor"
+    SECOND_FACTOR_RESET = "second_factor.reset", "{actor} took away the second factor of {subject}"
+    SECOND_FACTOR_FAILED = "second_factor.failed", "A code for {subject} was wrong"
+    RECOVERY_CODES_MADE = "second_factor.codes", "{subject} made new recovery codes"
+    SESSION_ENDED = "session.ended", "{actor} ended {count} of their sessions"
+    ORGANISATION_CHANGED = "organisation.changed", "{actor} changed {changed} of {subject}"
+
     AGENT_REGISTERED = "agent.registered", "{actor} registered the agent {subject}"
     AGENT_VERSION_ADDED = "agent.version_added", "{actor} added version {version} of {subject}"
     AGENT_RETIRED = "agent.retired", "{actor} retired the agent {subject}"

@@ -10,11 +10,11 @@ REMOVED = "[removed]"
 _SECRET_KEYS = frozenset(
     {"authorization", "cookie", "set-cookie", "password", "secret", "secret_key", "token", "permit_token", "api_key"}
 )
-# Our own tokens, whoever's bearer token, basic credentials in URLs, and one-time sign-in links.
+# Our own tokens, whoever's bearer token, basic credentials in URLs, and one-time links to sign in or join.
 _SECRETS = re.compile(
     r"(?P<token>rmt_(?:pat|svc|agt|run)_)[A-Za-z0-9_-]{8,}"
     r"|(?P<scheme>\b(?:Bearer|Basic)\s+)[A-Za-z0-9._~+/=-]{8,}"
-    r"|(?P<link>/sign-in/)[A-Za-z0-9_-]{16,}"
+    r"|(?P<link>/(?:sign-in|invitations)/)[A-Za-z0-9_-]{16,}"
     r"|(?P<user>://[^/\s:@]{0,128}:)[^/\s@]{1,256}(?=@)",
     re.IGNORECASE,
 )

@@ -26,7 +26,7 @@ from controlplane.common.canonical import parse_strict
 from controlplane.common.clock import now
 from controlplane.common.errors import RemitError
 from controlplane.live.hub import Mailbox, hub
-from controlplane.live.services import may_subscribe
+from controlplane.live.services import may_subscribe, topic_of_person
 from controlplane.tenancy.authentication import Authenticated, Credential, authenticate, credential_of_scope
 
 log = structlog.get_logger(__name__)
@@ -36,7 +36,7 @@ MAX_MESSAGE_BYTES: Final = 8 * 1024
 MESSAGES: Final = 60  # a client may send at most so many
 PER_SECONDS: Final = 10.0
 SEND_SECONDS: Final = 10.0
-RECHECK_SECONDS: Final = 60.0
+RECHECK_SECONDS: Final = 45.0  # with the time a check takes, nobody hears more than a minute too long
 NOT_UNDERSTOOD, BROKE_RULES, TOO_LONG, COME_BACK = 1003, 1008, 1009, 1013
 _TOPIC = re.compile(r"[a-z][a-z-]{0,29}:[A-Za-z0-9._-]{1,64}\Z")
 
@@ -109,7 +109,7 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels ha
             await self._end(BROKE_RULES, f"at most {MAX_TOPICS} topics")
             return
         allowed = await _allowed(self.authenticated, fresh)
-        await hub().listen(self._mailbox, allowed)
+        await hub().listen(self._mailbox, allowed | self._own_topics())
         self.topics |= allowed
         if granted := [topic for topic in topics if topic in self.topics]:
             await self._tell({"subscribed": granted})
@@ -120,29 +120,40 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels ha
         hub().forget(self._mailbox, topics & self.topics)
         self.topics -= topics
 
+    def _own_topics(self) -> set[str]:
+        """Where it hears that its own person was signed out, deactivated or given other roles."""
+        user_id = self.authenticated.principal.user_id
+        return {topic_of_person(user_id)} if user_id else set()
+
     async def _keep_telling(self) -> None:
         while hints := await self._mailbox.take():
             for hint in hints:
+                if hint.topic in self._own_topics():
+                    await self._check()
                 if hint.topic in self.topics:
                     await self._tell(msgspec.structs.asdict(hint))
         await self._end(COME_BACK, "hints are out of order, come back")
 
     async def _keep_checking(self) -> None:
-        """Every minute, and when the session ends: who is this, may they still see what they listen to?"""
+        """By the clock, also where the hint that access changed was lost, and when the session ends."""
         every = float(getattr(settings, "LIVE_RECHECK_SECONDS", RECHECK_SECONDS))
+        while self._open:
+            await asyncio.sleep(self._until_next_check(every))
+            await self._check()
+
+    async def _check(self) -> None:
+        """Who is this, may they still see what they listen to? If not, the socket is closed or hears less."""
         try:
-            while True:
-                await asyncio.sleep(self._until_next_check(every))
-                found = await _authenticate(self.credential)
-                if found is None:
-                    await self._end(BROKE_RULES, "signed out")
-                    return
-                self.authenticated = found
-                allowed = await _allowed(found, self.topics)
-                lost = self.topics - allowed
-                self._unsubscribe(lost)
-                if lost:
-                    await self._tell({"refused": sorted(lost)})
+            found = await _authenticate(self.credential)
+            if found is None:
+                await self._end(BROKE_RULES, "signed out")
+                return
+            self.authenticated = found
+            allowed = await _allowed(found, self.topics)
+            lost = self.topics - allowed
+            self._unsubscribe(lost)
+            if lost:
+                await self._tell({"refused": sorted(lost)})
         except asyncio.CancelledError:
             raise
         except Exception as error:  # the database: nobody can vouch for this socket now
@@ -187,6 +198,8 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels ha
                 task.cancel()
         self._beside = []
         self._unsubscribe(set(self.topics))
+        if hasattr(self, "authenticated"):
+            hub().forget(self._mailbox, self._own_topics())
 
     def _too_many_messages(self) -> bool:
         moment = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from typing import Final
 
@@ -28,3 +29,8 @@ def may_subscribe(*, principal: Principal, topic: str) -> bool:
 def announce(topic: str, what: str) -> None:
     """Tell pages that show `topic` (“mission:<id>”) that its part `what` changed; after commit, lost without Valkey."""
     transaction.on_commit(lambda: sender().send(topic=topic, what=what), robust=True)
+
+
+def topic_of_person(user_id: uuid.UUID) -> str:
+    """Where a person's sockets hear that their access changed. No check is registered: nobody can subscribe to it."""
+    return f"person:{user_id}"

@@ -1,11 +1,40 @@
-"""How django-allauth behaves here: people are invited, they don't sign themselves up."""
+"""How django-allauth behaves here: people are invited, they don't sign themselves up; who was deactivated stays out."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from allauth.account.adapter import DefaultAccountAdapter
-from django.http import HttpRequest
+from allauth.account.utils import perform_login
+from allauth.core import context
+from django.http import HttpRequest, HttpResponse
+
+from controlplane.tenancy import second_factor
+from controlplane.tenancy.models import Membership, User
 
 
 class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
     def is_open_for_signup(self, request: HttpRequest) -> bool:  # noqa: ARG002
         return False
+
+    def pre_login(self, request: HttpRequest, user: User, **hooks: Any) -> HttpResponse | None:
+        """Who was deactivated in every organisation they have learns it once they proved who they are."""
+        held = Membership.objects.filter(user=user)
+        if held.exists() and not Membership.objects.standing().filter(user=user).exists():
+            return self.respond_user_inactive(request, user)  # type: ignore[no-any-return]
+        return super().pre_login(request, user, **hooks)  # type: ignore[no-any-return]
+
+    def reauthenticate(self, user: User, password: str) -> bool:
+        """With the same limits as signing in, for accounts without a row of allauth's addresses too."""
+        found = self.authenticate(context.request, email=user.email, password=password)
+        return found is not None and found.pk == user.pk
+
+    def is_reauthentication_required(self, *, app: str, **options: Any) -> bool:
+        if context.request is not None and second_factor.proved_lately(context.request):
+            return False
+        return bool(super().is_reauthentication_required(app=app, **options))
+
+
+def sign_in(request: HttpRequest, user: User, *, redirect_to: str) -> HttpResponse:
+    """Signs in somebody who proved who they are with a link; a second factor is still asked for."""
+    return perform_login(request, user, email_verification="none", redirect_url=redirect_to)  # type: ignore[no-any-return]

@@ -6,6 +6,7 @@ class TenancyConfig(AppConfig):
     label = "tenancy"
 
     def ready(self) -> None:
-        from controlplane.tenancy import sign_in_events
+        from controlplane.tenancy import second_factor, sign_in_events
 
         sign_in_events.register()
+        second_factor.register()

@@ -1,4 +1,4 @@
-"""Issuing and revoking tokens on someone's behalf, audited. How a token is made and recognised is in `tokens`."""
+"""Issuing, replacing and revoking tokens on someone's behalf, audited. How one is made and recognised: `tokens`."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from controlplane.common.clock import now
-from controlplane.common.errors import FieldError, forbidden, invalid, not_found
+from controlplane.common.errors import FieldError, conflict, forbidden, invalid, not_found
 from controlplane.tenancy import tokens, trail
-from controlplane.tenancy.models import Membership, Token, TokenKind, User
-from controlplane.tenancy.types import Permission, Principal, PrincipalKind
+from controlplane.tenancy.models import Membership, Organisation, Token, TokenKind, User
+from controlplane.tenancy.types import ROLE_PERMISSIONS, Permission, Principal, PrincipalKind, Role
+from controlplane.tenancy.watching import access_changed
 
 LONGEST_LIFE: Final = timedelta(days=366)
+LONGEST_OVERLAP: Final = timedelta(days=7)
+_KNOWN: Final = frozenset(item.value for item in Permission)
+SERVICE_PERMISSIONS: Final = ROLE_PERMISSIONS[Role.AUDITOR]  # what `services` lets a service token do at most
 
 
 @dataclass(frozen=True)
@@ -59,14 +63,20 @@ def issue_personal_token(
         raise forbidden(Permission.TOKEN_WRITE.value)
     if not user.is_active or not _belongs(user, principal.organisation_id):
         raise not_found("person")
+    _check_scopes(principal, scopes)
     return _issue(principal, TokenKind.PERSON, name, expires_at, scopes=scopes, user_id=user.pk)
 
 
 def issue_service_token(
     *, principal: Principal, name: str, expires_at: datetime, scopes: Collection[Permission] | None = None
 ) -> tuple[Token, str]:
-    """A token that reads the whole organisation, so only who may do that for the whole organisation issues one."""
+    """A token that reads the whole organisation, or less; only who may read as much for the whole organisation issues
+    one."""
     principal.require(Permission.TOKEN_WRITE)
+    asked = SERVICE_PERMISSIONS if scopes is None else frozenset(scopes)
+    _check_scopes(principal, asked)
+    for permission in asked if principal.kind is not PrincipalKind.SYSTEM else ():
+        principal.require(permission)
     return _issue(principal, TokenKind.SERVICE, name, expires_at, scopes=scopes)
 
 
@@ -86,15 +96,92 @@ def is_of_agent(*, token_id: uuid.UUID, agent_id: uuid.UUID) -> bool:
 def revoke_token(*, principal: Principal, token_id: uuid.UUID) -> None:
     """Dead before the next decision. One's own, or any of teams one may issue for. Raises 404; twice is no error."""
     with transaction.atomic():
-        reachable = Token.objects.restrict(principal, Permission.TOKEN_WRITE).values("pk")
-        own = Q(user_id=principal.user_id) if principal.user_id else Q(pk__in=[])
-        token = Token.objects.filter(
-            Q(pk__in=reachable) | own, organisation_id=principal.organisation_id, pk=token_id
-        ).first()
+        token = _reachable(principal).filter(pk=token_id).first()
         if token is None:
             raise not_found("token")
         if tokens.revoke(id=token.pk):
             _tell("token.revoked", principal, token)
+            if token.user_id:
+                access_changed(token.user_id)
+
+
+def rotate_token(*, principal: Principal, token_id: uuid.UUID, overlap: timedelta) -> tuple[Token, str]:
+    """A new token that may the same, for as long as the old one was made for; the old one dies after `overlap`.
+
+    One's own personal token, or a service token by who may issue it. Raises 404, 403, 409 `token.dead`, 422
+    `token.overlap`.
+    """
+    if not timedelta(0) <= overlap <= LONGEST_OVERLAP:
+        problem = FieldError("/overlap", f"at most {LONGEST_OVERLAP.days} days")
+        raise invalid("token.overlap", "The old token can't go on that long.", problem)
+    with transaction.atomic():
+        old = _reachable(principal).select_for_update(of=("self",)).filter(pk=token_id).first()
+        if old is None or old.kind not in (TokenKind.PERSON, TokenKind.SERVICE):
+            raise not_found("token")
+        if old.kind == TokenKind.PERSON and old.user_id != principal.user_id:
+            raise forbidden(Permission.TOKEN_WRITE.value)  # it would act as somebody else
+        moment = now()
+        if old.revoked_at is not None or old.expires_at <= moment or old.replaced_by.exists():
+            raise conflict("token.dead", "This token was replaced, revoked, or has expired.", "Issue a new one.")
+        scopes = None if old.scopes is None else [Permission(item) for item in old.scopes if item in _KNOWN]
+        if old.kind == TokenKind.SERVICE:
+            principal.require(Permission.TOKEN_WRITE)
+            for permission in SERVICE_PERMISSIONS if scopes is None else scopes:
+                principal.require(permission)
+        _check_scopes(principal, scopes)
+        longest = min(LONGEST_LIFE, longest_life(principal.organisation_id))
+        token, text = tokens.issue(
+            kind=TokenKind(old.kind),
+            organisation_id=old.organisation_id,
+            name=old.name,
+            expires_at=moment + min(old.expires_at - old.created_at, longest),
+            scopes=scopes,
+            team_id=old.team_id,
+            user_id=old.user_id,
+            created_by_id=principal.user_id,
+            replaces_id=old.pk,
+        )
+        Token.objects.filter(pk=old.pk).update(expires_at=min(old.expires_at, moment + overlap))
+        old.refresh_from_db(fields=["expires_at"])
+        _tell("token.rotated", principal, token, old_ends_at=old.expires_at.isoformat(), replaces=str(old.pk))
+    return token, text
+
+
+def longest_life(organisation_id: uuid.UUID) -> timedelta:
+    """How long a token issued now may live in the organisation."""
+    return timedelta(days=Organisation.objects.values_list("token_days_max", flat=True).get(pk=organisation_id))
+
+
+def may_hold(principal: Principal, kind: TokenKind) -> list[Permission]:
+    """The scopes the principal could give a new token of the kind, in the order of the list of permissions."""
+    if kind == TokenKind.SERVICE:
+        return [item for item in Permission if item in SERVICE_PERMISSIONS and principal.has(item)]
+    return [item for item in Permission if principal.has_anywhere(item)]
+
+
+def listed(principal: Principal) -> QuerySet[Token]:
+    """Personal and service tokens: all of the organisation for who may issue service tokens, else one's own."""
+    rows = Token.objects.filter(
+        organisation_id=principal.organisation_id, kind__in=[TokenKind.PERSON, TokenKind.SERVICE]
+    )
+    if not principal.has(Permission.TOKEN_WRITE) or not principal.has(Permission.MEMBER_WRITE):
+        rows = rows.filter(user_id=principal.user_id) if principal.user_id else rows.none()
+    return rows.select_related("user", "created_by").prefetch_related("replaced_by").order_by("-pk")
+
+
+def _reachable(principal: Principal) -> QuerySet[Token]:
+    """One's own, and those of teams one may issue for. Personal tokens of others only for who manages members."""
+    reachable = Token.objects.restrict(principal, Permission.TOKEN_WRITE)
+    if not principal.has(Permission.MEMBER_WRITE):
+        reachable = reachable.exclude(kind=TokenKind.PERSON)
+    own = Q(user_id=principal.user_id) if principal.user_id else Q(pk__in=[])
+    return Token.objects.filter(Q(pk__in=reachable.values("pk")) | own, organisation_id=principal.organisation_id)
+
+
+def _check_scopes(principal: Principal, scopes: Collection[Permission] | None) -> None:
+    """A token can't make a token that may more than itself."""
+    if principal.scopes is not None and (scopes is None or not frozenset(scopes) <= principal.scopes):
+        raise forbidden(Permission.TOKEN_WRITE.value)
 
 
 def _issue(
@@ -112,8 +199,11 @@ def _issue(
     errors = []
     if not 1 <= len(name) <= 120:
         errors.append(FieldError("/name", "1 to 120 characters"))
-    if not now() < expires_at <= now() + LONGEST_LIFE:
-        errors.append(FieldError("/expires_at", f"in the future, at most {LONGEST_LIFE.days} days away"))
+    longest = min(LONGEST_LIFE, longest_life(principal.organisation_id))
+    if not now() < expires_at <= now() + longest:
+        errors.append(FieldError("/expires_at", f"in the future, at most {longest.days} days away"))
+    if scopes is not None and not scopes:
+        errors.append(FieldError("/scopes", "at least one"))
     if errors:
         raise invalid("token.invalid", "The token can't be issued like this.", *errors)
     with transaction.atomic():
@@ -126,16 +216,17 @@ def _issue(
             team_id=team_id,
             user_id=user_id,
             agent_id=agent_id,
+            created_by_id=principal.user_id,
         )
         _tell("token.issued", principal, token)
     return token, text
 
 
 def _belongs(user: User, organisation_id: uuid.UUID) -> bool:
-    return Membership.objects.filter(user=user, organisation_id=organisation_id).exists()
+    return Membership.objects.standing().filter(user=user, organisation_id=organisation_id).exists()
 
 
-def _tell(event: str, principal: Principal, token: Token) -> None:
+def _tell(event: str, principal: Principal, token: Token, **more: str) -> None:
     trail.record(
         event=event,
         actor=principal,
@@ -148,5 +239,6 @@ def _tell(event: str, principal: Principal, token: Token) -> None:
             "hint": token.hint,
             "expires_at": token.expires_at.isoformat(),
             "scopes": sorted(token.scopes) if token.scopes is not None else None,
+            **more,
         },
     )

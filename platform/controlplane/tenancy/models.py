@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, PermissionsMixin
 from django.contrib.postgres.fields import ArrayField
@@ -23,6 +23,10 @@ class Organisation(models.Model):
     time_zone = models.CharField(max_length=64, default="UTC")
     # Missions with a larger budget need a second person's sign-off, in the organisation's currency.
     sign_off_above = models.DecimalField(max_digits=28, decimal_places=12, default=5)
+    # Tokens issued from now on live at most so long.
+    token_days_max = models.PositiveSmallIntegerField(default=366, db_default=366)
+    # People without a second factor set one up before they see anything.
+    second_factor_required = models.BooleanField(default=False, db_default=False)
     created_at = models.DateTimeField(auto_now_add=True)
 
     def __str__(self) -> str:
@@ -86,13 +90,57 @@ class Membership(models.Model):
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="memberships")
     role = models.CharField(max_length=16, choices=[(role.value, role.label) for role in Role])
     created_at = models.DateTimeField(auto_now_add=True)
+    # Set for all roles of a person at once when an administrator deactivates them in the organisation.
+    suspended_at = models.DateTimeField(null=True, blank=True)
 
-    objects = TenantQuerySet.as_manager()
+    class MembershipQuerySet(TenantQuerySet["Membership"]):
+        def standing(self) -> Self:
+            """Roles that count: not those of people who were deactivated in the organisation."""
+            return self.filter(suspended_at__isnull=True, user__is_active=True)
+
+    objects = MembershipQuerySet.as_manager()
 
     class Meta:
         constraints = [
             models.UniqueConstraint(
                 fields=["organisation", "team", "user", "role"], name="membership_once", nulls_distinct=False
+            )
+        ]
+
+
+class Invitation(models.Model):
+    """An address that may join with these roles. The link's secret is stored as a keyed hash; it works once."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    organisation = models.ForeignKey(Organisation, on_delete=models.CASCADE, related_name="invitations")
+    email = models.EmailField(max_length=254)
+    roles = models.JSONField()  # [{"role": "builder", "team": "<id>" | null}]
+    hash = models.CharField(max_length=64, unique=True)
+    invited_by = models.ForeignKey(User, on_delete=models.CASCADE, related_name="invitations_sent")
+    created_at = models.DateTimeField(auto_now_add=True)
+    linked_at = models.DateTimeField()  # when the link that works now was made
+    expires_at = models.DateTimeField()
+    mailed_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    accepted_at = models.DateTimeField(null=True, blank=True)
+    accepted_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
+
+    class InvitationQuerySet(TenantQuerySet["Invitation"]):
+        team_path = None
+
+        def open(self) -> Self:
+            """Neither used nor taken back; perhaps expired."""
+            return self.filter(accepted_at__isnull=True, revoked_at__isnull=True)
+
+    objects = InvitationQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                "organisation",
+                Lower("email"),
+                condition=models.Q(accepted_at__isnull=True, revoked_at__isnull=True),
+                name="invitation_open_once",
             )
         ]
 
@@ -121,6 +169,9 @@ class Token(models.Model):
     mission_id = models.UUIDField(null=True, blank=True)
     run_id = models.UUIDField(null=True, blank=True, db_index=True)
     scopes = ArrayField(models.CharField(max_length=40), null=True, blank=True)
+    # Who made it, and the token it took over from.
+    created_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
+    replaces = models.ForeignKey("self", on_delete=models.SET_NULL, null=True, blank=True, related_name="replaced_by")
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField()
     revoked_at = models.DateTimeField(null=True, blank=True)

@@ -32,7 +32,7 @@ def people_with(
 ) -> list[User]:
     """Who of the principal's organisation holds the permission in that team, by name: whom a question waits for."""
     roles = [role.value for role in Role if permission in ROLE_PERMISSIONS[role]]
-    held = Membership.objects.filter(
+    held = Membership.objects.standing().filter(
         Q(team_id=team_id) | Q(team__isnull=True), organisation_id=principal.organisation_id, role__in=roles
     )
     people = User.objects.filter(pk__in=held.values("user_id"), is_active=True).exclude(pk__in=list(without))
@@ -51,7 +51,8 @@ def holders_of(principal: Principal, permission: Permission) -> list[Holder]:
 
 def organisations_of(user_id: uuid.UUID) -> list[Organisation]:
     """Where a person belongs, by name."""
-    return list(Organisation.objects.filter(memberships__user_id=user_id).distinct().order_by("name"))
+    held = Membership.objects.standing().filter(user_id=user_id)
+    return list(Organisation.objects.filter(pk__in=held.values("organisation_id")).order_by("name"))
 
 
 def credentials_of_agent(principal: Principal, agent_id: uuid.UUID) -> QuerySet[Token]:

@@ -22,7 +22,9 @@ _KINDS = {
 def principal_of_user(*, user: User, organisation_id: uuid.UUID | None = None) -> Principal | None:
     """The person inside one of their organisations (the first by name when none is asked for); None without a
     membership."""
-    memberships = Membership.objects.filter(user=user).select_related("organisation").order_by("organisation__name")
+    memberships = (
+        Membership.objects.standing().filter(user=user).select_related("organisation").order_by("organisation__name")
+    )
     if organisation_id is not None:
         memberships = memberships.filter(organisation_id=organisation_id)
     rows = list(memberships)
@@ -38,6 +40,7 @@ def principal_of_user(*, user: User, organisation_id: uuid.UUID | None = None) -
         organisation_name=organisation.name,
         roles=_roles([row for row in rows if row.organisation_id == organisation.pk]),
         time_zone=user.time_zone,
+        second_factor_required=organisation.second_factor_required,
     )
 
 

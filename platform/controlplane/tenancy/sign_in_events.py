@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import structlog
+from allauth.account.models import EmailAddress
+from allauth.account.signals import password_changed, password_reset, password_set
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
 from django.db import transaction
 from django.http import HttpRequest
@@ -21,6 +23,9 @@ def register() -> None:
     user_logged_in.connect(_signed_in, dispatch_uid="tenancy.signed_in")
     user_logged_out.connect(_signed_out, dispatch_uid="tenancy.signed_out")
     user_login_failed.connect(_failed, dispatch_uid="tenancy.sign_in_failed")
+    password_reset.connect(_password_reset, dispatch_uid="tenancy.password_reset")
+    for signal in (password_changed, password_set):
+        signal.connect(_password_changed, dispatch_uid="tenancy.password_changed")
 
 
 def _signed_in(*, user: User, request: HttpRequest | None = None, **_: Any) -> None:
@@ -30,6 +35,18 @@ def _signed_in(*, user: User, request: HttpRequest | None = None, **_: Any) -> N
 def _signed_out(*, user: User | None, request: HttpRequest | None = None, **_: Any) -> None:
     if user is not None:  # someone whose session had already ended
         _tell("person.signed_out", user, request)
+
+
+def _password_reset(*, user: User, request: HttpRequest | None = None, **_: Any) -> None:
+    """The link was mailed: whoever used it reads the mail of the address."""
+    EmailAddress.objects.update_or_create(
+        user=user, email=user.email.lower(), defaults={"primary": True, "verified": True}
+    )
+    _tell("person.password_changed", user, request)
+
+
+def _password_changed(*, user: User, request: HttpRequest | None = None, **_: Any) -> None:
+    _tell("person.password_changed", user, request)
 
 
 def _failed(*, credentials: dict[str, Any], request: HttpRequest | None = None, **_: Any) -> None:

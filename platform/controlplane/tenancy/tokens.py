@@ -65,6 +65,8 @@ def issue(
     mission_id: uuid.UUID | None = None,
     run_id: uuid.UUID | None = None,
     scopes: Collection[Permission] | None = None,
+    created_by_id: uuid.UUID | None = None,
+    replaces_id: uuid.UUID | None = None,
 ) -> tuple[Token, str]:
     """A new token and its only plain form. The caller audits it and shows the text once."""
     secret = secrets.token_urlsafe(32)
@@ -82,6 +84,8 @@ def issue(
         run_id=run_id,
         scopes=None if scopes is None else sorted(scope.value for scope in scopes),
         expires_at=expires_at,
+        created_by_id=created_by_id,
+        replaces_id=replaces_id,
     )
     return token, text
 
@@ -108,8 +112,8 @@ def recognise(text: str) -> KnownToken:
 
 
 def revoke(**which: object) -> int:
-    """Kill live tokens by `id`, `run_id`, `mission_id` or `agent_id`; returns how many died. Takes effect before the
-    next decision."""
+    """Kill live tokens by `id`, `run_id`, `mission_id`, `agent_id` or `user_id`; returns how many died. Takes effect
+    before the next decision."""
     if not which:
         raise ValueError("say which tokens")
     return Token.objects.filter(Q(**which), revoked_at__isnull=True).update(revoked_at=now())

@@ -50,6 +50,11 @@ class Permission(enum.StrEnum):
     TOKEN_WRITE = "token.write"  # noqa: S105
     ORGANISATION_WRITE = "organisation.write"
 
+    @property
+    def sentence(self) -> str:
+        """What the holder may do, as the table of roles says it."""
+        return _PERMISSION_SENTENCES[self]
+
 
 _READ = frozenset(
     {
@@ -86,6 +91,32 @@ _ROLE_SENTENCES = {
     Role.FINANCE: "Sees every cost and sets budgets.",
     Role.AUDITOR: "Sees everything, changes nothing.",
 }
+_PERMISSION_SENTENCES = {
+    Permission.AGENT_VIEW: "See agents",
+    Permission.AGENT_WRITE: "Register and retire agents",
+    Permission.MISSION_VIEW: "See missions, runs and their output",
+    Permission.MISSION_WRITE: "Draft missions and change their remit",
+    Permission.MISSION_OPERATE: "Start, pause, resume, stop and accept missions",
+    Permission.ACTION_VIEW: "See actions and how they were judged",
+    Permission.ACTION_PROPOSE: "Propose actions, as agents do",
+    Permission.ESCALATION_VIEW: "See what waits for a person",
+    Permission.ESCALATION_DECIDE: "Approve and refuse what waits for a person",
+    Permission.BUDGET_VIEW: "See budgets",
+    Permission.BUDGET_WRITE: "Set limits, freeze and release budgets",
+    Permission.COST_VIEW: "See costs",
+    Permission.AUDIT_VIEW: "Read and verify the audit trail",
+    Permission.SERVER_VIEW: "See MCP servers and their tools",
+    Permission.SERVER_WRITE: "Register MCP servers and approve tools",
+    Permission.POLICY_VIEW: "Read policies",
+    Permission.POLICY_WRITE: "Change policies",
+    Permission.SANDBOX_VIEW: "See sandboxes and their capacity",
+    Permission.MEMBER_VIEW: "See who is a member, with which role",
+    Permission.MEMBER_WRITE: "Invite and deactivate people, give and take roles",
+    Permission.TOKEN_WRITE: "Issue tokens for agents and services",
+    Permission.ORGANISATION_WRITE: "Change the organisation's settings and add teams",
+}
+# Reads, and decides nothing: what somebody gets whom nobody gave a role by hand.
+LEAST_ROLE = Role.AUDITOR
 # What machines may: an agent's own credential, one run of one mission, a service account.
 AGENT_PERMISSIONS = frozenset({Permission.MISSION_VIEW, Permission.ACTION_PROPOSE, Permission.ACTION_VIEW})
 
@@ -123,6 +154,7 @@ class Principal:
     token_id: uuid.UUID | None = None
     scopes: frozenset[Permission] | None = None  # None: everything the roles allow
     time_zone: str = "UTC"
+    second_factor_required: bool = False  # by the organisation, of people who sign in
 
     def teams_with(self, permission: Permission) -> frozenset[uuid.UUID] | None:
         """Teams in which the permission holds; ALL_TEAMS (None) for the whole organisation; empty for nowhere."""

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from allauth.usersessions.models import UserSession
 from django.test import Client
 from django.urls import get_resolver, reverse
 
@@ -23,8 +24,11 @@ from budgets.models import Account, AccountLimit, LimitChange
 from budgets.types import Limits, WindowKind
 from controlplane.audit.models import Entry
 from controlplane.common.clock import now
-from controlplane.tenancy.models import Token, User
-from controlplane.tenancy.types import Role, system_principal
+from controlplane.tenancy.credentials import issue_personal_token
+from controlplane.tenancy.invitations import invite
+from controlplane.tenancy.members import fingerprint
+from controlplane.tenancy.models import Invitation, Membership, Organisation, Token, User
+from controlplane.tenancy.types import Permission, Principal, Role, system_principal
 from governance.models import Action, Escalation, Vote
 
 SignIn = Callable[..., Client]
@@ -43,6 +47,12 @@ CLOSED_LISTS = {
     "server-new": {"bob", "dana", "finn"},
     "policies": set(),
     "me": set(),
+    "members": set(),
+    "roles": set(),
+    "member-invite": {"alice", "bob", "dana", "finn"},
+    "tokens": set(),
+    "token-new": set(),
+    "organisation": {"alice", "bob", "dana", "finn"},
     "search": set(),
 }
 MONEY = {"budget-limit", "budget-freeze", "budget-unfreeze", "budget-change"}
@@ -52,6 +62,8 @@ PAGES_WITH_FORMS = {
     "credential-new",
     "budget-limit",
 }  # opened at the address that they are sent to
+OWN_FORMS = ("me", "agent-new", "server-new", "mission-new", "switch-organisation", "member-invite", "token-new")
+OWN_FORMS += ("organisation", "sessions-end", "mfa_activate_totp", "mfa_generate_recovery_codes")
 TABS = ("timeline", "remit", "budget", "output", "checklist", "runs")
 
 
@@ -72,6 +84,8 @@ def items(world: Any) -> dict[str, str]:
         "cost-mission": reverse("cost-mission", args=[mission.pk]),
         "audit-entry": reverse("audit-entry", args=[entry.pk]),
         "server": reverse("server", args=[world.server.pk]),
+        "member": reverse("member", args=[world.owner.id]),
+        "token-rotate": reverse("token-rotate", args=[laptop(world).pk]),
     }
 
 
@@ -79,6 +93,11 @@ def costs_of(mission: Mission) -> CostMission:
     """What costs know of the mission, once they were told."""
     refresh_changed()
     return CostMission.objects.get(pk=mission.pk)
+
+
+def laptop(world: Any) -> Token:
+    """Alice's own token."""
+    return Token.objects.get(user_id=world.owner.id, name="Laptop")
 
 
 def forms(world: Any) -> dict[str, tuple[str, dict[str, str]]]:
@@ -110,6 +129,20 @@ def forms(world: Any) -> dict[str, tuple[str, dict[str, str]]]:
         "server-switch": (reverse("server-switch", args=[world.server.pk]), {"on": "0"}),
         "tool-approve": (reverse("tool-approve", args=[tool.pk]), {"sha256": tool.definition_sha256}),
         "tool-describe": (reverse("tool-describe", args=[tool.pk]), {}),
+        "member-roles": (
+            reverse("member-roles", args=[world.owner.id]),
+            {"held": "all:admin", "seen": fingerprint([(world.team.pk, Role.BUILDER)])},
+        ),
+        **{
+            f"member-{what}": (reverse("member-operate", args=[world.owner.id, what]), {})
+            for what in ("deactivate", "reactivate", "reset-second-factor")
+        },
+        **{
+            f"invitation-{what}": (reverse("invitation-operate", args=[Invitation.objects.get().pk, what]), {})
+            for what in ("renew", "revoke")
+        },
+        "token-revoke": (reverse("token-revoke", args=[laptop(world).pk]), {}),
+        "session-end": (reverse("session-end", args=[UserSession.objects.get(ip="192.0.2.7").pk]), {}),
     }
 
 
@@ -127,12 +160,17 @@ def state(world: Any) -> list[Any]:
         list(Account.objects.order_by("pk").values_list("pk", "frozen")),
         list(LimitChange.objects.values_list("pk", "state")),
         Vote.objects.count(),
+        list(Membership.objects.order_by("pk").values_list("pk", "role", "team_id", "suspended_at")),
+        list(Token.objects.order_by("pk").values_list("pk", "revoked_at", "expires_at")),
+        list(Invitation.objects.values_list("pk", "hash", "revoked_at", "accepted_at")),
+        UserSession.objects.filter(ip="192.0.2.7").count(),
+        list(Organisation.objects.order_by("pk").values_list("name", "time_zone", "second_factor_required")),
         Entry.objects.exclude(event__startswith="person.").count(),
     ]
 
 
 @pytest.fixture
-def asked(world: Any) -> Any:
+def asked(world: Any, as_nadia: Principal, alice: User) -> Any:
     world.act("books__overdue", "31 invoices")
     world.ask_credit()
     budgets.change_limit(
@@ -146,6 +184,12 @@ def asked(world: Any) -> Any:
     agents.issue_credential(
         actor=world.owner, agent_id=world.agent.pk, name="Laptop", expires_at=now() + timedelta(days=30)
     )
+    expires_at = now() + timedelta(days=7)
+    issue_personal_token(
+        principal=world.owner, user=alice, name="Laptop", expires_at=expires_at, scopes={Permission.MISSION_VIEW}
+    )
+    invite(principal=as_nadia, email="ines@northwind.example", roles=[(None, Role.AUDITOR)])
+    UserSession.objects.create(user=alice, ip="192.0.2.7", session_key="a" * 32, user_agent="Firefox/140.0")
     return world
 
 
@@ -163,7 +207,15 @@ def test_every_page_is_tried_here(asked: Any) -> None:
         | set(forms(asked))
     )
     elsewhere = {"sign-in-link", "mission-try", "audit-verify", "switch-organisation"}
-    covered = {"mission-tab": "mission-remit", "mission-operate": "mission-stop", "approval-decide": "approve"}
+    # One's own alone, or open to who has the link: tests/frontend/pages/test_identity.py.
+    elsewhere |= {"settings", "invitation", "sessions-end", *(name for name in named if name.startswith("mfa_"))}
+    covered = {
+        "mission-tab": "mission-remit",
+        "mission-operate": "mission-stop",
+        "approval-decide": "approve",
+        "member-operate": "member-deactivate",
+        "invitation-operate": "invitation-revoke",
+    }
     assert {name for name in named if name not in elsewhere and covered.get(name, name) not in tried} == set()
 
 
@@ -227,7 +279,9 @@ def test_an_unknown_id_and_a_foreign_one_look_the_same(
 
 def test_roles_without_the_permission_change_nothing(asked: Any, people: dict[str, User], signed_in: SignIn) -> None:
     may = {
-        "alice": set(forms(asked)) - {"approve", "deny"} - MONEY,
+        "alice": {name for name in forms(asked) if not name.startswith(("member-", "invitation-"))}
+        - {"approve", "deny"}
+        - MONEY,
         "bob": {"approve", "deny"},
         "dana": {"approve", "deny"},
         "finn": {*MONEY, "budget-ask"},
@@ -256,7 +310,7 @@ def test_another_teams_builder_sees_nothing_of_this_team(
 
 def test_every_form_needs_its_csrf_token(asked: Any, nadia: User, signed_in: SignIn) -> None:
     browser, before = signed_in(nadia, enforce_csrf=True), state(asked)
-    extra = [(reverse(name), {}) for name in ("me", "agent-new", "server-new", "mission-new", "switch-organisation")]
+    extra = [(reverse(name), {}) for name in OWN_FORMS]
     for path, body in [*forms(asked).values(), *extra, (reverse("audit-verify"), {})]:
         response = browser.post(path, body)
         assert response.status_code == 403, path

@@ -32,18 +32,16 @@ def show(chromium: Any, live_server: Any, signed_in: Callable[..., Client]) -> I
     """`show(bob, "/approvals", width=360)`: an open page; what the console complains of is in `complaints`."""
     contexts: list[Any] = []
 
-    def open_page(user: User, path: str, *, width: int = 1600, theme: str = "light", script: bool = True) -> Any:
+    def open_page(user: User | None, path: str, *, width: int = 1600, theme: str = "light", script: bool = True) -> Any:
         context = chromium.new_context(
             viewport={"width": width, "height": 900}, java_script_enabled=script, base_url=live_server.url
         )
         contexts.append(context)
-        session = signed_in(user).cookies[settings.SESSION_COOKIE_NAME].value
-        context.add_cookies(
-            [
-                {"name": settings.SESSION_COOKIE_NAME, "value": session, "url": live_server.url},
-                {"name": "remit_theme", "value": theme, "url": live_server.url},
-            ]
-        )
+        cookies = {"remit_theme": theme}
+        if user is not None:
+            name = settings.SESSION_COOKIE_NAME
+            cookies[name] = signed_in(user).cookies[name].value
+        context.add_cookies([{"name": key, "value": text, "url": live_server.url} for key, text in cookies.items()])
         page = context.new_page()
         page.route_web_socket("**/live", lambda socket: None)  # accepted and silent: this server speaks no websocket
         page.complaints = []

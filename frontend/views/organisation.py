@@ -1,0 +1,83 @@
+"""Settings: the organisation's name, time zone and limits."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+from zoneinfo import available_timezones
+
+from django import forms
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_http_methods
+
+from controlplane.common.errors import RemitError
+from controlplane.tenancy import organisations
+from controlplane.tenancy.types import Permission
+from frontend.form_errors import show_error
+from frontend.pages import PersonRequest, page, require_anywhere
+
+
+@page
+@require_http_methods(["GET", "POST"])
+def settings_page(request: PersonRequest) -> HttpResponse:
+    require_anywhere(request.principal, Permission.ORGANISATION_WRITE, "The organisation's settings")
+    shown = organisations.settings_of(request.principal)
+    form = OrganisationForm(request.POST or None, initial={name: getattr(shown, name) for name in _FIELDS})
+    error: RemitError | None = None
+    if request.method == "POST" and form.is_valid():
+        try:
+            organisations.change_settings(
+                principal=request.principal, seen=request.POST.get("seen", ""), **form.cleaned_data
+            )
+        except RemitError as refused:
+            error = show_error(form, refused)
+        else:
+            messages.success(request, "Saved.")
+            return redirect("organisation")
+    context = {
+        "form": form,
+        "error": error,
+        "shown": shown,
+        "seen": organisations.version_of(shown) if not form.is_bound else request.POST.get("seen", ""),
+    }
+    status = error.status if error else 422 if form.errors else 200
+    return render(request, "settings/organisation.html", context, status=status)
+
+
+class OrganisationForm(forms.Form):
+    name = forms.CharField(label="Name", max_length=120, widget=forms.TextInput(attrs={"autocomplete": "organization"}))
+    time_zone = forms.ChoiceField(
+        label="Time zone",
+        help_text="Days and months of budgets begin at its midnight. Changing it begins the windows under way anew.",
+    )
+    sign_off_above = forms.DecimalField(
+        label="Sign-off above",
+        min_value=Decimal(0),
+        max_value=organisations.LARGEST_SIGN_OFF,
+        max_digits=28,
+        decimal_places=12,
+        help_text="Missions with a larger budget need a second person before they start.",
+        widget=forms.TextInput(attrs={"inputmode": "decimal", "autocomplete": "off"}),
+    )
+    token_days_max = forms.IntegerField(
+        label="Longest life of a token",
+        min_value=1,
+        max_value=organisations.LONGEST_TOKEN_DAYS,
+        help_text="For tokens issued from now on. Those in use keep their date.",
+        widget=forms.TextInput(attrs={"inputmode": "numeric", "autocomplete": "off"}),
+    )
+    second_factor_required = forms.BooleanField(
+        label="Everybody needs a second factor",
+        required=False,
+        help_text="Who has none sets one up before they see anything else. Tokens are not asked for it.",
+    )
+
+    def __init__(self, data: Any, *, initial: dict[str, Any]) -> None:
+        initial = {**initial, "sign_off_above": f"{Decimal(initial['sign_off_above']).normalize():f}"}
+        super().__init__(data, initial=initial)
+        self.fields["time_zone"].choices = [(zone, zone) for zone in sorted(available_timezones())]  # type: ignore[attr-defined]
+
+
+_FIELDS = tuple(OrganisationForm.base_fields)
