@@ -31,7 +31,10 @@ def _tests_may_empty_append_only_tables() -> Iterator[None]:
     """Tests with threads end with a TRUNCATE of every table, which the audit trail refuses until its owner, as here,
     takes the triggers away."""
     original = BaseDatabaseOperations.execute_sql_flush
-    tables = ("audit_entry", "audit_seal", "governance_decision", "governance_vote")
+    tables = (
+        *("audit_entry", "audit_seal", "audit_checkpoint", "audit_restatement"),
+        *("governance_decision", "governance_vote"),
+    )
 
     def without_triggers(self: BaseDatabaseOperations, sql_list: list[str]) -> None:
         off = [f"ALTER TABLE {table} DISABLE TRIGGER USER" for table in tables]

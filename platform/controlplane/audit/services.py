@@ -50,6 +50,7 @@ def row(
         "payload": facts,
         "payload_sha256": digest(facts),
         "trace_id": trace_id(),
+        "salt": uuid.uuid4(),
     }
 
 
