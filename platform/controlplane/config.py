@@ -120,6 +120,11 @@ class Configuration(BaseSettings):
         validation_alias=AliasChoices("REMIT_TRUSTED_PROXIES"),
         description="Proxies in front that append to X-Forwarded-For; sign-in limits count the address before them",
     )
+    audit_key: str = Field(
+        default="",
+        validation_alias=AliasChoices("REMIT_AUDIT_KEY"),
+        description="64 hex digits, the Ed25519 key that signs the audit trail; empty: a file in the state folder",
+    )
     debug: bool = Field(
         default=False,
         validation_alias=AliasChoices("REMIT_DEBUG"),
@@ -136,6 +141,13 @@ class Configuration(BaseSettings):
     def _long_enough(cls, value: str) -> str:
         if value and len(value) < 32:
             raise ValueError("must have at least 32 characters; make one with `openssl rand -hex 32`")
+        return value
+
+    @field_validator("audit_key")
+    @classmethod
+    def _thirty_two_bytes(cls, value: str) -> str:
+        if value and not re.fullmatch(r"[0-9a-fA-F]{64}", value):
+            raise ValueError("must be 64 hex digits; make one with `openssl rand -hex 32`")
         return value
 
     @field_validator("public_url")

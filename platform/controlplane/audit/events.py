@@ -102,3 +102,8 @@ class Event(models.TextChoices):
 
     BUNDLE_LOADED = "policy.bundle_loaded", "{actor} loaded the policy bundle {subject}"
     BUNDLE_PROMOTED = "policy.bundle_promoted", "{actor} made {subject} the active policy bundle"
+
+    AUDIT_EXPORT_ASKED = "audit.export_asked", "{actor} asked for an export of the audit trail, {first} to {last}"
+    AUDIT_EXPORT_DOWNLOADED = "audit.export_downloaded", "{actor} downloaded an export of the audit trail"
+    AUDIT_KEY_ROTATED = "audit.key_rotated", "{actor} replaced the key that signs the audit trail by {key}"
+    PERSON_ERASED = "person.erased", "{actor} erased the personal data of {subject}: {entries} entries restated"

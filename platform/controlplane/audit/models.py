@@ -79,6 +79,7 @@ class SigningKey(models.Model):
     created_at = models.DateTimeField()
     endorsed_by = models.CharField(max_length=16, blank=True)  # the key before it, which signed this one; else empty
     endorsement = models.CharField(max_length=128, blank=True)
+    acceptance = models.CharField(max_length=128)  # its own signature under the same words: it names its predecessor
 
 
 class Checkpoint(models.Model):

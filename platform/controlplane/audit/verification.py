@@ -1,23 +1,27 @@
-"""Recomputes every payload hash and every link of the chain, and says where the first thing is wrong. Reads only."""
+"""Recomputes every payload hash, every link, every signature of a chain, and says where the first thing is wrong. Reads
+only. What a whole chain needs is done in slices, so that a page can show how far it is."""
 
 from __future__ import annotations
 
 import enum
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from django.db import connection, transaction
+from django.db import connection
 
-from controlplane.audit.chain import COLUMNS, Facts, facts_of, genesis, link, payload_digest
-from controlplane.audit.models import Entry, Seal
+from controlplane.audit import bulk
+from controlplane.audit.chain import Facts, facts_of, genesis, link, payload_digest, restated
+from controlplane.audit.models import Entry, Restatement, Seal
+from controlplane.audit.signatures import verify_checkpoints, verify_erasures
 from controlplane.common.canonical import digest
 from controlplane.common.clock import now
 
 FLAWS_KEPT = 20
-_ROWS_AT_A_TIME = 5000
+STRETCH = 50_000
 
 
 class Flaw(enum.StrEnum):
@@ -30,6 +34,10 @@ class Flaw(enum.StrEnum):
     SEAL_MISSING = "seal_missing"
     FOREIGN_ENTRY = "foreign_entry"
     ANCHOR_MISSING = "anchor_missing"
+    CHECKPOINT_CONTRADICTED = "checkpoint_contradicted"
+    CHECKPOINT_FORGED = "checkpoint_forged"
+    RESTATEMENT_CHANGED = "restatement_changed"
+    ERASURE_UNPROVEN = "erasure_unproven"
 
     @property
     def sentence(self) -> str:
@@ -44,6 +52,10 @@ _SENTENCES = {
     Flaw.SEAL_MISSING: "The entry is neither sealed nor waiting to be: its seal or its place on the list was deleted.",
     Flaw.FOREIGN_ENTRY: "The sealed entry belongs to another organisation.",
     Flaw.ANCHOR_MISSING: "The head noted earlier is not in the chain: it was cut, rewritten or restored.",
+    Flaw.CHECKPOINT_CONTRADICTED: "A signed checkpoint is not in the chain: it was cut, rewritten or restored.",
+    Flaw.CHECKPOINT_FORGED: "A checkpoint is missing, changed or not signed by a key of Remit.",
+    Flaw.RESTATEMENT_CHANGED: "The entry is not what the erasure of a person left of it.",
+    Flaw.ERASURE_UNPROVEN: "What this erasure is said to have replaced is not what its entry says.",
 }
 
 
@@ -66,11 +78,13 @@ class Finding:
 
 @dataclass
 class Report:
-    """What the check of one organisation found. `flaws` keeps the first twenty, `flaw_count` counts all."""
+    """What the check of one organisation found so far. `flaws` keeps the first twenty, `flaw_count` counts all."""
 
     organisation_id: uuid.UUID
     sealed: int = 0
     unsealed: int = 0
+    restated: int = 0
+    checkpoints: int = 0
     oldest_unsealed_at: datetime | None = None
     head: Anchor | None = None
     flaws: list[Finding] = field(default_factory=list)
@@ -80,10 +94,57 @@ class Report:
     def intact(self) -> bool:
         return self.flaw_count == 0
 
+    @property
+    def position(self) -> int:
+        """The last sequence number that was looked at."""
+        return self.head.sequence if self.head else 0
+
     def note(self, flaw: Flaw, sequence: int | None, entry_id: uuid.UUID | None) -> None:
         self.flaw_count += 1
         if len(self.flaws) < FLAWS_KEPT:
             self.flaws.append(Finding(flaw, sequence, entry_id))
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON, for the command and for the job that goes on with it."""
+        return {
+            "intact": self.intact,
+            "sealed": self.sealed,
+            "unsealed": self.unsealed,
+            "restated": self.restated,
+            "checkpoints": self.checkpoints,
+            "oldest_unsealed_at": self.oldest_unsealed_at and self.oldest_unsealed_at.isoformat(),
+            "head": self.head and {"sequence": self.head.sequence, "chain_sha256": self.head.chain_sha256},
+            "flaw_count": self.flaw_count,
+            "flaws": [
+                {
+                    "flaw": finding.flaw.value,
+                    "sequence": finding.sequence,
+                    "entry_id": finding.entry_id and str(finding.entry_id),
+                    "message": finding.flaw.sentence,
+                }
+                for finding in self.flaws
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, organisation_id: uuid.UUID, known: Mapping[str, Any]) -> Report:
+        if not known:
+            return cls(organisation_id)
+        oldest, head = known["oldest_unsealed_at"], known["head"]
+        return cls(
+            organisation_id,
+            sealed=known["sealed"],
+            unsealed=known["unsealed"],
+            restated=known["restated"],
+            checkpoints=known["checkpoints"],
+            oldest_unsealed_at=datetime.fromisoformat(oldest) if oldest else None,
+            head=Anchor(head["sequence"], head["chain_sha256"]) if head else None,
+            flaws=[
+                Finding(Flaw(flaw["flaw"]), flaw["sequence"], uuid.UUID(flaw["entry_id"]) if flaw["entry_id"] else None)
+                for flaw in known["flaws"]
+            ],
+            flaw_count=known["flaw_count"],
+        )
 
 
 @dataclass(frozen=True)
@@ -97,6 +158,7 @@ class Proof:
     chain_sha256: str
     chain_holds: bool
     sealed_at: datetime | None
+    is_restated: bool = False
 
     @property
     def holds(self) -> bool:
@@ -106,9 +168,38 @@ class Proof:
 def verify_organisation(*, organisation_id: uuid.UUID, anchor: Anchor | None = None) -> Report:
     """Check the whole chain of one organisation, streaming; entries written meanwhile do no harm."""
     report = Report(organisation_id)
-    _verify_chain(report, anchor)
-    _verify_nothing_is_outside(report)
+    verify_slice(report)
+    finish(report, anchor=anchor)
     return report
+
+
+def verify_slice(report: Report, *, last: int | None = None, seconds: float | None = None) -> bool:
+    """Go on from where the report stands, to number `last` or for about that long. Whether the end is reached."""
+    deadline = None if seconds is None else time.monotonic() + seconds
+    end = _head_sequence(report.organisation_id) if last is None else last
+    while report.position < end:
+        before = report.position
+        _check_stretch(report, min(end, before + STRETCH))
+        if report.position == before:  # nothing but holes; whatever is missing shows at the next seal or checkpoint
+            report.head = Anchor(min(end, before + STRETCH), report.head.chain_sha256 if report.head else "")
+        if deadline is not None and time.monotonic() >= deadline:
+            break
+    return report.position >= end
+
+
+def finish(report: Report, *, anchor: Anchor | None = None) -> None:
+    """What is checked once, when the chain itself is done: checkpoints, erasures, entries outside, the noted head."""
+    if anchor is not None and not _has(report.organisation_id, anchor.sequence, anchor.chain_sha256):
+        report.note(Flaw.ANCHOR_MISSING, anchor.sequence, None)
+    checked = verify_checkpoints(organisation_id=report.organisation_id)
+    report.checkpoints = checked.count
+    for sequence in checked.forged:
+        report.note(Flaw.CHECKPOINT_FORGED, sequence, None)
+    for sequence in checked.contradicted:
+        report.note(Flaw.CHECKPOINT_CONTRADICTED, sequence, None)
+    for entry_id in verify_erasures(organisation_id=report.organisation_id):
+        report.note(Flaw.ERASURE_UNPROVEN, None, entry_id)
+    _verify_nothing_is_outside(report)
 
 
 def verify_entry(entry: Entry) -> Proof:
@@ -121,75 +212,105 @@ def verify_entry(entry: Entry) -> Proof:
     if seal.sequence > 1:
         before = Seal.objects.filter(organisation_id=entry.organisation_id, sequence=seal.sequence - 1).first()
         previous = before.chain_sha256 if before else ""
-    expected = link(
-        previous=previous, organisation_id=entry.organisation_id, sequence=seal.sequence, facts=facts_of(entry)
+    facts = facts_of(entry)
+    holds = not facts.is_linkable or seal.chain_sha256 == link(
+        previous=previous, organisation_id=entry.organisation_id, sequence=seal.sequence, facts=facts
     )
+    if facts.is_restated:
+        holds = holds and _as_restated(entry.pk, seal.chain_sha256, facts)
     return Proof(
         sequence=seal.sequence,
         payload_sha256=entry.payload_sha256,
         payload_holds=payload_holds,
         previous_chain_sha256=previous,
         chain_sha256=seal.chain_sha256,
-        chain_holds=expected == seal.chain_sha256,
+        chain_holds=holds,
         sealed_at=seal.sealed_at,
+        is_restated=facts.is_restated,
     )
 
 
-def _verify_chain(report: Report, anchor: Anchor | None) -> None:
-    expected_sequence = 1
-    previous = genesis(report.organisation_id)
-    anchored = anchor is None
-    for sequence, stored, sealed_entry, owner, payload, *columns in _sealed(report.organisation_id):
-        report.sealed += 1
-        if sequence != expected_sequence:
-            report.note(Flaw.SEQUENCE_BROKEN, sequence, sealed_entry)
-        facts = Facts(*columns)
-        if facts.id is None:
-            report.note(Flaw.ENTRY_MISSING, sequence, sealed_entry)
-        elif owner != report.organisation_id:
-            report.note(Flaw.FOREIGN_ENTRY, sequence, sealed_entry)
-        else:
-            if payload_digest(payload) != facts.payload_sha256:
-                report.note(Flaw.PAYLOAD_CHANGED, sequence, sealed_entry)
-            expected = link(previous=previous, organisation_id=report.organisation_id, sequence=sequence, facts=facts)
-            if expected != stored and sequence == expected_sequence:
-                report.note(Flaw.ENTRY_CHANGED, sequence, sealed_entry)
+def _check_stretch(report: Report, last: int) -> None:
+    organisation_id = report.organisation_id
+    previous = report.head.chain_sha256 if report.head else genesis(organisation_id)
+    stretch = bulk.check(organisation_id=organisation_id, after=report.position, previous=previous, last=last)
+    doubts = {doubt.sequence: doubt for doubt in stretch.doubts}
+    for sealed in bulk.read(organisation_id=organisation_id, sequences=list(doubts)):
+        _judge(report, sealed, doubts[sealed.sequence])
+    report.sealed += stretch.seals
+    if stretch.seals:
         # From the stored link on, so that one change is one flaw and not one for every entry after it.
-        previous, expected_sequence = stored, sequence + 1
-        report.head = Anchor(sequence, stored)
-        anchored = anchored or report.head == anchor
-    if not anchored and anchor is not None:
-        report.note(Flaw.ANCHOR_MISSING, anchor.sequence, None)
+        report.head = Anchor(stretch.sequence, stretch.chain_sha256)
 
 
-def _sealed(organisation_id: uuid.UUID) -> Iterator[tuple[Any, ...]]:
-    """Rows of the chain in order through a server-side cursor, which needs a transaction around it."""
-    with transaction.atomic(), connection.chunked_cursor() as cursor:
-        cursor.execute(  # the only thing put in is our own list of columns
-            "SELECT s.sequence, s.chain_sha256, s.entry_id, e.organisation_id, e.payload::text,"  # noqa: S608
-            f" {COLUMNS} FROM audit_seal s LEFT JOIN audit_entry e ON e.id = s.entry_id"
-            " WHERE s.organisation_id = %s ORDER BY s.sequence",
-            [organisation_id],
+def _judge(report: Report, sealed: bulk.Sealed, doubt: bulk.Doubt) -> None:
+    facts, place = sealed.facts, (sealed.sequence, sealed.entry_id)
+    if sealed.sequence != doubt.expected_sequence:
+        report.note(Flaw.SEQUENCE_BROKEN, *place)
+    if facts.id is None:
+        report.note(Flaw.ENTRY_MISSING, *place)
+        return
+    if sealed.owner != report.organisation_id:
+        report.note(Flaw.FOREIGN_ENTRY, *place)
+        return
+    if payload_digest(sealed.payload) != facts.payload_sha256:
+        report.note(Flaw.PAYLOAD_CHANGED, *place)
+    if facts.is_linkable and sealed.sequence == doubt.expected_sequence:
+        expected = link(
+            previous=doubt.previous, organisation_id=report.organisation_id, sequence=sealed.sequence, facts=facts
         )
-        while rows := cursor.fetchmany(_ROWS_AT_A_TIME):
-            yield from rows
+        if expected != sealed.chain_sha256:
+            report.note(Flaw.ENTRY_CHANGED, *place)
+    if facts.is_restated:
+        report.restated += 1
+        if not _as_restated(facts.id, sealed.chain_sha256, facts):
+            report.note(Flaw.RESTATEMENT_CHANGED, *place)
+
+
+def _as_restated(entry_id: uuid.UUID, chain_sha256: str, facts: Facts) -> bool:
+    """Whether the entry is what its last erasure left of it."""
+    said = Restatement.objects.filter(entry_id=entry_id).order_by("-pk").values_list("restated_sha256", flat=True)
+    return said.first() == restated(chain_sha256=chain_sha256, facts=facts)
+
+
+def _head_sequence(organisation_id: uuid.UUID) -> int:
+    found = Seal.objects.filter(organisation_id=organisation_id).order_by("-sequence").values_list("sequence", flat=True)
+    return found.first() or 0
+
+
+def _has(organisation_id: uuid.UUID, sequence: int, chain_sha256: str) -> bool:
+    return Seal.objects.filter(
+        organisation_id=organisation_id, sequence=sequence, chain_sha256=chain_sha256
+    ).exists()
 
 
 def _verify_nothing_is_outside(report: Report) -> None:
-    """One statement, so one snapshot: an entry of the organisation is sealed or on the work list, never neither."""
+    """An entry of the organisation is sealed or on the work list, never neither. When the numbers agree and nothing else
+    is wrong, that is so; else every entry is looked at. Each is one statement, so one snapshot."""
     with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT (SELECT count(*) FROM audit_entry WHERE organisation_id = %(o)s)"
+            " - (SELECT count(*) FROM audit_seal WHERE organisation_id = %(o)s), count(*), count(e.id), count(s.id),"
+            " min(e.at) FROM audit_unsealed u LEFT JOIN audit_entry e ON e.id = u.entry_id"
+            " LEFT JOIN audit_seal s ON s.entry_id = u.entry_id WHERE u.organisation_id = %(o)s",
+            {"o": report.organisation_id},
+        )
+        not_sealed, listed, known, sealed, oldest = cursor.fetchone()
+        if report.intact and not_sealed == listed == known and not sealed:
+            report.unsealed, report.oldest_unsealed_at = listed, oldest
+            return
         cursor.execute(
             "SELECT e.id, e.at, u.entry_id FROM audit_entry e"
             " LEFT JOIN audit_unsealed u ON u.organisation_id = e.organisation_id AND u.entry_id = e.id"
-            " WHERE e.organisation_id = %s AND NOT EXISTS (SELECT FROM audit_seal s WHERE s.entry_id = e.id)"
-            " UNION ALL SELECT NULL, NULL, u.entry_id FROM audit_unsealed u WHERE u.organisation_id = %s"
+            " WHERE e.organisation_id = %(o)s AND NOT EXISTS (SELECT FROM audit_seal s WHERE s.entry_id = e.id)"
+            " UNION ALL SELECT NULL, NULL, u.entry_id FROM audit_unsealed u WHERE u.organisation_id = %(o)s"
             " AND NOT EXISTS (SELECT FROM audit_entry e WHERE e.id = u.entry_id) ORDER BY 1",
-            [report.organisation_id, report.organisation_id],
+            {"o": report.organisation_id},
         )
-        for entry_id, at, listed in cursor.fetchall():
+        for entry_id, at, waiting in cursor.fetchall():
             if entry_id is None:
-                report.note(Flaw.ENTRY_MISSING, None, listed)
-            elif listed is None:
+                report.note(Flaw.ENTRY_MISSING, None, waiting)
+            elif waiting is None:
                 report.note(Flaw.SEAL_MISSING, None, entry_id)
             else:
                 report.unsealed += 1

@@ -92,6 +92,7 @@ class Migration(migrations.Migration):
                 ("created_at", models.DateTimeField()),
                 ("endorsed_by", models.CharField(blank=True, max_length=16)),
                 ("endorsement", models.CharField(blank=True, max_length=128)),
+                ("acceptance", models.CharField(max_length=128)),
             ],
         ),
         migrations.CreateModel(

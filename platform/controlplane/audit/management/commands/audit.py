@@ -46,7 +46,7 @@ class Command(BaseCommand):
         }
         intact = all(report.intact for report in reports.values())
         if options["json"]:
-            found = {slug: _as_dict(report) for slug, report in reports.items()}
+            found = {slug: report.as_dict() for slug, report in reports.items()}
             self.stdout.write(json.dumps({"intact": intact, "organisations": found}))
         else:
             for slug, report in reports.items():
@@ -73,23 +73,3 @@ def _anchor(text: str) -> Anchor:
     if match is None:
         raise ArgumentTypeError("as `audit verify` prints the head: 42:sha256:… with 64 hex digits")
     return Anchor(int(match[1]), match[2])
-
-
-def _as_dict(report: Report) -> dict[str, Any]:
-    return {
-        "intact": report.intact,
-        "sealed": report.sealed,
-        "unsealed": report.unsealed,
-        "oldest_unsealed_at": report.oldest_unsealed_at and report.oldest_unsealed_at.isoformat(),
-        "head": report.head and {"sequence": report.head.sequence, "chain_sha256": report.head.chain_sha256},
-        "flaw_count": report.flaw_count,
-        "flaws": [
-            {
-                "flaw": finding.flaw.value,
-                "sequence": finding.sequence,
-                "entry_id": finding.entry_id and str(finding.entry_id),
-                "message": finding.flaw.sentence,
-            }
-            for finding in report.flaws
-        ],
-    }
