@@ -142,6 +142,7 @@ CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "audit.seal": {"task": "controlplane.audit.tasks.seal", "schedule": 0.5},
     "audit.sign": {"task": "controlplane.audit.tasks.sign", "schedule": 60.0},
+    "audit.sweep_jobs": {"task": "controlplane.audit.tasks.sweep_jobs", "schedule": 10.0},
     "clusters.reconcile": {"task": "controlplane.clusters.tasks.reconcile_all", "schedule": 2.0},
     "governance.sweep": {"task": "governance.tasks.sweep", "schedule": 2.0},
     "budgets.sweep": {"task": "budgets.tasks.sweep", "schedule": 5.0},

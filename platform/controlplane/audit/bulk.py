@@ -87,11 +87,11 @@ def _written(organisation_id: uuid.UUID, after: int, last: int) -> Iterator[tupl
     with transaction.atomic(), connection.wrap_database_errors:
         connection.ensure_connection()
         with psycopg.Cursor(connection.connection) as cursor:
-            cursor.execute(_ALONG_THE_INDEX.format("off"))
+            cursor.execute(ALONG_THE_INDEX.format("off"))
             with cursor.copy(statement) as copy:
                 copy.set_types(["int8", "text", "text", "text", "bytea", "bytea"])
                 yield from copy.rows()
-            cursor.execute(_ALONG_THE_INDEX.format("DEFAULT"))
+            cursor.execute(ALONG_THE_INDEX.format("DEFAULT"))
 
 
 def _part(raw: bytes) -> bytes:
@@ -108,7 +108,7 @@ def _maybe_id(name: str) -> str:
 
 # Along the chain, entry by entry: the first row comes at once and the thousandth stretch costs what the first did. Left
 # alone, the planner reads and sorts all entries for each stretch.
-_ALONG_THE_INDEX = "SET LOCAL enable_hashjoin = {0}; SET LOCAL enable_mergejoin = {0}; SET LOCAL enable_sort = {0}"
+ALONG_THE_INDEX = "SET LOCAL enable_hashjoin = {0}; SET LOCAL enable_mergejoin = {0}; SET LOCAL enable_sort = {0}"
 _AT = "(extract(epoch FROM e.at) * 1000000)::bigint::text"
 # The parts of `chain.link` after the sequence number, up to the commitment; and those of `chain.commitment`.
 _TAIL = (

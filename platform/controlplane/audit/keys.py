@@ -51,9 +51,7 @@ def signer() -> Signer:
             log.warning("audit.key_not_endorsed", key=found.id)
         moment = now()
         said = key_statement(key_id=found.id, public_key=found.public_key, at=moment, before="")
-        made = SigningKey(
-            pk=found.id, public_key=found.public_key, created_at=moment, acceptance=found.sign(said)
-        )
+        made = SigningKey(pk=found.id, public_key=found.public_key, created_at=moment, acceptance=found.sign(said))
         SigningKey.objects.bulk_create([made], ignore_conflicts=True)
     return found
 

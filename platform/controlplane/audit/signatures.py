@@ -56,9 +56,7 @@ def trusted_keys() -> dict[str, Ed25519PublicKey]:
     key = known.get(signer().id)
     while key is not None and key.pk not in trusted:
         public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(key.public_key))
-        said = key_statement(
-            key_id=key.pk, public_key=key.public_key, at=key.created_at, before=key.endorsed_by
-        )
+        said = key_statement(key_id=key.pk, public_key=key.public_key, at=key.created_at, before=key.endorsed_by)
         trusted[key.pk] = public
         before = known.get(key.endorsed_by) if _is_signed(public, key.acceptance, said) else None
         if before is None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import uuid
+
 from celery import shared_task
 
-from controlplane.audit import checkpoints, sealing
+from controlplane.audit import checkpoints, jobs, sealing
 
 
 @shared_task(expires=2)  # type: ignore[untyped-decorator]  # Celery has no types; a call nobody took in time is not made up for
@@ -15,3 +17,15 @@ def seal() -> int:
 @shared_task(expires=30)  # type: ignore[untyped-decorator]
 def sign() -> int:
     return checkpoints.sign_heads()
+
+
+@shared_task  # type: ignore[untyped-decorator]
+def work(job_id: str) -> None:
+    """A slice of a check or export, and the next one after that."""
+    if not jobs.work(job_id=uuid.UUID(job_id)):
+        work.wake(job_id)
+
+
+@shared_task(expires=10)  # type: ignore[untyped-decorator]
+def sweep_jobs() -> int:
+    return jobs.sweep()

@@ -274,14 +274,14 @@ def _as_restated(entry_id: uuid.UUID, chain_sha256: str, facts: Facts) -> bool:
 
 
 def _head_sequence(organisation_id: uuid.UUID) -> int:
-    found = Seal.objects.filter(organisation_id=organisation_id).order_by("-sequence").values_list("sequence", flat=True)
+    found = (
+        Seal.objects.filter(organisation_id=organisation_id).order_by("-sequence").values_list("sequence", flat=True)
+    )
     return found.first() or 0
 
 
 def _has(organisation_id: uuid.UUID, sequence: int, chain_sha256: str) -> bool:
-    return Seal.objects.filter(
-        organisation_id=organisation_id, sequence=sequence, chain_sha256=chain_sha256
-    ).exists()
+    return Seal.objects.filter(organisation_id=organisation_id, sequence=sequence, chain_sha256=chain_sha256).exists()
 
 
 def _verify_nothing_is_outside(report: Report) -> None:

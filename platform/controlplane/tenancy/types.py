@@ -40,6 +40,7 @@ class Permission(enum.StrEnum):
     BUDGET_WRITE = "budget.write"
     COST_VIEW = "cost.view"
     AUDIT_VIEW = "audit.view"
+    AUDIT_EXPORT = "audit.export"
     SERVER_VIEW = "server.view"
     SERVER_WRITE = "server.write"
     POLICY_VIEW = "policy.view"
@@ -82,7 +83,8 @@ ROLE_PERMISSIONS: Mapping[Role, frozenset[Permission]] = {
     },
     Role.APPROVER: _READ | {Permission.ESCALATION_VIEW, Permission.ESCALATION_DECIDE, Permission.AUDIT_VIEW},
     Role.FINANCE: _READ | {Permission.BUDGET_WRITE, Permission.COST_VIEW, Permission.AUDIT_VIEW},
-    Role.AUDITOR: _READ | {Permission.ESCALATION_VIEW, Permission.COST_VIEW, Permission.AUDIT_VIEW},
+    Role.AUDITOR: _READ
+    | {Permission.ESCALATION_VIEW, Permission.COST_VIEW, Permission.AUDIT_VIEW, Permission.AUDIT_EXPORT},
 }
 _ROLE_SENTENCES = {
     Role.ADMIN: "Manages members, servers, policies and limits, and may do what the other roles do.",

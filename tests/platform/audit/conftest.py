@@ -16,6 +16,8 @@ from controlplane.common.ids import new_id
 from controlplane.tenancy.models import Organisation
 from controlplane.tenancy.types import Principal, system_principal
 
+_GUARDED = ("audit_entry", "audit_seal", "audit_checkpoint", "audit_restatement")
+
 
 @pytest.fixture
 def record(northwind: Organisation) -> Callable[..., Entry]:
@@ -43,7 +45,7 @@ def as_intruder() -> Callable[[str, list[Any]], None]:
     def run(sql: str, parameters: list[Any]) -> None:
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
-            for table in ("audit_entry", "audit_seal"):
+            for table in _GUARDED:
                 cursor.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
                 cursor.execute(
                     "SELECT conname FROM pg_constraint WHERE contype = 'f' AND conrelid = %s::regclass", [table]
@@ -52,7 +54,7 @@ def as_intruder() -> Callable[[str, list[Any]], None]:
                     cursor.execute(f"ALTER TABLE {table} DROP CONSTRAINT {name}")
             cursor.execute(sql, parameters)
             assert cursor.rowcount > 0
-            for table in ("audit_entry", "audit_seal"):
+            for table in _GUARDED:
                 cursor.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
 
     return run
