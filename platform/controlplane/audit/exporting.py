@@ -216,7 +216,7 @@ _AS_THEY_ARE = (
     *("mission_id", "payload", "payload_sha256", "trace_id", "salt", "commitment"),
 )
 _STATEMENT = (
-    "COPY (SELECT json_build_object('sequence', s.sequence, 'chain', s.chain_sha256,"  # noqa: S608 - an id, two numbers
+    "COPY (SELECT json_build_object('sequence', s.sequence, 'chain', s.chain_sha256,"
     " 'at', to_char(e.at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), "
     + ", ".join(f"'{name}', e.{name}" for name in _AS_THEY_ARE)
     + ", 'restatements', CASE WHEN e.commitment IS NULL THEN '[]'::json ELSE (SELECT coalesce(json_agg("

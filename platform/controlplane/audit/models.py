@@ -37,7 +37,7 @@ class Entry(models.Model):
     # were. Entries without one are from before and are linked in the first form (`chain.link`).
     salt = models.UUIDField(null=True)
     # Only after an erasure: the commitment to what stood here, or empty when there was none to keep.
-    commitment = models.CharField(max_length=71, null=True)  # noqa: DJ001 - no commitment and an empty one differ
+    commitment = models.CharField(max_length=71, null=True)
 
     objects = TenantQuerySet.as_manager()
 

@@ -10,7 +10,6 @@ signing key's id that you noted; without it and without EARLIER, the keys in the
 Exit code 0: everything holds. 1: it was tampered with; the first bad entry and the kind are named. 2: it can't be read.
 """
 # It prints, and it runs on Pythons older than Remit's.
-# ruff: noqa: T201, UP007, UP017, UP031, UP045
 
 from __future__ import annotations
 
@@ -269,7 +268,7 @@ def _id(text: str | None) -> uuid.UUID | None:
 def moment(text: str) -> datetime.datetime:
     """The time of 2026-01-31T09:30:00.000000Z"""
     if len(text) != 27 or text[26] != "Z":
-        raise ValueError("not a time: {!r}".format(text))
+        raise ValueError(f"not a time: {text!r}")
     date = (int(text[:4]), int(text[5:7]), int(text[8:10]))
     clock = (int(text[11:13]), int(text[14:16]), int(text[17:19]), int(text[20:26]))
     return datetime.datetime(*date, *clock, tzinfo=datetime.timezone.utc)
@@ -298,7 +297,7 @@ class Checkpoint:
         ).encode()
 
     def hash(self) -> str:
-        return sha256(self.statement() + ("key {}\nsignature {}\n".format(self.key, self.signature)).encode())
+        return sha256(self.statement() + (f"key {self.key}\nsignature {self.signature}\n").encode())
 
 
 def signed(public: str, message: bytes, signature: str) -> bool:
@@ -321,7 +320,7 @@ class Export:
             try:
                 self.archive = zipfile.ZipFile(path)
             except (OSError, zipfile.BadZipFile) as error:
-                raise Unreadable("{} is no export: {}".format(path, error)) from None
+                raise Unreadable(f"{path} is no export: {error}") from None
         self.manifest_bytes = self.read("manifest.json")
         try:
             self.manifest = json.loads(self.manifest_bytes)
@@ -335,7 +334,7 @@ class Export:
                 Checkpoint(json.loads(line)) for line in self.read("checkpoints.jsonl").decode().splitlines() if line
             ]
         except (ValueError, KeyError, TypeError) as error:
-            raise Unreadable("{} is no export that this file can read: {!r}".format(path, error)) from None
+            raise Unreadable(f"{path} is no export that this file can read: {error!r}") from None
         if self.manifest.get("format") != "remit-audit-export-1":
             raise Unreadable("{} has the format {!r}.".format(path, self.manifest.get("format")))
 
@@ -345,7 +344,7 @@ class Export:
                 return self.archive.open(name)
             return open(os.path.join(self.path, os.path.basename(name)), "rb")
         except (KeyError, OSError, RuntimeError, zipfile.BadZipFile) as error:
-            raise Unreadable("{} lacks {}: {}".format(self.path, name, error)) from None
+            raise Unreadable(f"{self.path} lacks {name}: {error}") from None
 
     def read(self, name: str) -> bytes:
         with self.open(name) as file:
@@ -440,7 +439,7 @@ def _keys(verdict: Verdict, export: Export, earlier: Earlier, trusted: Sequence[
         known.update({name: key for name, key in earlier.keys.items() if name not in known})
     for name, key in list(known.items()):
         if name != _fingerprint(key):
-            verdict.note("forged_signature", None, None, "The key {} is not the one its id says.".format(name))
+            verdict.note("forged_signature", None, None, f"The key {name} is not the one its id says.")
             del known[name]
     believed = {}
     for name, key in known.items():
@@ -489,7 +488,7 @@ def _check_manifest(verdict: Verdict, export: Export, keys: Keys) -> bool:
     else:
         for name in ("checkpoints.jsonl", "keys.json"):
             if sha256(export.read(name)) != export.manifest["files"].get(name):
-                verdict.note("file_changed", None, None, "{} is not the file that was signed.".format(name))
+                verdict.note("file_changed", None, None, f"{name} is not the file that was signed.")
         return True
     return False
 
@@ -518,7 +517,7 @@ def _check_checkpoints(verdict: Verdict, export: Export, keys: Keys) -> dict[int
                 "forged_signature",
                 checkpoint.sequence,
                 None,
-                "The signature of {} does not hold.".format(place.lower()),
+                f"The signature of {place.lower()} does not hold.",
             )
         else:
             twin = good.get(checkpoint.sequence)
@@ -558,7 +557,7 @@ def _check_entries(
     state.end()
     if manifest_holds:
         for name in changed:
-            verdict.note("file_changed", None, None, "{} is not the file that was signed.".format(name))
+            verdict.note("file_changed", None, None, f"{name} is not the file that was signed.")
     return state.chains
 
 
@@ -726,13 +725,9 @@ class _Walk:
             if entry is not None and export.first == 1:
                 verdict.note("erasure_unproven", entry.sequence, entry.id, KINDS["erasure_unproven"])
             elif entry is None and export.last == export.head["sequence"]:
-                verdict.note(
-                    "erasure_unproven", None, None, "The erasure {} has no entry in the trail.".format(erasure)
-                )
+                verdict.note("erasure_unproven", None, None, f"The erasure {erasure} has no entry in the trail.")
             else:
-                verdict.notes.append(
-                    "Erasure {} reaches beyond this export; only a whole export proves it.".format(erasure)
-                )
+                verdict.notes.append(f"Erasure {erasure} reaches beyond this export; only a whole export proves it.")
 
 
 def _check_against(
@@ -795,7 +790,7 @@ def load_earlier(path: str) -> Export | Checkpoint:
             lines = [line for line in file if line.strip()]
         return Checkpoint(json.loads(lines[-1]))
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise Unreadable("{} is neither an export nor a checkpoint: {!r}".format(path, error)) from None
+        raise Unreadable(f"{path} is neither an export nor a checkpoint: {error!r}") from None
 
 
 def report(verdict: Verdict, export: Export) -> list[str]:
@@ -844,9 +839,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         earlier = load_earlier(options.against) if options.against else None
         verdict = verify(export, earlier, options.key)
     except Unreadable as error:
-        print(
-            json.dumps({"intact": None, "error": str(error)}) if options.json else "Can't be checked: {}".format(error)
-        )
+        print(json.dumps({"intact": None, "error": str(error)}) if options.json else f"Can't be checked: {error}")
         return 2
     if options.json:
         found = {

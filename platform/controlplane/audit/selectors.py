@@ -123,7 +123,7 @@ def sealed_entries(organisation_id: uuid.UUID) -> int:
 class _SafeFormatter(string.Formatter):
     """Plain names only, and a word in place of what the payload lacks: reading the trail never fails on an entry."""
 
-    def get_field(self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:  # noqa: ARG002
+    def get_field(self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         value = kwargs.get(field_name)
         return (_NOT_RECORDED if value is None or value == "" else str(value)[:_LONGEST_VALUE], field_name)
 

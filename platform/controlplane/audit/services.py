@@ -11,10 +11,11 @@ from django.db import connection
 
 from controlplane.audit.events import Event
 from controlplane.audit.models import Entry
-from controlplane.common.canonical import digest
+from controlplane.common.canonical import canonical_bytes, digest_of_bytes
 from controlplane.common.clock import now
 from controlplane.common.ids import new_id
 from controlplane.common.observability import trace_id
+from controlplane.common.redaction import may_hold_secret, redact, redact_value
 from controlplane.tenancy.types import Principal
 
 
@@ -33,7 +34,7 @@ def row(
     *, event: Event, actor: Principal, subject: Subject, payload: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """An entry as its columns, for callers that write many rows in one statement."""
-    facts = dict(payload or {})
+    facts, raw = _without_secrets(payload or {})
     return {
         "id": new_id(),
         "organisation_id": actor.organisation_id,
@@ -42,16 +43,26 @@ def row(
         "event": event.value,
         "actor_kind": actor.kind.value,
         "actor_id": actor.id,
-        "actor_name": actor.name[:120],
+        "actor_name": redact(actor.name)[:120],
         "subject_type": subject.type,
         "subject_id": subject.id,
-        "subject_name": subject.name[:200],
+        "subject_name": redact(subject.name)[:200],
         "mission_id": subject.mission_id,
         "payload": facts,
-        "payload_sha256": digest(facts),
+        "payload_sha256": digest_of_bytes(raw),
         "trace_id": trace_id(),
         "salt": uuid.uuid4(),
     }
+
+
+def _without_secrets(payload: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """The payload as it is kept and its canonical form. Credentials never get as far as the table."""
+    facts = dict(payload)
+    raw = canonical_bytes(facts)
+    if not may_hold_secret(raw.decode()):
+        return facts, raw
+    kept = redact_value(facts)
+    return kept, canonical_bytes(kept)
 
 
 def record(*, event: Event, actor: Principal, subject: Subject, payload: Mapping[str, Any] | None = None) -> Entry:

@@ -80,13 +80,13 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         self.stdout.write(f"{options['output']}: entries {wanted.first} to {wanted.last}, signed by {signer().id}")
 
-    def _keys(self, options: dict[str, Any]) -> None:  # noqa: ARG002
+    def _keys(self, options: dict[str, Any]) -> None:
         present = signer().id
         for key in SigningKey.objects.order_by("created_at"):
             mark = "signs now" if key.pk == present else "signed before"
             self.stdout.write(f"{key.pk}  {key.public_key}  since {key.created_at.isoformat()}  {mark}")
 
-    def _rotate(self, options: dict[str, Any]) -> None:  # noqa: ARG002
+    def _rotate(self, options: dict[str, Any]) -> None:
         new, configured = rotate()
         self.stdout.write(f"The new key is {new.id}. What the old one signed stays checkable.")
         if configured:

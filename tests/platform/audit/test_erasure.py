@@ -1,0 +1,291 @@
+"""A person can be erased: their name is nowhere in the database, the chain holds, and an export still passes."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import uuid
+import zipfile
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import DatabaseError, connection, transaction
+
+from agents import services as agents
+from controlplane.audit import erasure, selectors, services
+from controlplane.audit.checkpoints import sign_head
+from controlplane.audit.events import Event
+from controlplane.audit.exporting import VERIFIER, export_to
+from controlplane.audit.models import Entry, Restatement, Seal
+from controlplane.audit.sealing import seal_all
+from controlplane.audit.services import Subject
+from controlplane.audit.verification import Flaw, verify_entry, verify_organisation
+from controlplane.common.errors import RemitError
+from controlplane.common.ids import new_id
+from controlplane.tenancy import members, tokens
+from controlplane.tenancy.models import Membership, TokenKind, User
+from controlplane.tenancy.types import Role, system_principal
+
+
+@pytest.fixture(autouse=True)
+def _own_key(tmp_path, settings) -> None:
+    settings.CONFIG = settings.CONFIG.model_copy(update={"state_dir": tmp_path / "state"})
+
+
+@pytest.fixture
+def rosalind(make_person, northwind, team) -> User:
+    """A builder of the team with a name that nobody shares and that JSON has to escape."""
+    user = make_person("Rosalind", northwind, Role.BUILDER, team=team)
+    User.objects.filter(pk=user.pk).update(name='Rosalind "Ros" Ümlaut', email="rosalind.u@northwind.example")
+    user.refresh_from_db()
+    return user
+
+
+@pytest.fixture
+def lived(rosalind, record, acting, as_nadia, team, make_mission, issue_token, northwind) -> User:
+    """Rosalind has worked, was written about, and has changed her name once."""
+    User.objects.filter(pk=rosalind.pk).update(name="Rosalind Maiden")
+    record(actor=acting(User.objects.get(pk=rosalind.pk)), reason="before the wedding")
+    User.objects.filter(pk=rosalind.pk).update(name=rosalind.name)
+    actor = acting(rosalind)
+    record(actor=actor, reason="Agreed", name="Invoices of May")
+    record(reason=f"As {rosalind.name} said; write to ROSALIND.U@northwind.example", nested={"by": [rosalind.name]})
+    record(reason="Nothing about anybody", name="Invoices of June")
+    members.add_member(principal=as_nadia, user=rosalind, role=Role.APPROVER, team_id=team.pk)
+    with transaction.atomic():
+        services.record(
+            event=Event.PERSON_SIGNED_IN,
+            actor=actor,
+            subject=Subject("person", rosalind.pk, str(rosalind)),
+            payload={"client": "203.0.113.77"},
+        )
+    mission = make_mission(owner=rosalind, created_by=rosalind)
+    agents.pause_mission(actor=actor, mission_id=mission.pk)
+    issue_token(TokenKind.PERSON, name="Rosalind Maiden's laptop", user_id=rosalind.pk)
+    seal_all()
+    sign_head(organisation_id=northwind.pk)
+    return rosalind
+
+
+def everywhere(*texts: str) -> list[str]:
+    """Every table and column of the whole database that holds one of the texts, in whatever type."""
+    found = []
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT table_name, column_name FROM information_schema.columns c JOIN information_schema.tables t"
+            " USING (table_schema, table_name) WHERE table_schema = 'public' AND table_type = 'BASE TABLE'"
+        )
+        for table, column in cursor.fetchall():
+            for text in texts:
+                for form in {text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]}:
+                    cursor.execute(
+                        f"""SELECT count(*) FROM "{table}" WHERE "{column}"::text ILIKE %s""",
+                        ["%" + form.replace("\\", "\\\\") + "%"],
+                    )
+                    if cursor.fetchone()[0]:
+                        found.append(f"{table}.{column}: {form}")
+    return found
+
+
+def check_export(organisation, path) -> dict[str, Any]:
+    export_to(organisation_id=organisation.pk, target=path)
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", str(VERIFIER), str(path), "--json"], capture_output=True, text=True
+    )
+    assert done.stderr == ""
+    return json.loads(done.stdout)
+
+
+NAMES = ('Rosalind "Ros" Ümlaut', "Rosalind", "rosalind.u@northwind.example", "Maiden", "203.0.113.77")
+
+
+def test_afterwards_the_name_is_nowhere_and_the_chain_holds(lived, as_nadia, northwind, tmp_path) -> None:
+    assert len(everywhere(*NAMES)) > 8
+    before = verify_organisation(organisation_id=northwind.pk)
+    assert before.intact
+    earlier = tmp_path / "before.zip"
+    export_to(organisation_id=northwind.pk, target=earlier)
+    heads = dict(Seal.objects.values_list("sequence", "chain_sha256"))
+
+    erased = erasure.erase_person(actor=as_nadia, user_id=lived.pk)
+
+    assert everywhere(*NAMES) == []
+    assert erased.kept == {}
+    assert erased.entries == Restatement.objects.count() >= 6
+    seal_all()
+    after = verify_organisation(organisation_id=northwind.pk, anchor=before.head)
+    assert after.intact, after.flaws
+    assert after.restated == erased.entries
+    assert heads.items() <= dict(Seal.objects.values_list("sequence", "chain_sha256")).items(), "no link was rewritten"
+    found = check_export(northwind, tmp_path / "after.zip")
+    assert (found["intact"], found["restated"]) == (True, erased.entries), found
+    done = subprocess.run(
+        [sys.executable, "-I", str(VERIFIER), str(tmp_path / "after.zip"), "--against", str(earlier)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_what_happened_stays_readable_under_one_pseudonym(lived, as_nadia, as_finn) -> None:
+    erased = erasure.erase_person(actor=as_nadia, user_id=lived.pk)
+    told = [selectors.sentence(entry) for entry in selectors.entries(principal=as_finn).items]
+    assert told[0] == f"Nadia erased the personal data of {erased.pseudonym}: {erased.entries} entries restated"
+    assert f"{erased.pseudonym} paused Invoices of May: Agreed" in told
+    assert "Remit paused Invoices of June: Nothing about anybody" in told
+    assert f"Remit paused Invoices: As {erased.pseudonym} said; write to {erased.pseudonym}" in told
+    assert {entry.actor_id for entry in Entry.objects.filter(actor_name=erased.pseudonym)} == {lived.pk}
+
+
+def test_the_account_is_closed_and_no_way_in_is_left(lived, as_nadia, client) -> None:
+    client.force_login(lived, backend="allauth.account.auth_backends.AuthenticationBackend")
+    secret = tokens.issue(
+        kind=TokenKind.PERSON,
+        organisation_id=as_nadia.organisation_id,
+        name="x",
+        user_id=lived.pk,
+        expires_at=lived.date_joined.replace(year=2999),
+    )[1]
+    erasure.erase_person(actor=as_nadia, user_id=lived.pk)
+    user = User.objects.get(pk=lived.pk)
+    assert (user.is_active, user.has_usable_password(), user.memberships.exists()) == (False, False, False)
+    assert user.email.endswith("@erased.invalid")
+    assert client.get("/audit").status_code in (302, 403)
+    with pytest.raises(RemitError):
+        tokens.recognise(secret)
+
+
+def test_entries_from_before_there_were_salts_are_erased_too(rosalind, acting, as_nadia, northwind, tmp_path) -> None:
+    facts = services.row(
+        event=Event.MISSION_PAUSED, actor=acting(rosalind), subject=Subject("mission", new_id(), "Old"), payload={}
+    )
+    entry = Entry.objects.create(**{**facts, "salt": None})
+    seal_all()
+    erasure.erase_person(actor=as_nadia, user_id=rosalind.pk)
+    seal_all()
+    assert everywhere(*NAMES) == []
+    assert verify_organisation(organisation_id=northwind.pk).intact
+    assert verify_entry(Entry.objects.get(pk=entry.pk)).holds
+    assert check_export(northwind, tmp_path / "old.zip")["intact"] is True
+
+
+def test_two_erasures_may_meet_in_one_entry(rosalind, make_person, acting, as_nadia, northwind, tmp_path) -> None:
+    other = make_person("Ignatius", northwind, Role.APPROVER)
+    with transaction.atomic():
+        services.record(
+            event=Event.MEMBER_REMOVED,
+            actor=acting(rosalind),
+            subject=Subject("person", other.pk, other.name),
+            payload={"role": "approver"},
+        )
+    erasure.erase_person(actor=as_nadia, user_id=rosalind.pk)
+    erasure.erase_person(actor=as_nadia, user_id=other.pk)
+    seal_all()
+    assert everywhere(*NAMES, "Ignatius") == []
+    assert verify_organisation(organisation_id=northwind.pk).intact
+    assert check_export(northwind, tmp_path / "two.zip")["intact"] is True
+
+
+@pytest.mark.parametrize(
+    ("change", "flaw"),
+    [
+        ("subject_name = 'Another past'", Flaw.RESTATEMENT_CHANGED),
+        ("actor_name = 'Nadia'", Flaw.RESTATEMENT_CHANGED),
+        ("at = at - interval '1 day'", Flaw.ENTRY_CHANGED),
+        ("salt = gen_random_uuid()", Flaw.RESTATEMENT_CHANGED),
+        ("commitment = NULL", Flaw.ENTRY_CHANGED),
+    ],
+)
+def test_an_erased_entry_can_not_be_changed_under_cover_of_the_erasure(
+    change, flaw, lived, as_nadia, northwind, as_intruder, tmp_path
+) -> None:
+    erased = erasure.erase_person(actor=as_nadia, user_id=lived.pk)
+    seal_all()
+    entry = Entry.objects.filter(actor_name=erased.pseudonym, subject_name="Invoices of May").get()
+    as_intruder(f"UPDATE audit_entry SET {change} WHERE id = %s", [entry.pk])
+    report = verify_organisation(organisation_id=northwind.pk)
+    assert flaw in {finding.flaw for finding in report.flaws}
+    assert check_export(northwind, tmp_path / "changed.zip")["intact"] is False
+
+
+def test_an_erasure_that_somebody_makes_up_is_found(record, northwind, as_intruder, tmp_path) -> None:
+    entry = record(reason="what happened")
+    seal_all()
+    as_intruder(
+        "UPDATE audit_entry SET subject_name = 'Nothing', salt = gen_random_uuid(), commitment = %s WHERE id = %s",
+        ["sha256:" + "0" * 64, entry.pk],
+    )
+    assert not verify_organisation(organisation_id=northwind.pk).intact
+    assert check_export(northwind, tmp_path / "made_up.zip")["intact"] is False
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE audit_entry SET actor_name = 'x', salt = gen_random_uuid(), commitment = ''",
+        "SELECT set_config('remit.erasure', gen_random_uuid()::text, true); UPDATE audit_entry SET actor_name = 'x',"
+        " salt = gen_random_uuid(), commitment = ''",
+        "DELETE FROM audit_restatement",
+        "UPDATE audit_restatement SET restated_sha256 = ''",
+        "UPDATE audit_checkpoint SET signature = ''",
+        "DELETE FROM audit_checkpoint",
+    ],
+)
+def test_the_database_refuses_what_is_no_erasure(statement, lived, as_nadia) -> None:
+    erasure.erase_person(actor=as_nadia, user_id=lived.pk)
+    with connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    with pytest.raises(DatabaseError, match="append-only"), transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(statement)
+
+
+def test_a_namesakes_mentions_stay(lived, make_person, as_nadia, northwind, record) -> None:
+    other = make_person("Twin", northwind, Role.BUILDER)
+    User.objects.filter(pk=other.pk).update(name=lived.name)
+    entry = record(reason=f"{lived.name} agreed")
+    erasure.erase_person(actor=as_nadia, user_id=lived.pk)
+    assert Entry.objects.get(pk=entry.pk).payload == {"reason": f"{lived.name} agreed"}
+    assert not Entry.objects.filter(actor_id=lived.pk, actor_name=lived.name).exists()
+    assert User.objects.get(pk=other.pk).name == lived.name
+
+
+def test_only_administrators_erase_and_a_refusal_changes_nothing(
+    lived, as_bob, as_finn, as_nadia, as_charlie, nadia, charlie, elsewhere
+) -> None:
+    for actor in (as_bob, as_finn, as_charlie):
+        with pytest.raises(RemitError):
+            erasure.erase_person(actor=actor, user_id=lived.pk)
+    with pytest.raises(RemitError, match="yourself"):
+        erasure.erase_person(actor=as_nadia, user_id=nadia.pk)
+    with pytest.raises(RemitError):
+        erasure.erase_person(actor=as_nadia, user_id=charlie.pk)
+    Membership.objects.create(organisation=elsewhere, user=lived, role=Role.AUDITOR.value)
+    with pytest.raises(RemitError, match="another organisation"):
+        erasure.erase_person(actor=as_nadia, user_id=lived.pk)
+    assert User.objects.get(pk=lived.pk).name == lived.name
+    assert not Restatement.objects.exists()
+    assert not Entry.objects.filter(event="person.erased").exists()
+
+
+def test_the_command_erases_in_every_organisation(lived, elsewhere, northwind) -> None:
+    Membership.objects.create(organisation=elsewhere, user=lived, role=Role.AUDITOR.value)
+    with transaction.atomic():
+        services.record(
+            event=Event.MEMBER_ADDED,
+            actor=system_principal(organisation_id=elsewhere.pk),
+            subject=Subject("person", lived.pk, lived.name),
+            payload={"role": "auditor"},
+        )
+    said = io.StringIO()
+    call_command("person", "erase", "--user", lived.email, "--yes", stdout=said)
+    assert "Erased." in said.getvalue()
+    assert everywhere(*NAMES) == []
+    seal_all()
+    for organisation in (northwind, elsewhere):
+        assert verify_organisation(organisation_id=organisation.pk).intact
+        assert Entry.objects.filter(organisation=organisation, event="person.erased").count() == 1
+    with pytest.raises(CommandError, match="Nobody"):
+        call_command("person", "erase", "--user", lived.email, "--yes")
