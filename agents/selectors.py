@@ -151,6 +151,12 @@ def agents(principal: Principal | None, *, text: str = "", state: str = "") -> Q
     return rows.order_by("name")
 
 
+def agent_names(principal: Principal | None) -> list[tuple[uuid.UUID, str]]:
+    """For a list of choices, by name."""
+    rows = Agent.objects.restrict(principal, Permission.AGENT_VIEW)
+    return list(rows.order_by("name").values_list("pk", "name"))
+
+
 def agent(principal: Principal | None, agent_id: uuid.UUID) -> Agent:
     found = agents(principal).prefetch_related("versions").filter(pk=agent_id).first()
     if found is None:
@@ -163,6 +169,12 @@ def runs(principal: Principal | None, mission_id: uuid.UUID | None = None) -> Qu
         "sandbox", "agent_version", "mission"
     )
     return (rows.filter(mission_id=mission_id) if mission_id else rows).order_by("-id")
+
+
+def run_ids_of(principal: Principal | None, agent_id: uuid.UUID) -> QuerySet[Run, uuid.UUID]:
+    """Under which ids an agent acted: its attempts."""
+    rows = Run.objects.restrict(principal, Permission.MISSION_VIEW).filter(mission__agent_id=agent_id)
+    return rows.values_list("pk", flat=True)
 
 
 def servers(principal: Principal | None) -> QuerySet[McpServer]:

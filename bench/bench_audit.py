@@ -84,8 +84,8 @@ def _write(organisation_id: uuid.UUID) -> None:
                 'action', gen_random_uuid(), 'Write reminder INV-' || n, %(o)s, told::jsonb,
                 'sha256:' || encode(sha256(told::bytea), 'hex'), md5(n::text), gen_random_uuid()
             FROM (
-                SELECT n, format('{"approved":[],"bundle":"%%s","decision":"%%s","digest":"sha256:%%s","kind":"tool.call",'
-                    '"reason_code":"policy.allowed","tool":"books__write_reminder"}',
+                SELECT n, format('{"approved":[],"bundle":"%%s","decision":"%%s","digest":"sha256:%%s",'
+                    '"kind":"tool.call","reason_code":"policy.allowed","tool":"books__write_reminder"}',
                     encode(sha256('bundle'), 'hex'), gen_random_uuid(), encode(sha256(n::text::bytea), 'hex')) AS told
                 FROM generate_series(1, %(entries)s) AS n
             ) AS rows

@@ -22,7 +22,10 @@ SEALER_BEHIND_SECONDS = 5.0
 
 
 def register() -> None:
-    for source in (policies_missing, node_silent, sealer_behind, budgets_nearly_spent, judge_off, judge_resting):
+    for source in (
+        *(policies_missing, node_silent, sealer_behind, trail_contradicted),
+        *(budgets_nearly_spent, judge_off, judge_resting),
+    ):
         register_strip_source(source)
 
 
@@ -94,6 +97,18 @@ _WITHIN = {
     WindowKind.WEEK: "for this week",
     WindowKind.MONTH: "for this month",
 }
+
+
+def trail_contradicted(principal: Principal) -> Iterator[Strip]:
+    """Somebody cut, rewrote or restored what Remit had signed; it signs no further head until that is explained."""
+    if principal.has(Permission.AUDIT_VIEW) and audit.contradicts_checkpoint(principal.organisation_id):
+        yield Strip(
+            "The audit trail is not the one Remit signed.",
+            "It was cut, rewritten or restored from a backup. Verify it, and keep your last export.",
+            "See the trail",
+            reverse("audit"),
+            tone="deny",
+        )
 
 
 def judge_off(principal: Principal) -> Iterator[Strip]:

@@ -38,6 +38,17 @@ def gauge_svg(
     )
 
 
+def progress_svg(*, done: int, total: int, label: str) -> SafeString:
+    """How far something is that will be whole: in the gauge's look, without its colours of warning."""
+    share = Decimal(100) if total <= 0 else min(Decimal(100), Decimal(done) / Decimal(total) * 100)
+    return format_html(
+        '<svg class="gauge" height="12" role="img" aria-label="{words}"><title>{words}</title>'
+        '<rect class="frame" width="100%" height="12"/><rect class="spent" width="{end}%" height="12"/></svg>',
+        words=f"{label}: {share:.0f} %",
+        end=_percent(share),
+    )
+
+
 def sparkline_svg(values: Sequence[Decimal], *, label: str) -> SafeString:
     """One line over a soft area, scaled from zero, so that a small change looks small."""
     top = max([*values, Decimal(0)]) or Decimal(1)

@@ -100,6 +100,12 @@ def gauge(
 
 
 @register.simple_tag
+def progress(done: int, total: int, label: str) -> SafeString:
+    """A bar that fills: `{% progress job.done job.total "Checked" %}`."""
+    return drawings.progress_svg(done=done, total=total, label=label)
+
+
+@register.simple_tag
 def sparkline(values: Iterable[Any], label: str) -> SafeString:
     """`{% sparkline burn label="Spend a day, 30 days" %}`; the label carries what the line says."""
     return drawings.sparkline_svg([_decimal(value) for value in values], label=label)

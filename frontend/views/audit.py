@@ -1,4 +1,4 @@
-"""Audit: the log in sentences, one entry with its proof, and checking the whole chain."""
+"""Audit: the log in sentences, narrowed by filters that stand in the address, and one entry with its proof."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from django.http import Http404, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.utils.dateparse import parse_date
-from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.http import require_GET
 
+from agents import selectors as agents
 from controlplane.audit import selectors, verification
 from controlplane.audit.events import Event
 from controlplane.audit.models import Entry
-from controlplane.common.errors import RemitError
 from controlplane.common.ids import parse_id
+from controlplane.tenancy import selectors as tenancy
 from controlplane.tenancy.types import Permission, Principal
 from frontend.exports import csv_response
 from frontend.pages import PersonRequest, page, require_anywhere
 
 LONGEST_EXPORT = 5000
-MOST_TO_VERIFY = 200_000
+MISSIONS_OFFERED = 100
 SUBJECT_TYPES = (
     "mission",
     "action",
@@ -85,11 +86,16 @@ def listing(request: PersonRequest) -> HttpResponseBase:
         "lines": [_line(entry) for entry in found.items],
         "next": found.next,
         "filters": filters,
-        "events": [(event.value, event.value) for event in Event],
+        "kinds": EVENT_KINDS,
+        "event": f"{filters.event_kind}.*" if filters.event_kind else filters.event,
         "subject_types": SUBJECT_TYPES,
+        "people": tenancy.people_of(request.principal),
+        "agents": agents.agent_names(request.principal),
+        "missions": _missions(request.principal, filters.mission_id),
         "given": {name: request.GET.get(name, "") for name in ("since", "until")},
         "filtered": filters != selectors.Filters(),
-        "may_verify": _may_verify(request.principal),
+        "may_verify": request.principal.has(Permission.AUDIT_VIEW),
+        "may_export": request.principal.has(Permission.AUDIT_EXPORT),
     }
     return render(request, "audit/list.html", context)
 
@@ -100,26 +106,34 @@ def detail(request: PersonRequest, entry_id: uuid.UUID) -> HttpResponse:
     entry = selectors.entry(principal=request.principal, entry_id=entry_id)
     if entry is None:
         raise Http404
-    context = {"line": _line(entry), "entry": entry, "proof": verification.verify_entry(entry)}
+    context = {
+        "line": _line(entry),
+        "entry": entry,
+        "proof": verification.verify_entry(entry),
+        "may_erase": entry.subject_type == "person" and request.principal.has(Permission.MEMBER_WRITE),
+    }
     return render(request, "audit/entry.html", context)
 
 
-@page
-@require_POST
-def verify(request: PersonRequest) -> HttpResponse:
-    """Check the organisation's whole chain now. Reads only; very long trails are checked with the command."""
-    if not _may_verify(request.principal):
-        raise RemitError("permission.denied", "The chain covers the whole organisation, and your role one team.", 403)
-    sealed = selectors.sealed_entries(request.principal.organisation_id)
-    report = None
-    if sealed <= MOST_TO_VERIFY:
-        report = verification.verify_organisation(organisation_id=request.principal.organisation_id)
-    context = {"report": report, "sealed": sealed, "most": MOST_TO_VERIFY}
-    return render(request, "audit/verified.html", context)
+def _kinds() -> list[tuple[str, list[tuple[str, str]]]]:
+    """The events by the word before their dot, for a list of choices."""
+    kinds: dict[str, list[tuple[str, str]]] = {}
+    for event in Event:
+        kind, _, name = event.value.partition(".")
+        kinds.setdefault(kind, []).append((event.value, name.replace("_", " ")))
+    return sorted(kinds.items())
 
 
-def _may_verify(principal: Principal) -> bool:
-    return principal.has(Permission.AUDIT_VIEW)
+EVENT_KINDS = _kinds()
+
+
+def _missions(principal: Principal, chosen: uuid.UUID | None) -> list[tuple[uuid.UUID, str]]:
+    """The newest, and the one that is chosen whatever its age."""
+    rows = agents.missions(principal)
+    newest = list(rows.values_list("pk", "title")[:MISSIONS_OFFERED])
+    if chosen and chosen not in dict(newest):
+        newest += list(rows.filter(pk=chosen).values_list("pk", "title"))
+    return newest
 
 
 def _line(entry: Entry) -> Line:
@@ -130,7 +144,13 @@ def _filters(request: PersonRequest) -> selectors.Filters:
     given = request.GET
     zone = ZoneInfo(request.principal.time_zone)
     until = _day(given.get("until"), zone)
+    agent_id = parse_id(given.get("agent"))
+    kind = given.get("event", "").removesuffix(".*")
     return selectors.Filters(
+        person_id=parse_id(given.get("person")),
+        agent_id=agent_id,
+        run_ids=tuple(agents.run_ids_of(request.principal, agent_id)) if agent_id else (),
+        event_kind=kind if given.get("event", "").endswith(".*") and kind in dict(EVENT_KINDS) else "",
         event=given.get("event", "") if given.get("event", "") in Event.values else "",
         subject_type=given.get("subject", "") if given.get("subject", "") in SUBJECT_TYPES else "",
         subject_id=parse_id(given.get("id")),

@@ -1,5 +1,5 @@
-"""Goes over a chain at speed: PostgreSQL writes each entry as the bytes that were hashed, Python hashes them. It only ever
-passes entries; what it does not pass is read again in full and judged with care by `verification`."""
+"""Goes over a chain at speed: PostgreSQL writes each entry as the bytes that were hashed, Python hashes them. It
+only ever passes entries; what it does not pass is read again in full and judged with care by `verification`."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def read(*, organisation_id: uuid.UUID, sequences: Sequence[int]) -> Iterator[Se
     for start in range(0, len(sequences), _AT_A_TIME):
         with connection.cursor() as cursor:
             cursor.execute(  # the only thing put in is our own list of columns
-                "SELECT s.sequence, s.chain_sha256, s.entry_id, e.organisation_id, e.payload::text,"
+                "SELECT s.sequence, s.chain_sha256, s.entry_id, e.organisation_id, e.payload::text,"  # noqa: S608
                 f" {COLUMNS} FROM audit_seal s LEFT JOIN audit_entry e ON e.id = s.entry_id"
                 " WHERE s.organisation_id = %s AND s.sequence = ANY(%s) ORDER BY s.sequence",
                 [organisation_id, list(sequences[start : start + _AT_A_TIME])],
@@ -123,7 +123,7 @@ _PERSONAL = (
     f" || convert_to(',' || {_text('actor_name')} || {_text('subject_name')} || {_text('payload_sha256')}, 'UTF8')"
 )
 _STATEMENT = (
-    "COPY (SELECT s.sequence, s.chain_sha256, e.payload::text, e.payload_sha256,"
+    "COPY (SELECT s.sequence, s.chain_sha256, e.payload::text, e.payload_sha256,"  # noqa: S608 - an id, two numbers
     f" CASE WHEN e.salt IS NOT NULL AND e.commitment IS NULL THEN {_TAIL} END,"
     f" CASE WHEN e.salt IS NOT NULL AND e.commitment IS NULL THEN {_PERSONAL} END"
     " FROM audit_seal s LEFT JOIN audit_entry e ON e.id = s.entry_id AND e.organisation_id = s.organisation_id"

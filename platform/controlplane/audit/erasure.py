@@ -151,7 +151,7 @@ def _close_account(user: User, pseudonym: str) -> None:
     User.objects.filter(pk=user.pk).update(
         name=pseudonym,
         email=f"erased-{user.pk.hex}@erased.invalid",
-        password="!",
+        password="!",  # noqa: S106 - what Django writes for an account that has none
         is_active=False,
         time_zone="UTC",
         preferences={},
@@ -244,7 +244,7 @@ def _changed(entry: Entry, user_id: uuid.UUID, names: mentions.Names, pseudonym:
 def _restated(
     entry: Entry, chain_sha256: str, user_id: uuid.UUID, names: mentions.Names, pseudonym: str
 ) -> dict[str, Any]:
-    """The row for `audit_restate`. A fresh salt, so that the old commitment can't be guessed and the new hash neither."""
+    """The row for `audit_restate`. A fresh salt: neither the old commitment nor the new hash can be guessed."""
     before: Facts = facts_of(entry)
     kept = before.commitment
     if kept is None:

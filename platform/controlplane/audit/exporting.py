@@ -216,7 +216,7 @@ _AS_THEY_ARE = (
     *("mission_id", "payload", "payload_sha256", "trace_id", "salt", "commitment"),
 )
 _STATEMENT = (
-    "COPY (SELECT json_build_object('sequence', s.sequence, 'chain', s.chain_sha256,"
+    "COPY (SELECT json_build_object('sequence', s.sequence, 'chain', s.chain_sha256,"  # noqa: S608 - an id, two numbers
     " 'at', to_char(e.at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), "
     + ", ".join(f"'{name}', e.{name}" for name in _AS_THEY_ARE)
     + ", 'restatements', CASE WHEN e.commitment IS NULL THEN '[]'::json ELSE (SELECT coalesce(json_agg("
@@ -232,8 +232,8 @@ _README = """An export of Remit's audit trail.
     python3 verify.py . --against earlier.zip        and that it continues an earlier export
     python3 verify.py . --key 0123456789abcdef       and that a key you noted has signed it
 
-verify.py needs Python 3.8 and nothing else. It ends with 0 when everything holds and with 1 when anything was changed; it
-names the first bad entry and what was done. If you doubt the verify.py in here, take the one of Remit's source.
+verify.py needs Python 3.8 and nothing else. It ends with 0 when everything holds and with 1 when anything was changed;
+it names the first bad entry and what was done. If you doubt the verify.py in here, take the one of Remit's source.
 
 entries-*.jsonl     one entry on each line, in the order of the chain
 checkpoints.jsonl   heads of the chain, signed when they were the head

@@ -1,5 +1,5 @@
-"""Checks and exports of a whole trail that people ask for on a page: done in slices, so that the page shows how far they are
-and a worker that dies costs one slice. The row is the truth; tasks only wake up whoever works on it."""
+"""Checks and exports of a whole trail that people ask for on a page: done in slices, so that the page shows how
+far they are and a worker that dies costs one slice. The row is the truth; tasks only wake up whoever works on it."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ SLICE_SECONDS = 5.0
 LEASE = timedelta(seconds=60)
 KEPT = timedelta(hours=24)
 FORGOTTEN = timedelta(days=30)
+_NEEDED = {JobKind.VERIFY: Permission.AUDIT_VIEW, JobKind.EXPORT: Permission.AUDIT_EXPORT}
 
 
 def ask_verification(*, principal: Principal) -> Job:
@@ -73,6 +74,37 @@ def file_of(*, principal: Principal, job_id: uuid.UUID) -> Path:
             payload={"first": job.first, "last": job.last, "sha256": job.progress.get("sha256", "")},
         )
     return path
+
+
+def begin(*, job: Job, seconds: float) -> Job:
+    """The first slice at once, so that what is short is done when the page comes; the rest is the worker's."""
+    work(job_id=job.pk, seconds=seconds)
+    job.refresh_from_db()
+    if job.state == JobState.RUNNING:
+        from controlplane.audit import tasks  # it imports this module
+
+        tasks.work.wake(str(job.pk))
+    return job
+
+
+def seen_by(*, principal: Principal, job_id: uuid.UUID) -> Job:
+    """A check or export of the principal's organisation. Raises 404."""
+    job = Job.objects.restrict(principal, Permission.AUDIT_VIEW).filter(pk=job_id).first()
+    if job is None or not principal.has(_NEEDED[JobKind(job.kind)]):
+        raise not_found("job")
+    return job
+
+
+def exports_of(*, principal: Principal, limit: int = 20) -> list[Job]:
+    """The organisation's latest exports."""
+    principal.require(Permission.AUDIT_EXPORT)
+    rows = Job.objects.restrict(principal, Permission.AUDIT_EXPORT).filter(kind=JobKind.EXPORT)
+    return list(rows.order_by("-pk")[:limit])
+
+
+def report_of(job: Job) -> verification.Report:
+    """What a check found so far."""
+    return verification.Report.from_dict(job.organisation_id, job.progress)
 
 
 def work(*, job_id: uuid.UUID, seconds: float = SLICE_SECONDS) -> bool:
@@ -136,9 +168,6 @@ def _open(principal: Principal, kind: JobKind, wanted: Range) -> Job:
                 subject=_subject(principal, job),
                 payload={"first": job.first, "last": job.last},
             )
-        from controlplane.audit import tasks  # it imports this module
-
-        tasks.work.wake(str(job.pk))
     return job
 
 

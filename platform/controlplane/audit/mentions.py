@@ -1,5 +1,5 @@
-"""Where a person's names stand in rows of any app, and replacing them there. Works from the models themselves, so that an
-app that adds a text column adds nothing here."""
+"""Where a person's names stand in rows of any app, and replacing them there. Works from the models themselves, so that
+an app that adds a text column adds nothing here."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Counter(Protocol):
 class Names:
     """What a person was called, as it is looked for in texts: whole words, without regard to case.
 
-    A name that somebody else of the organisation bears too, or of fewer than three letters, is not looked for: where the
-    person is meant is not to be told. Rows that point to the person by id lose it all the same.
+    A name that somebody else of the organisation bears too, or of fewer than three letters, is not looked for: where
+    the person is meant is not to be told. Rows that point to the person by id lose it all the same.
     """
 
     texts: tuple[str, ...]
@@ -95,7 +95,7 @@ def delete_owned(user: User, tables: Collection[str]) -> None:
     """What only describes the account, in tables of others."""
     for model in apps.get_models():
         if model._meta.db_table in tables:
-            model._base_manager.filter(**{"user": user}).delete()
+            model._base_manager.filter(user=user).delete()
 
 
 def as_json(rows: Sequence[dict[str, Any]]) -> str:
@@ -103,7 +103,7 @@ def as_json(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _update(model: type[models.Model], values: dict[str, Any], changes: dict[str, Any]) -> dict[str, str]:
-    """Column by column where the row as a whole refuses: triggers guard what was judged. Returns the columns that did."""
+    """Column by column where the row as a whole refuses: triggers guard what was judged. Returns those that did."""
     changes = {name: _fitting(model, name, value) for name, value in changes.items() if value != values[name]}
     attempts = [changes] if len(changes) == 1 else [changes, *({name: value} for name, value in changes.items())]
     refused: dict[str, str] = {}

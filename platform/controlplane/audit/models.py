@@ -37,7 +37,7 @@ class Entry(models.Model):
     # were. Entries without one are from before and are linked in the first form (`chain.link`).
     salt = models.UUIDField(null=True)
     # Only after an erasure: the commitment to what stood here, or empty when there was none to keep.
-    commitment = models.CharField(max_length=71, null=True)
+    commitment = models.CharField(max_length=71, null=True)  # noqa: DJ001 - none and empty differ
 
     objects = TenantQuerySet.as_manager()
 
@@ -160,6 +160,15 @@ class Job(models.Model):
             models.Index(fields=["organisation", "-id"], name="audit_jobs_of_organisation"),
             models.Index(fields=["lease_until"], name="audit_jobs_running", condition=models.Q(state="running")),
         ]
+
+    @property
+    def done(self) -> int:
+        """How many entries are done, of `total`."""
+        return max(0, self.position - self.first + 1)
+
+    @property
+    def total(self) -> int:
+        return max(0, self.last - self.first + 1)
 
 
 class Unsealed(models.Model):

@@ -4,12 +4,13 @@
     python verify.py EXPORT.zip [--against EARLIER] [--key FINGERPRINT] [--json]
 
 EXPORT is the zip file or the folder it was unpacked into. EARLIER is an export made before, or a line of its
-checkpoints.jsonl kept elsewhere: with it, a trail that was restored, cut or written anew since is found. FINGERPRINT is a
-signing key's id that you noted; without it and without EARLIER, the keys in the export are believed, and named.
+checkpoints.jsonl kept elsewhere: with it, a trail that was restored, cut or written anew since is found. FINGERPRINT is
+a signing key's id that you noted; without it and without EARLIER, the keys in the export are believed, and named.
 
 Exit code 0: everything holds. 1: it was tampered with; the first bad entry and the kind are named. 2: it can't be read.
 """
 # It prints, and it runs on Pythons older than Remit's.
+# ruff: noqa: T201, UP007, UP017, UP031, UP045
 
 from __future__ import annotations
 
@@ -501,7 +502,8 @@ def _check_checkpoints(verdict: Verdict, export: Export, keys: Keys) -> dict[int
     for position, checkpoint in enumerate(export.checkpoints):
         key = keys.get(checkpoint.key)
         place = "Checkpoint %d" % checkpoint.number
-        # Each covers the one before it, so the last signature speaks for all; the others are checked where they are few.
+        # Each covers the one before it, so the last signature speaks for all; the others are checked where they are
+        # few.
         follows = previous is None or (
             checkpoint.number == previous.number + 1 and checkpoint.previous == previous.hash()
         )
@@ -682,9 +684,9 @@ class _Walk:
             verdict.note(
                 "tail_cut", export.head["sequence"] + 1, None, "A signed checkpoint goes to number %d." % furthest
             )
-        if export.head["sequence"] == export.last and self.last is not None and self.last.chain != export.head["chain"]:
-            if verdict.intact:
-                verdict.note("rewritten", export.last, self.last.id, "The head in the manifest is another.")
+        whole = self.last is not None and self.last.sequence == export.head["sequence"]
+        if whole and self.last is not None and self.last.chain != export.head["chain"] and verdict.intact:
+            verdict.note("rewritten", export.last, self.last.id, "The head in the manifest is another.")
         self._check_erasures()
 
     def _explain_mismatches(self) -> None:

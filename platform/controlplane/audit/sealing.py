@@ -47,7 +47,7 @@ def seal_batch(*, organisation_id: uuid.UUID, batch: int = BATCH) -> int:
         # Each statement sees what was committed before it began, so the head is read after the lock is held.
         sequence, previous = _head(cursor, organisation_id)
         cursor.execute(
-            f"SELECT {COLUMNS} FROM audit_unsealed u JOIN audit_entry e ON e.id = u.entry_id"
+            f"SELECT {COLUMNS} FROM audit_unsealed u JOIN audit_entry e ON e.id = u.entry_id"  # noqa: S608 - our own columns
             " WHERE u.organisation_id = %s ORDER BY u.entry_id LIMIT %s",
             [organisation_id, batch],
         )

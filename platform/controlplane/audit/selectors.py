@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import string
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from django.db.models import Q, QuerySet
 
+from controlplane.audit import checkpoints
 from controlplane.audit.events import Event
-from controlplane.audit.models import Entry, Seal, Unsealed
+from controlplane.audit.keys import signer
+from controlplane.audit.models import Checkpoint, Entry, Seal, SigningKey, Unsealed
 from controlplane.common.clock import now
 from controlplane.tenancy.types import Permission, Principal
 
@@ -27,7 +29,11 @@ class Filters:
     """What the log is narrowed to. All that are set must hold; `text` looks into names, codes and sentences."""
 
     actor_id: uuid.UUID | None = None
+    person_id: uuid.UUID | None = None  # what they did and what was done to them
+    agent_id: uuid.UUID | None = None  # the same; `run_ids`: under which ids it acts as well
+    run_ids: Iterable[uuid.UUID] = ()
     event: str = ""
+    event_kind: str = ""  # "mission": every event whose code begins with it and a dot
     subject_type: str = ""
     subject_id: uuid.UUID | None = None
     mission_id: uuid.UUID | None = None
@@ -120,10 +126,39 @@ def sealed_entries(organisation_id: uuid.UUID) -> int:
     return last.first() or 0
 
 
+@dataclass(frozen=True)
+class KeyShown:
+    """A signing key as people compare it. `signs`: it is the present one."""
+
+    id: str
+    public_key: str
+    since: datetime
+    signs: bool
+
+
+def signing_keys() -> list[KeyShown]:
+    """The keys of this installation, the present one first."""
+    present = signer().id
+    rows = SigningKey.objects.order_by("-created_at")
+    shown = [KeyShown(key.pk, key.public_key, key.created_at, key.pk == present) for key in rows]
+    return sorted(shown, key=lambda key: not key.signs)
+
+
+def last_checkpoint(*, principal: Principal) -> Checkpoint | None:
+    """The newest signed head of the principal's organisation."""
+    return Checkpoint.objects.restrict(principal, Permission.AUDIT_VIEW).order_by("-number").first()
+
+
+def contradicts_checkpoint(organisation_id: uuid.UUID) -> bool:
+    """Whether the chain lacks what was signed last."""
+    last = checkpoints.last_checkpoint(organisation_id)
+    return last is not None and checkpoints.contradiction(last) is not None
+
+
 class _SafeFormatter(string.Formatter):
     """Plain names only, and a word in place of what the payload lacks: reading the trail never fails on an entry."""
 
-    def get_field(self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def get_field(self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:  # noqa: ARG002
         value = kwargs.get(field_name)
         return (_NOT_RECORDED if value is None or value == "" else str(value)[:_LONGEST_VALUE], field_name)
 
@@ -156,6 +191,12 @@ def _conditions(filters: Filters) -> Q:
     for name, value in exact.items():
         if value not in (None, ""):
             conditions &= Q(**{name: value})
+    if filters.person_id:
+        conditions &= Q(actor_id=filters.person_id) | Q(subject_id=filters.person_id)
+    if filters.agent_id:
+        conditions &= Q(actor_id=filters.agent_id) | Q(subject_id=filters.agent_id) | Q(actor_id__in=filters.run_ids)
+    if filters.event_kind:
+        conditions &= Q(event__startswith=filters.event_kind + ".")
     for word in filters.text.replace("\x00", "").split()[:8]:
         events = [code for code, label in Event.choices if word.lower() in label.lower() or word.lower() in code]
         conditions &= Q(actor_name__icontains=word) | Q(subject_name__icontains=word) | Q(event__in=events)

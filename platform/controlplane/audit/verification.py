@@ -285,8 +285,8 @@ def _has(organisation_id: uuid.UUID, sequence: int, chain_sha256: str) -> bool:
 
 
 def _verify_nothing_is_outside(report: Report) -> None:
-    """An entry of the organisation is sealed or on the work list, never neither. When the numbers agree and nothing else
-    is wrong, that is so; else every entry is looked at. Each is one statement, so one snapshot."""
+    """An entry of the organisation is sealed or on the work list, never neither. When the numbers agree and nothing
+    else is wrong, that is so; else every entry is looked at. Each is one statement, so one snapshot."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT (SELECT count(*) FROM audit_entry WHERE organisation_id = %(o)s)"

@@ -82,8 +82,5 @@ def redact_event(_logger: Any, _method: str, event: MutableMapping[str, Any]) ->
 
 def _value(value: Any, depth: int) -> Any:
     if depth < 4 and isinstance(value, Mapping):
-        return {
-            key: REMOVED if item and _is_secret(key) else _value(item, depth + 1)
-            for key, item in value.items()
-        }
+        return {key: REMOVED if item and _is_secret(key) else _value(item, depth + 1) for key, item in value.items()}
     return value

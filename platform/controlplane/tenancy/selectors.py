@@ -49,6 +49,14 @@ def holders_of(principal: Principal, permission: Permission) -> list[Holder]:
     return [Holder(*row) for row in held.values_list("user_id", "user__name", "team_id")]
 
 
+def people_of(principal: Principal) -> list[User]:
+    """Who belongs to the principal's organisation, by name; those who may see members see them."""
+    if not principal.has_anywhere(Permission.MEMBER_VIEW):
+        return []
+    members = Membership.objects.filter(organisation_id=principal.organisation_id).values("user_id")
+    return list(User.objects.filter(pk__in=members).order_by("name"))
+
+
 def organisations_of(user_id: uuid.UUID) -> list[Organisation]:
     """Where a person belongs, by name."""
     held = Membership.objects.standing().filter(user_id=user_id)

@@ -86,6 +86,8 @@ def pages_of(world: Any) -> dict[str, str]:
         "cost-goal": reverse("cost-goal", args=["receivables"]),
         "cost-mission": reverse("cost-mission", args=[mission.pk]),
         "audit": reverse("audit"),
+        "audit-exports": reverse("audit-exports"),
+        "person-erase": reverse("person-erase", args=[world.owner.id]),
         "audit-entry": reverse("audit-entry", args=[Entry.objects.earliest("id").pk]),
         "servers": reverse("servers"),
         "server": reverse("server", args=[world.server.pk]),

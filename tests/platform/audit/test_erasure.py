@@ -6,8 +6,6 @@ import io
 import json
 import subprocess
 import sys
-import uuid
-import zipfile
 from typing import Any
 
 import pytest
@@ -226,8 +224,10 @@ def test_an_erasure_that_somebody_makes_up_is_found(record, northwind, as_intrud
     "statement",
     [
         "UPDATE audit_entry SET actor_name = 'x', salt = gen_random_uuid(), commitment = ''",
-        "SELECT set_config('remit.erasure', gen_random_uuid()::text, true); UPDATE audit_entry SET actor_name = 'x',"
-        " salt = gen_random_uuid(), commitment = ''",
+        (
+            "SELECT set_config('remit.erasure', gen_random_uuid()::text, true);"
+            " UPDATE audit_entry SET actor_name = 'x', salt = gen_random_uuid(), commitment = ''"
+        ),
         "DELETE FROM audit_restatement",
         "UPDATE audit_restatement SET restated_sha256 = ''",
         "UPDATE audit_checkpoint SET signature = ''",

@@ -64,7 +64,7 @@ def _export(organisation, target: Path, wanted: Range | None = None) -> Path:
 
 
 def check(path: Path, *options: str) -> dict[str, Any]:
-    """Runs the file that is in the export's own folder or zip, as an auditor would: isolated, nothing of ours to import."""
+    """Runs the file as an auditor would: in a Python of its own, with nothing of ours to import."""
     done = subprocess.run(
         [sys.executable, "-I", "-S", str(VERIFIER), str(path), "--json", *options], capture_output=True, text=True
     )

@@ -1,4 +1,4 @@
-"""`manage.py audit`: check the trail (exit code 1 when anything is wrong with it), export it, replace its signing key."""
+"""`manage.py audit`: check the trail (exit code 1 when anything is wrong), export it, replace its signing key."""
 
 from __future__ import annotations
 
