@@ -41,6 +41,14 @@ def mark_hidden(text: str) -> SafeString:
     return mark_safe("".join(parts))  # noqa: S308 every part was escaped above
 
 
+def spell_hidden(text: str) -> str:
+    """The same as plain text, for places that take no markup, such as the options of a list."""
+    return "".join(
+        f"⟨U+{ord(character):04X}⟩" if _is_hidden(text, index, character) else character
+        for index, character in enumerate(text)
+    )
+
+
 def without_ansi(text: str) -> str:
     """The text as a terminal would leave it: without escape sequences, with one kind of line end."""
     return _ANSI.sub("", text).replace("\r\n", "\n")

@@ -24,7 +24,7 @@ from agents.timeline import arguments_in_short as in_short
 from controlplane.common.choices import StatusChoices
 from frontend.templatetags import amounts, drawings, titles
 from frontend.templatetags.arguments import ArgumentTable, argument_table
-from frontend.templatetags.plain_text import mark_hidden, without_ansi
+from frontend.templatetags.plain_text import mark_hidden, spell_hidden, without_ansi
 
 register = template.Library()
 
@@ -215,6 +215,12 @@ def visible_text(value: object) -> SafeString:
 def soon(moment: datetime | None) -> bool:
     """Less than a quarter of an hour away."""
     return moment is not None and moment - timezone.now() < timedelta(minutes=15)
+
+
+@register.filter
+def spelt_text(value: object) -> str:
+    """The same without markup, for the options of a list. Escaped by the template like any text."""
+    return spell_hidden(without_ansi("" if value is None else str(value)))
 
 
 @register.filter

@@ -16,7 +16,8 @@ from agents import services as agents
 from agents.models import Mission
 from budgets.costs.facts import refresh_changed
 from budgets.costs.folding import fold_all
-from controlplane.audit.models import Entry
+from controlplane.audit import jobs, verification
+from controlplane.audit.models import Entry, Job
 from controlplane.audit.sealing import seal_all
 from controlplane.tenancy.models import User
 from governance.choices import EscalationState
@@ -288,3 +289,43 @@ def test_home_is_worked_through_with_keys_alone(world: Any, show: Show, bob: Use
     assert Vote.objects.get().approve
     assert page.url.endswith(reverse("home"))
     assert page.complaints == []
+
+
+def test_a_long_check_and_a_long_export_fill_their_bars_in_place(
+    busy: Any, show: Show, nadia: User, monkeypatch: pytest.MonkeyPatch, settings: Any, tmp_path: Path
+) -> None:
+    """Slices of five entries; the worker is played here, and the page comes for each step by itself."""
+    settings.CONFIG = settings.CONFIG.model_copy(update={"state_dir": tmp_path / "state"})
+    monkeypatch.setattr(verification, "STRETCH", 5)
+    monkeypatch.setattr(jobs.exporting, "PART_ENTRIES", 5)
+    monkeypatch.setattr("frontend.views.audit_proof.AT_ONCE_SECONDS", 0.0)
+    page = show(nadia, reverse("audit"))
+    seal_all()
+    page.click("text=Verify the chain")
+    page.wait_for_selector("#verification >> text=5 of")
+    check = Job.objects.get()
+    assert not jobs.work(job_id=check.pk, seconds=0.0)
+    page.wait_for_selector("#verification >> text=10 of")
+    _shoot(page, "audit-checking")
+    while not jobs.work(job_id=check.pk, seconds=0.0):
+        pass
+    page.wait_for_selector("#verification >> text=Intact")
+    _shoot(page, "audit-checked")
+    page.goto(reverse("audit-exports"))
+    page.click("form.form button.primary")
+    page.wait_for_selector("#audit-exports >> text=5 of")
+    _shoot(page, "audit-exporting")
+    export = Job.objects.get(kind="export")
+    while not jobs.work(job_id=export.pk, seconds=0.0):
+        pass
+    page.wait_for_selector("#audit-exports >> text=Download")
+    _shoot(page, "audit-exported")
+    with page.expect_download() as download:
+        page.click("#audit-exports >> text=Download")
+    assert download.value.suggested_filename.endswith(".zip")
+    assert page.complaints == []
+
+
+def _shoot(page: Any, name: str) -> None:
+    if folder := os.environ.get("REMIT_SCREENSHOTS"):
+        page.screenshot(path=Path(folder, f"{name}.png"))
