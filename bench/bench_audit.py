@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import statistics
@@ -12,7 +14,6 @@ import sys
 import tempfile
 import time
 import uuid
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ def main() -> dict[str, Any]:
         organisation_id = _prepare()
         written = _timed(lambda: _write(organisation_id))
         sealed = _timed(lambda: _seal(organisation_id))
+        began = time.process_time()
         rounds = [_timed(lambda: _verify(organisation_id)) for _ in range(ROUNDS)]
+        cpu = (time.process_time() - began) / ROUNDS
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder) / "export.zip"
             exported = _timed(lambda: _export(organisation_id, target))
@@ -44,6 +47,7 @@ def main() -> dict[str, Any]:
             "generate": round(ENTRIES / written),
             "seal": round(ENTRIES / sealed),
             "verify": round(verify),
+            "verify_by_own_cpu_time": round(ENTRIES / cpu),  # what a machine that does nothing else comes close to
             "export": round(ENTRIES / exported),
             "offline_verifier": round(ENTRIES / checked),
         },
@@ -123,9 +127,9 @@ def _export(organisation_id: uuid.UUID, target: Path) -> None:
 def _check_offline(target: Path) -> None:
     from controlplane.audit import offline_verifier
 
-    with zipfile.ZipFile(target) as archive:
-        archive.testzip()
-    if offline_verifier.main([str(target), "--json"]) != 0:
+    with contextlib.redirect_stdout(io.StringIO()):
+        holds = offline_verifier.main([str(target), "--json"]) == 0
+    if not holds:
         raise RuntimeError("the export does not hold")
 
 

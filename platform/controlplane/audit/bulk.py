@@ -43,6 +43,7 @@ class Sealed(NamedTuple):
     entry_id: uuid.UUID
     owner: uuid.UUID | None
     payload: str
+    restated_sha256: str | None  # what its last erasure left of it
     facts: Facts
 
 
@@ -72,13 +73,14 @@ def read(*, organisation_id: uuid.UUID, sequences: Sequence[int]) -> Iterator[Se
         with connection.cursor() as cursor:
             cursor.execute(  # the only thing put in is our own list of columns
                 "SELECT s.sequence, s.chain_sha256, s.entry_id, e.organisation_id, e.payload::text,"  # noqa: S608
+                " (SELECT restated_sha256 FROM audit_restatement r WHERE r.entry_id = e.id ORDER BY r.id DESC LIMIT 1),"
                 f" {COLUMNS} FROM audit_seal s LEFT JOIN audit_entry e ON e.id = s.entry_id"
                 " WHERE s.organisation_id = %s AND s.sequence = ANY(%s) ORDER BY s.sequence",
                 [organisation_id, list(sequences[start : start + _AT_A_TIME])],
             )
             rows = cursor.fetchall()
-        for sequence, stored, entry_id, owner, payload, *columns in rows:
-            yield Sealed(sequence, stored, entry_id, owner, payload, Facts(*columns))
+        for sequence, stored, entry_id, owner, payload, left, *columns in rows:
+            yield Sealed(sequence, stored, entry_id, owner, payload, left, Facts(*columns))
 
 
 def _written(organisation_id: uuid.UUID, after: int, last: int) -> Iterator[tuple[Any, ...]]:

@@ -119,6 +119,7 @@ def work(*, job_id: uuid.UUID, seconds: float = SLICE_SECONDS) -> bool:
         said = error.message if isinstance(error, RemitError) else "Remit could not finish it; its log says why."
         log.exception("audit.job_failed", job=str(job_id), kind=job.kind)
         _save(job, state=JobState.FAILED, error=said[:300], ended_at=now())
+        _path(job.pk).with_suffix(".unfinished").unlink(missing_ok=True)
         return True
     if done:
         _save(job, state=JobState.READY, ended_at=now(), expires_at=now() + KEPT)

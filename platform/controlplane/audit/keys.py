@@ -56,6 +56,13 @@ def signer() -> Signer:
     return found
 
 
+def present() -> str | None:
+    """The id of the present key, without making one: for those who only look."""
+    if not _configuration().audit_key and not _path().exists():
+        return None
+    return _signer(_seed()).id
+
+
 def rotate() -> tuple[Signer, str]:
     """Replace the key: the old one endorses the new one, and every organisation's trail says so. Returns the new key
     and, where configuration holds the key, what REMIT_AUDIT_KEY has to be set to; else empty."""

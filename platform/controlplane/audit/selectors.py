@@ -11,9 +11,8 @@ from typing import Any
 
 from django.db.models import Q, QuerySet
 
-from controlplane.audit import checkpoints
+from controlplane.audit import checkpoints, keys
 from controlplane.audit.events import Event
-from controlplane.audit.keys import signer
 from controlplane.audit.models import Checkpoint, Entry, Seal, SigningKey, Unsealed
 from controlplane.common.clock import now
 from controlplane.tenancy.types import Permission, Principal
@@ -138,7 +137,7 @@ class KeyShown:
 
 def signing_keys() -> list[KeyShown]:
     """The keys of this installation, the present one first."""
-    present = signer().id
+    present = keys.present()
     rows = SigningKey.objects.order_by("-created_at")
     shown = [KeyShown(key.pk, key.public_key, key.created_at, key.pk == present) for key in rows]
     return sorted(shown, key=lambda key: not key.signs)

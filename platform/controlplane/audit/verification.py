@@ -263,7 +263,7 @@ def _judge(report: Report, sealed: bulk.Sealed, doubt: bulk.Doubt) -> None:
             report.note(Flaw.ENTRY_CHANGED, *place)
     if facts.is_restated:
         report.restated += 1
-        if not _as_restated(facts.id, sealed.chain_sha256, facts):
+        if sealed.restated_sha256 != restated(chain_sha256=sealed.chain_sha256, facts=facts):
             report.note(Flaw.RESTATEMENT_CHANGED, *place)
 
 

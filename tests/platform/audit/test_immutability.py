@@ -53,7 +53,10 @@ def test_an_application_role_that_does_not_own_the_tables_cannot_switch_the_trig
         superuser.execute("CREATE ROLE remit_application")
         superuser.execute("GRANT USAGE ON SCHEMA public TO remit_application")
         superuser.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO remit_application")
-        superuser.execute("REVOKE UPDATE, DELETE, TRUNCATE ON audit_entry, audit_seal FROM remit_application")
+        superuser.execute(
+            "REVOKE UPDATE, DELETE, TRUNCATE ON audit_entry, audit_seal, audit_checkpoint, audit_restatement"
+            " FROM remit_application"
+        )
         superuser.execute("SET ROLE remit_application")
         for statement in (
             "ALTER TABLE audit_entry DISABLE TRIGGER ALL",
@@ -62,6 +65,9 @@ def test_an_application_role_that_does_not_own_the_tables_cannot_switch_the_trig
             "DELETE FROM audit_entry",
             "UPDATE audit_seal SET sequence = 1",
             "TRUNCATE audit_entry CASCADE",
+            "UPDATE audit_checkpoint SET sequence = 1",
+            "DELETE FROM audit_restatement",
+            "CREATE OR REPLACE FUNCTION audit_entry_guard() RETURNS trigger LANGUAGE plpgsql AS ''",
         ):
             with pytest.raises(InsufficientPrivilege), superuser.transaction():
                 superuser.execute(statement)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -12,11 +13,14 @@ from django.db import connection
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from controlplane.audit import keys, offline_verifier, signatures
 from controlplane.audit.chain import payload_digest
+from controlplane.audit.checkpoints import sign_heads
 from controlplane.audit.models import Entry, Seal
 from controlplane.audit.sealing import seal_all
 from controlplane.audit.verification import Flaw, verify_entry, verify_organisation
 from controlplane.common.canonical import digest
+from controlplane.common.errors import RemitError
 
 
 @pytest.fixture
@@ -252,3 +256,77 @@ def _verify(*arguments: str) -> dict:
     said = io.StringIO()
     call_command("audit", "verify", *arguments, stdout=said)
     return json.loads(said.getvalue())
+
+
+def test_a_checkpoint_that_was_changed_made_up_or_taken_away_is_found(
+    trail, record, northwind, as_intruder, settings, tmp_path
+) -> None:
+    settings.CONFIG = settings.CONFIG.model_copy(update={"state_dir": tmp_path})
+    for _ in range(3):
+        record()
+        seal_all()
+        sign_heads()
+    assert flaws(northwind) == []
+    as_intruder("DELETE FROM audit_checkpoint WHERE number = 2", [])
+    assert flaws(northwind) == [(Flaw.CHECKPOINT_FORGED, 9)]
+    as_intruder("UPDATE audit_checkpoint SET at = at - interval '1 day' WHERE number = 1", [])
+    assert (Flaw.CHECKPOINT_FORGED, 7) in flaws(northwind)
+
+
+def test_a_key_that_somebody_wrote_into_the_table_signs_nothing(
+    trail, northwind, as_intruder, settings, tmp_path
+) -> None:
+    mine = settings.CONFIG.model_copy(update={"state_dir": tmp_path / "mine"})
+    settings.CONFIG = settings.CONFIG.model_copy(update={"state_dir": tmp_path / "theirs"})
+    sign_heads()
+    settings.CONFIG = mine
+    keys.signer()
+    assert flaws(northwind) == [(Flaw.CHECKPOINT_FORGED, 6)]
+
+
+def test_the_key_is_its_owners_alone_and_is_kept_when_it_is_replaced(northwind, settings, tmp_path) -> None:
+    settings.CONFIG = settings.CONFIG.model_copy(update={"state_dir": tmp_path})
+    assert keys.present() is None
+    first = keys.signer()
+    path = tmp_path / keys.FILE
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert keys.signer().id == keys.present() == first.id
+    second, configured = keys.rotate()
+    assert (keys.signer().id, configured) == (second.id, "")
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [entry.path for entry in os.scandir(tmp_path)] == [str(path)], "nothing unfinished is left"
+    assert set(signatures.trusted_keys()) == {first.id, second.id}
+    path.write_text("not a key")
+    with pytest.raises(RemitError, match="can't be read"):
+        keys.signer()
+
+
+def test_a_key_of_the_configuration_is_used_and_its_successor_is_printed(northwind, settings, tmp_path) -> None:
+    settings.CONFIG = settings.CONFIG.model_copy(update={"state_dir": tmp_path, "audit_key": "ab" * 32})
+    first = keys.signer()
+    said = io.StringIO()
+    call_command("audit", "rotate-key", stdout=said)
+    seed = said.getvalue().split("REMIT_AUDIT_KEY to ")[1].split()[0]
+    settings.CONFIG = settings.CONFIG.model_copy(update={"audit_key": seed})
+    assert keys.signer().id != first.id
+    assert set(signatures.trusted_keys()) == {first.id, keys.signer().id}
+    said = io.StringIO()
+    call_command("audit", "key", stdout=said)
+    assert seed not in said.getvalue()
+    assert f"{keys.signer().id}  {keys.signer().public_key}" in said.getvalue()
+
+
+def test_the_command_exports_a_range_and_refuses_an_odd_one(trail, northwind, settings, tmp_path) -> None:
+    settings.CONFIG = settings.CONFIG.model_copy(update={"state_dir": tmp_path / "state"})
+    target, said = tmp_path / "part.zip", io.StringIO()
+    export = ("audit", "export", "--organisation", "northwind", "--output", str(target))
+    call_command(*export, "--from", "2", "--to", "4", stdout=said)
+    assert "entries 2 to 4" in said.getvalue()
+    assert offline_verifier.main([str(target)]) == 0
+    call_command(*export, "--from", "2020-01-01", stdout=said)
+    assert "entries 1 to 6" in said.getvalue()
+    with pytest.raises(CommandError, match="trail goes from 1 to"):
+        call_command(*export, "--from", "900")
+    with pytest.raises(CommandError):
+        call_command(*export, "--from", "yesterday")
+    assert offline_verifier.main([str(target)]) == 0, "a refused export leaves the file that was there"

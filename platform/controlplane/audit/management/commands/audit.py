@@ -16,7 +16,7 @@ from django.db import transaction
 
 from controlplane.audit import exporting
 from controlplane.audit.events import Event
-from controlplane.audit.keys import rotate, signer
+from controlplane.audit.keys import present, rotate, signer
 from controlplane.audit.models import SigningKey
 from controlplane.audit.services import Subject, record
 from controlplane.audit.verification import Anchor, Report, verify_organisation
@@ -81,9 +81,9 @@ class Command(BaseCommand):
         self.stdout.write(f"{options['output']}: entries {wanted.first} to {wanted.last}, signed by {signer().id}")
 
     def _keys(self, options: dict[str, Any]) -> None:
-        present = signer().id
+        signing = present()
         for key in SigningKey.objects.order_by("created_at"):
-            mark = "signs now" if key.pk == present else "signed before"
+            mark = "signs now" if key.pk == signing else "signed before"
             self.stdout.write(f"{key.pk}  {key.public_key}  since {key.created_at.isoformat()}  {mark}")
 
     def _rotate(self, options: dict[str, Any]) -> None:
