@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.contrib.sessions.models import Session
 from django.db import connection, transaction
 from django.db.models import Q, TextField
 from django.db.models.functions import Cast
@@ -24,10 +23,19 @@ from controlplane.common.canonical import digest
 from controlplane.common.clock import now
 from controlplane.common.errors import conflict, not_found
 from controlplane.common.ids import new_id, short
-from controlplane.tenancy.models import Membership, SignInLink, Token, User
+from controlplane.tenancy import sessions
+from controlplane.tenancy.models import Invitation, Membership, SignInLink, Token, User
 from controlplane.tenancy.types import Permission, Principal, PrincipalKind, system_principal
+from controlplane.tenancy.watching import access_changed
 
 _AT_A_TIME = 500
+# What others keep about an account: addresses, second factors, who they are at an identity provider.
+_ACCOUNT_TABLES = (
+    "account_emailaddress",
+    "mfa_authenticator",
+    "socialaccount_socialaccount",
+    "usersessions_usersession",
+)
 
 
 @dataclass
@@ -160,10 +168,10 @@ def _close_account(user: User, pseudonym: str) -> None:
     Membership.objects.filter(user=user).delete()
     Token.objects.filter(user=user, revoked_at__isnull=True).update(revoked_at=moment)
     SignInLink.objects.filter(user=user).delete()
-    for session in Session.objects.iterator():
-        if session.get_decoded().get("_auth_user_id") == str(user.pk):
-            session.delete()
-    mentions.delete_owned(user, ("account_emailaddress", "mfa_authenticator"))
+    Invitation.objects.open().filter(invited_by=user).update(revoked_at=moment)
+    sessions.end_all_of(user)
+    mentions.delete_owned(user, _ACCOUNT_TABLES)
+    access_changed(user.pk)
 
 
 def _erase_in_trail(

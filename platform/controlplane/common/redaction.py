@@ -15,8 +15,8 @@ _SECRET_KEYS = frozenset(
         *("api_key", "apikey", "x_api_key", "access_key", "secret_access_key", "client_secret", "private_key", "totp"),
     }
 )
-# Our own tokens, whoever's bearer token, basic credentials in URLs, one-time links to sign in or join, what other services' keys
-# look like, and what somebody wrote behind “password:” or in a query string. Groups are what may stay.
+# Our own tokens, whoever's bearer token, basic credentials in URLs, one-time links to sign in or join, what other
+# services' keys look like, and what somebody wrote behind “password:” or in a query string. Groups are what may stay.
 _SECRETS = re.compile(
     r"(?P<token>rmt_(?:pat|svc|agt|run)_)[A-Za-z0-9_-]{8,}"
     r"|(?P<scheme>\b(?:Bearer|Basic)\s+)[A-Za-z0-9._~+/=-]{8,}"
@@ -31,7 +31,21 @@ _SECRETS = re.compile(
 )
 # Lower-case pieces, one of which every secret that is found has beside it: asking for them costs a tenth of the search.
 _SIGNS = (
-    *("rmt_", "bearer", "basic", "/sign-in/", "/invitations/", "://", "-----begin", "akia", "asia", "ghp_", "gho_", "ghu_", "ghs_"),
+    *(
+        "rmt_",
+        "bearer",
+        "basic",
+        "/sign-in/",
+        "/invitations/",
+        "://",
+        "-----begin",
+        "akia",
+        "asia",
+        "ghp_",
+        "gho_",
+        "ghu_",
+        "ghs_",
+    ),
     *("ghr_", "github_pat_", "glpat-", "xox", "sk-", "sk_", "eyj", "pass", "pwd", "secret", "token", "key", "cookie"),
     *("authorization", "totp"),
 )

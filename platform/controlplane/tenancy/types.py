@@ -107,6 +107,7 @@ _PERMISSION_SENTENCES = {
     Permission.BUDGET_WRITE: "Set limits, freeze and release budgets",
     Permission.COST_VIEW: "See costs",
     Permission.AUDIT_VIEW: "Read and verify the audit trail",
+    Permission.AUDIT_EXPORT: "Export the audit trail with its proof",
     Permission.SERVER_VIEW: "See MCP servers and their tools",
     Permission.SERVER_WRITE: "Register MCP servers and approve tools",
     Permission.POLICY_VIEW: "Read policies",
