@@ -65,7 +65,13 @@ def test_own_agent_makes_its_first_governed_call_from_what_the_page_shows(
 
     command = page.locator("#connect-curl pre").inner_text()
     answer = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=30, check=True).stdout
-    assert json.loads(answer)["verdict"] == "allow"
+    result = json.loads(answer)["result"]
+    assert result["isError"] is False
+    assert "Helsinki" in result["content"][0]["text"]
+    state = remit.shell(
+        f"from governance.models import Action; print(Action.objects.get(pk={result['_meta']['remit/action']!r}).state)"
+    )
+    assert state == "succeeded"
 
     page.reload()
     assert token not in page.content()  # shown once
