@@ -212,6 +212,12 @@ def visible_text(value: object) -> SafeString:
 
 
 @register.filter
+def of(values: Mapping[Any, Any], key: Any) -> Any:
+    """`{{ agent_names|of:item.agent_id }}`: what a mapping has for a key; empty when it has nothing."""
+    return values.get(key, "")
+
+
+@register.filter
 def soon(moment: datetime | None) -> bool:
     """Less than a quarter of an hour away."""
     return moment is not None and moment - timezone.now() < timedelta(minutes=15)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from django.conf import settings
@@ -27,10 +28,12 @@ from controlplane.clusters.selectors import log_of
 from controlplane.common.cursors import page as cursor_page
 from controlplane.tenancy.types import Permission
 from frontend.asked import asked
+from frontend.ceilings import tighter_than
 from frontend.connecting import connection_settings
 from frontend.exports import csv_response
 from frontend.pages import PersonRequest, id_of, page
 from frontend.remit_history import compared, version_rows
+from frontend.submitting import tell_submitted
 from frontend.views.budgets import with_titles
 from governance import selectors as governance
 
@@ -104,6 +107,10 @@ def detail(request: PersonRequest, mission_id: uuid.UUID, tab: str = "timeline")
         "row": selectors.mission_rows(request.principal, [mission])[0] if part in ("", "head") else None,
         **_OF_TAB.get(tab, _nothing)(request, mission),
     }
+    if part in ("", "spend") and mission.state not in ENDED_MISSION_STATES:
+        balance = context["balance"]
+        meant = version.budget_money if balance is None else balance.left.money or Decimal(0)
+        context["ceiling"] = tighter_than(mission, meant)
     context |= _asking_for_budget(request, mission, context["balance"], may_operate=context["may_operate"])
     if context["external"]:
         context |= connection_settings(settings.CONFIG.public_url, context["token"])
@@ -172,9 +179,7 @@ def operate(request: PersonRequest, mission_id: uuid.UUID, what: str) -> HttpRes
     actor = request.principal
     match what:
         case "submit":
-            judgement = services.submit_mission(actor=actor, mission_id=mission_id)
-            waits = judgement.state == "waiting"
-            messages.info(request, "It waits for a second person's sign-off." if waits else "Started.")
+            tell_submitted(request, services.submit_mission(actor=actor, mission_id=mission_id))
         case "pause":
             services.pause_mission(actor=actor, mission_id=mission_id, reason=reason)
             messages.success(request, "Paused. Its calls are refused until somebody resumes it.")
