@@ -164,7 +164,7 @@ def agent(principal: Principal | None, agent_id: uuid.UUID) -> Agent:
     return found
 
 
-def agent_names(principal: Principal, agent_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, str]:
+def names_of_agents(principal: Principal, agent_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, str]:
     """Of agents the principal may see. One query."""
     rows = Agent.objects.restrict(principal, Permission.AGENT_VIEW).filter(pk__in=list(agent_ids))
     return dict(rows.values_list("pk", "name"))

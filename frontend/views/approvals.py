@@ -87,7 +87,7 @@ def _card_page(
 def _context(request: PersonRequest, tab: str, rows: list[Escalation], chosen: Escalation | None) -> dict[str, Any]:
     context: dict[str, Any] = {"tab": tab, "rows": rows, "chosen": chosen, "may_decide": _may_decide(request)}
     sign_offs = [row.agent_id for row in rows if row.kind == "mission.sign_off" and row.agent_id]
-    context["agent_names"] = agents.agent_names(request.principal, sign_offs) if sign_offs else {}
+    context["agent_names"] = agents.names_of_agents(request.principal, sign_offs) if sign_offs else {}
     if tab == "mine" and not rows:
         context["last"] = governance.decided_escalations(request.principal, limit=5)
     if chosen is not None:
