@@ -14,6 +14,12 @@ PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.1
 UV = env $$(index="$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-$$($(BIN)/python -m pip config get global.index-url 2>/dev/null)}}"; \
 	test -z "$$index" || echo "UV_DEFAULT_INDEX=$$index") $(BIN)/uv
 
+# "$(call with_dots,what,command)": a dot every two seconds shows that something is going on.
+define with_dots
+	@printf '  %s ' "$(1)"; (while sleep 2; do printf .; done) & dots=$$!; trap 'kill $$dots 2>/dev/null' EXIT INT TERM; \
+		$(2) && echo " done"
+endef
+
 .PHONY: help run test quick lint bench test-browser test-cluster screenshots lock clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
@@ -74,14 +80,14 @@ $(VENV)/.uv:
 	@echo "Installing into $(VENV); this happens once."
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	@awk '/^uv==/ { found = 1 } found { print } found && !/\\$$/ { exit }' requirements.txt > $(VENV)/uv.txt
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r $(VENV)/uv.txt
+	$(call with_dots,the installer,$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r $(VENV)/uv.txt)
 	@touch $@
 
 # An environment that already has the development tools keeps them: it is a superset.
 $(VENV)/.run: requirements.txt | $(VENV)/.uv
-	@if [ -x $(BIN)/pytest ]; then $(UV) pip install -q --require-hashes -r requirements.txt; else $(UV) pip sync -q --require-hashes requirements.txt; fi
+	$(call with_dots,$$(grep -c == requirements.txt) packages,if [ -x $(BIN)/pytest ]; then $(UV) pip install -q --require-hashes -r requirements.txt; else $(UV) pip sync -q --require-hashes requirements.txt; fi)
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.txt requirements.txt | $(VENV)/.uv
-	@$(UV) pip sync -q --require-hashes requirements-dev.txt
+	$(call with_dots,$$(grep -c == requirements-dev.txt) packages and tools,$(UV) pip sync -q --require-hashes requirements-dev.txt)
 	@touch $@ $(VENV)/.run

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -162,6 +162,12 @@ def agent(principal: Principal | None, agent_id: uuid.UUID) -> Agent:
     if found is None:
         raise not_found("agent")
     return found
+
+
+def names_of_agents(principal: Principal, agent_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, str]:
+    """Of agents the principal may see. One query."""
+    rows = Agent.objects.restrict(principal, Permission.AGENT_VIEW).filter(pk__in=list(agent_ids))
+    return dict(rows.values_list("pk", "name"))
 
 
 def runs(principal: Principal | None, mission_id: uuid.UUID | None = None) -> QuerySet[Run]:

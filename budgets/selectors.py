@@ -98,6 +98,14 @@ def mission_spend(*, mission_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, Balanc
     return {found.subject_id: found for found in _by_account(rows).values() if found.subject_id is not None}
 
 
+def ceiling(*, account_id: uuid.UUID) -> Balance | None:
+    """Of this budget and all above it, the one with the least money left in any of its windows: whatever a budget below
+    says, no more can be spent. None where nothing limits money. For callers that have judged access to the account."""
+    rows = _read("a.id IN (SELECT unnest(path) FROM budgets_account WHERE id = %s)", [account_id])
+    limiting = [entry for entry in map(_entry, rows) if entry.left.money is not None]
+    return min(limiting, key=lambda entry: entry.left.money or Decimal(0), default=None)
+
+
 def limits_decided(*, account_id: uuid.UUID, window: WindowKind) -> Limits | None:
     """The limits last decided for an account, also where spending keeps them from being reached yet; None without one.
     For callers that have judged access to what the account is for."""

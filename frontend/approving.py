@@ -21,6 +21,7 @@ from controlplane.common.errors import RemitError
 from controlplane.tenancy import selectors as tenancy
 from controlplane.tenancy.models import User
 from controlplane.tenancy.types import Permission, Principal
+from frontend.ceilings import tighter_than
 from frontend.pages import zone_of
 from governance import selectors as governance
 from governance.choices import EscalationState
@@ -64,6 +65,7 @@ class Card:
     goal_lines: Sequence[DiffLine] = ()
     tool: McpTool | None = None
     top_up: TopUp | None = None
+    ceiling: str = ""
     before: Sequence[Escalation] = ()
     others: Sequence[User] = ()
     not_you: str = ""
@@ -95,6 +97,9 @@ def card(principal: Principal, escalation: Escalation) -> Card:
         goal_lines=diff_lines(compared[0].goal, compared[1].goal) if compared else (),
         tool=_tool(principal, action),
         top_up=_top_up(principal, action) if action.kind == "budget.topup" else None,
+        ceiling=tighter_than(mission, version.budget_money)
+        if mission is not None and version is not None and action.kind == "mission.sign_off"
+        else "",
         before=before,
         others=tenancy.people_with(
             principal, Permission.ESCALATION_DECIDE, team_id=escalation.team_id, without=excluded | voted

@@ -8,15 +8,19 @@ PLACEHOLDER = "<token>"
 
 
 def connection_settings(public_url: str, token: str) -> dict[str, str]:
-    """Context of missions/parts/connect.html. Without a token the placeholder says where it goes."""
+    """Context of missions/parts/connect.html. Without a token the placeholder says where it goes.
+
+    The command makes a whole governed call: judged, carried out, recorded. Proposing by REST is only half of one.
+    """
     bearer = token or PLACEHOLDER
     server = {"type": "http", "url": f"{public_url}/mcp", "headers": {"Authorization": f"Bearer {bearer}"}}
-    body = {"kind": "tool.call", "tool": "time__get_current_time", "arguments": {"timezone": "Europe/Helsinki"}}
+    call = {"name": "time__get_current_time", "arguments": {"timezone": "Europe/Helsinki"}}
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}
     curl = [
-        f"curl -s {public_url}/api/v1/actions",
+        f"curl -s {public_url}/mcp",
         f"-H 'Authorization: Bearer {bearer}'",
         "-H 'Content-Type: application/json'",
-        '-H "Idempotency-Key: $(date +%s%N)"',
+        "-H 'Accept: application/json'",
         f"-d '{json.dumps(body)}'",
     ]
     return {

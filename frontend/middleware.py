@@ -11,7 +11,7 @@ from django.shortcuts import render
 from controlplane.common.errors import RemitError, not_found
 from controlplane.common.observability import trace_id
 from controlplane.common.outages import outage_of
-from frontend.outages import outage_page
+from frontend.outages import outage_page, way_back
 
 API_PREFIX = "/api/"
 
@@ -47,7 +47,8 @@ def error_response(request: HttpRequest, error: RemitError) -> HttpResponse:
         response["HX-Retarget"] = "#toasts"
         response["HX-Reswap"] = "beforeend"
     else:
-        response = render(request, _page_for(error), {"error": error, "reference": reference}, status=error.status)
+        context = {"error": error, "reference": reference, **way_back(request)}
+        response = render(request, _page_for(error), context, status=error.status)
     if error.retry_after_seconds is not None:
         response["Retry-After"] = str(error.retry_after_seconds)
     response["Cache-Control"] = "no-store"

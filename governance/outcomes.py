@@ -124,7 +124,9 @@ def reconcile(*, actor: Principal, action_id: uuid.UUID, outcome: str, reason: s
     if action is None or not actor.is_person:
         raise not_found("action")
     before = action.outcome or {}
-    report = Report(outcome, before.get("result_sha256", ""), before.get("summary", ""), reason.strip()[:_LONGEST], ())
+    known = _text(reason.strip())
+    error = "" if outcome == "success" else str(before.get("error", ""))
+    report = Report(outcome, before.get("result_sha256", ""), before.get("summary", ""), error, ())
     with transaction.atomic():
         ended = _end(
             action,
@@ -132,7 +134,8 @@ def reconcile(*, actor: Principal, action_id: uuid.UUID, outcome: str, reason: s
             source=ActionState.UNKNOWN,
             event=Event.ACTION_RECONCILED,
             actor=actor,
-            payload={"outcome": outcome, "reason": report.error, "digest": action.digest},
+            payload={"outcome": outcome, "reason": known, "digest": action.digest},
+            more={"settled": {"by": actor.name, "reason": known}},
         )
     if not ended:
         raise conflict("action.not_unknown", "What came of this action is known already.", "Reload the page.")

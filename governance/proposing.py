@@ -21,7 +21,7 @@ from controlplane.common.errors import FieldError, RemitError, conflict, invalid
 from controlplane.common.ids import new_id
 from controlplane.common.observability import trace_id
 from controlplane.tenancy.types import Principal
-from governance import gate, permits, rows
+from governance import gate, permits, repeating, rows
 from governance.announcing import action_changed, inbox_changed
 from governance.bundles import active_bundle, forget
 from governance.choices import ActionState, EscalationState, Verdict
@@ -54,6 +54,9 @@ class BundleChanged(gate.Overtaken):
 def propose(*, proposer: Principal, proposal: Proposal) -> Judgement:
     """Judge an action. A refusal is an answer, not an error; what is allowed gets a permit.
 
+    Without an idempotency key of its own, the repeat of what waits for a person already in the same run is that action:
+    nobody is asked twice and nothing is held twice.
+
     Raises RemitError for what is no proposal at all (422, 413, 403), a used idempotency key with another body (422
     `idempotency.other_body`) or one still being judged (409 `idempotency.in_flight`).
     """
@@ -79,6 +82,8 @@ def _propose(proposer: Principal, proposal: Proposal, *, starting: bool) -> Judg
             except gate.Overtaken:
                 forget(proposer.organisation_id)
                 prepared = kind.prepare(proposer=proposer, proposal=proposal)
+    except repeating.AlreadyWaits as waits:
+        return _waiting(waits.action_id)
     except _Repeated as repeated:
         stored = _stored(proposer, proposal, request_sha256)
         if stored is None:
@@ -109,10 +114,12 @@ def _judge(
     ladder.rung("intake", since_ns=since, saw=f"{proposal.kind} by {proposer.name}.", said=f"Digest {digest[7:19]}.")
     bundle = active_bundle(proposer.organisation_id)
     gate.examine(ladder, kind=kind, prepared=prepared, bundle=bundle)
+    if waits_for_people(ladder) or ladder.judging:
+        repeating.refuse_second_question(proposal, prepared=prepared, digest=digest)
     gate.consult(ladder, prepared=prepared, organisation_id=proposer.organisation_id)
     action = _action(proposer, proposal, prepared, envelope, digest, request_sha256)
     try:
-        judgement = _write(ladder, action, proposer, prepared, proposal.audience, starting=starting)
+        judgement = _write(ladder, action, proposer, prepared, proposal, starting=starting)
     except OperationalError as error:
         if proposal.idempotency_key is not None and isinstance(error.__cause__, pg.LockNotAvailable):
             raise _in_flight() from error
@@ -122,19 +129,21 @@ def _judge(
 
 
 def _write(
-    ladder: Ladder, action: Action, proposer: Principal, prepared: Prepared, audience: str, *, starting: bool
+    ladder: Ladder, action: Action, proposer: Principal, prepared: Prepared, proposal: Proposal, *, starting: bool
 ) -> Judgement:
     """In one transaction. When the ledger refuses the hold, all of it is undone and the refusal is written instead."""
     try:
         with early_unlock():
             gate.sequence_and_judge(ladder, prepared=prepared, action_id=action.pk)
+            if waits_for_people(ladder):
+                repeating.refuse_second_question(proposal, prepared=prepared, digest=action.digest, locking=True)
             action.hold_id = gate.plan_hold(ladder, prepared=prepared)
-            return _commit(ladder, action, proposer, prepared, audience, starting=starting)
+            return _commit(ladder, action, proposer, prepared, proposal.audience, starting=starting)
     except gate.HoldNotGiven as error:
         gate.refuse_hold(ladder, error.refused, prepared=prepared)
         action.hold_id = None
         with early_unlock():
-            return _commit(ladder, action, proposer, prepared, audience, starting=starting)
+            return _commit(ladder, action, proposer, prepared, proposal.audience, starting=starting)
 
 
 def _commit(
@@ -356,13 +365,18 @@ def _stored(proposer: Principal, proposal: Proposal, request_sha256: str) -> Jud
             "This idempotency key was used for another request.",
             FieldError("/idempotency_key", "a key of its own for each request"),
         )
+    return judgement_of(action, permit=_minted_again(action), escalation=_open_question(action), replayed=True)
+
+
+def _waiting(action_id: uuid.UUID) -> Judgement:
+    """The answer to a call that waits already: as it stands now, which may be decided meanwhile."""
+    action = Action.objects.get(pk=action_id)
+    return judgement_of(action, escalation=_open_question(action), replayed=True)
+
+
+def _open_question(action: Action) -> EscalationRef | None:
     escalation = Escalation.objects.filter(action=action, state=EscalationState.OPEN).first()
-    return judgement_of(
-        action,
-        permit=_minted_again(action),
-        escalation=EscalationRef(escalation.pk, escalation.expires_at) if escalation else None,
-        replayed=True,
-    )
+    return EscalationRef(escalation.pk, escalation.expires_at) if escalation else None
 
 
 def _minted_again(action: Action) -> PermitToken | None:

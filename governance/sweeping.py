@@ -151,6 +151,11 @@ def _expire_permitted(action_id: uuid.UUID) -> bool:
     action = Action.objects.filter(pk=action_id, state=ActionState.PERMITTED).first()
     if action is None:
         return False
+    Action.objects.filter(pk=action.pk, state=ActionState.PERMITTED).update(
+        reason_code="permit.expired",
+        message="It was allowed and nobody carried it out before its permit expired. Nothing was done.",
+        remedies=["Propose it again and execute it at once, or make the call through MCP, which does both."],
+    )
     return close_unperformed(
         action,
         source=ActionState.PERMITTED,

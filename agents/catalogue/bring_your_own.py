@@ -49,6 +49,7 @@ BRING_YOUR_OWN = Template(
     ),
     fields=(
         Field("agent", "Name of your agent", "text", "My agent", "How it appears on every page"),
+        Field("title", "Title", "text", "", "What it is for; left empty, the mission is called like the agent"),
         Field("budget", "Budget", "money", "1.00", "It can't spend more than this"),
         Field("hours", "Ends after", "hours", "24", "The token dies then"),
     ),

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
+from functools import partial
+from pathlib import Path
 
 import structlog
+from django.conf import settings
 
+from agents.catalogue.readiness import readiness_of
 from agents.catalogue.templates import TEMPLATES, folder_of, start_from_template
 from agents.catalogue.types import ServerNeed, Template
-from agents.choices import Transport
+from agents.choices import Runtime, Transport
 from agents.models import McpServer, Mission
 from agents.servers import services as servers
 from agents.servers.environments import EnvironmentUnavailable, environment
@@ -18,6 +23,10 @@ from agents.servers.types import RunContext
 from agents.services import submit_mission
 from agents.services.onboarding import Person, create_organisation
 from budgets.types import Limits
+from controlplane.common import installing
+from controlplane.common.errors import RemitError
+from controlplane.common.installing import Installing
+from controlplane.live.services import announce
 from controlplane.tenancy import services as tenancy
 from controlplane.tenancy.models import Organisation, Team, User
 from controlplane.tenancy.types import Principal, Role
@@ -30,6 +39,7 @@ NADIA = Person("nadia@northwind.example", "Nadia", (Role.BUILDER,), TEAM)
 DANA = Person("dana@northwind.example", "Dana", (Role.APPROVER, Role.ADMIN))
 FINN = Person("finn@northwind.example", "Finn", (Role.FINANCE,))
 PEOPLE = (NADIA, DANA, FINN)
+FIRST = "receivables"
 
 Say = Callable[[str], None]
 
@@ -46,24 +56,75 @@ def seed_organisation() -> Organisation:
     )
 
 
-def build_environments(say: Say) -> None:
-    """The programs the samples need, so that nobody waits for an installation later. What can't be had is said and
-    left out."""
-    for name in ("agent", "books", "sqlite", "git", "time"):
+class Playing:
+    """Installs what the templates need, one template after the other, and starts the first mission on its way.
+
+    Where it is stands in the state folder, and open pages are told at every step. What can't be had is said and left
+    out: the other samples come all the same.
+    """
+
+    def __init__(self, organisation: Organisation, say: Say) -> None:
+        self._organisation = organisation
+        self._say = say
+        self._state = Path(settings.CONFIG.state_dir)
+        total = sum(len(names) + len(item.servers) for item, names in _environments())
+        self._at = Installing(organisation.slug, total=total)
+
+    def play(self) -> Mission | None:
+        mission = None
+        for item, names in _environments():
+            for name in names:
+                self._step(f"Installing the environment of {name}", partial(environment, name))
+            for need in item.servers:
+                self._step(f"Reading the tools of {need.name}", partial(self._register, item, need))
+            if item.code == FIRST and readiness_of(self._actor, item, None).ready:
+                mission = start_first_mission(self._organisation)
+        return mission
+
+    def fail(self, sentence: str) -> None:
+        self._show(replace(self._at, failure=sentence))
+
+    @property
+    def _actor(self) -> Principal:
+        return principal_of(NADIA, self._organisation)
+
+    def _step(self, sentence: str, work: Callable[[], object]) -> None:
+        self._say(sentence)
+        self._show(replace(self._at, step=sentence))
+        left_out = self._at.left_out
         try:
-            environment(name, progress=say)
+            work()
         except EnvironmentUnavailable as error:
-            say(f"{name}: {error.message} {error.remedy}")
+            left_out = (*left_out, f"{sentence}: {error.message} {error.remedy}")
+        except RemitError as error:
+            left_out = (*left_out, " ".join((f"{sentence}: {error.message}", *error.remedies)))
+        for reason in left_out[len(self._at.left_out) :]:
+            self._say(reason)
+        self._show(replace(self._at, done=self._at.done + 1, left_out=left_out))
+
+    def _register(self, item: Template, need: ServerNeed) -> None:
+        if not McpServer.objects.filter(organisation=self._organisation, slug=need.slug).exists():
+            register_need(self._actor, item, need)
+
+    def _show(self, at: Installing) -> None:
+        self._at = at
+        installing.write(self._state, at)
+        self._tell()
+
+    def _tell(self) -> None:
+        announce(f"organisation:{self._organisation.pk}", "samples")
 
 
-def register_servers(organisation: Organisation, say: Say) -> None:
-    """Register what the templates need and read each server's tools once, as Nadia would on the Servers page."""
-    actor = principal_of(NADIA, organisation)
+def _environments() -> list[tuple[Template, list[str]]]:
+    """Each template with the environments it needs that no template before it needed."""
+    seen: set[str] = set()
+    wanted = []
     for item in TEMPLATES.values():
-        for need in item.servers:
-            if not McpServer.objects.filter(organisation=organisation, slug=need.slug).exists():
-                say(f"Registering the server {need.name}")
-                register_need(actor, item, need)
+        programs = ["agent"] if item.runtime == Runtime.MANAGED else []
+        names = [name for name in (*programs, *(need.environment for need in item.servers)) if name not in seen]
+        seen.update(names)
+        wanted.append((item, names))
+    return wanted
 
 
 def register_need(actor: Principal, item: Template, need: ServerNeed) -> McpServer:
@@ -99,7 +160,7 @@ def start_first_mission(organisation: Organisation) -> Mission | None:
         return None
     actor = principal_of(NADIA, organisation)
     team = Team.objects.get(organisation=organisation, name=TEAM)
-    mission = start_from_template(actor=actor, team_id=team.pk, code="receivables", values={})
+    mission = start_from_template(actor=actor, team_id=team.pk, code=FIRST, values={})
     submit_mission(actor=actor, mission_id=mission.pk)
     return mission
 

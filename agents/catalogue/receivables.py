@@ -98,7 +98,7 @@ RECEIVABLES = Template(
     ),
     fields=(
         Field("title", "Title", "text", "Chase overdue invoices", "How you will find it again"),
-        Field("budget", "Budget", "money", mission.BUDGET.amount, "Above the sign-off limit a second person starts it"),
+        Field("budget", "Budget", "money", mission.BUDGET.amount, "It can't spend more than this"),
         Field("hours", "Ends after", "hours", "8", "Hours from now"),
         Field("importance", "Importance", "choice", "normal", "", tuple(Importance.choices)),
     ),

@@ -12,10 +12,11 @@ from django.conf import settings
 
 from agents.catalogue.bring_your_own import BRING_YOUR_OWN
 from agents.catalogue.caretaker import CARETAKER
+from agents.catalogue.readiness import readiness_of, samples_installing
 from agents.catalogue.receivables import RECEIVABLES
 from agents.catalogue.types import Template
 from agents.choices import AgentState, Importance
-from agents.models import Agent, McpServer, Mission
+from agents.models import Agent, Mission
 from agents.services import Remit, draft_mission, register_agent
 from controlplane.common.clock import now
 from controlplane.common.errors import FieldError, conflict, invalid
@@ -35,16 +36,10 @@ def template(code: str) -> Template:
 
 def start_from_template(*, actor: Principal, team_id: uuid.UUID, code: str, values: Mapping[str, str]) -> Mission:
     """A drafted mission with its agent and files, ready to be submitted. Raises 422 naming every bad field, and 409
-    `template.servers_missing` when the organisation has not registered a server that it needs."""
+    when the organisation has not, or not yet, a server that it needs."""
     chosen = template(code)
     remit, title, agent_name = _read_values(chosen, values)
-    missing = missing_servers(actor, chosen)
-    if missing:
-        raise conflict(
-            "template.servers_missing",
-            f"This template needs servers that are not registered here: {', '.join(missing)}.",
-            "Register them on the Servers page, or ask someone who may.",
-        )
+    require_ready(actor, chosen)
     agent = _agent(actor, team_id, chosen, agent_name)
     mission = draft_mission(
         actor=actor,
@@ -65,9 +60,22 @@ def folder_of(mission_id: uuid.UUID) -> Path:
     return Path(settings.CONFIG.state_dir) / "missions" / str(mission_id)
 
 
-def missing_servers(actor: Principal, chosen: Template) -> list[str]:
-    known = set(McpServer.objects.filter(organisation_id=actor.organisation_id).values_list("slug", flat=True))
-    return [need.name for need in chosen.servers if need.slug not in known]
+def require_ready(actor: Principal, chosen: Template) -> None:
+    """Raises 409 `template.servers_missing`, or `template.installing` while they are on their way."""
+    here = readiness_of(actor, chosen, samples_installing(actor))
+    if here.ready:
+        return
+    if here.installing is not None and not here.installing.failure:
+        raise conflict(
+            "template.installing",
+            f"The samples are still being installed; this one waits for {', '.join(here.missing)}.",
+            "Try again in a minute: this page says when it is ready.",
+        )
+    raise conflict(
+        "template.servers_missing",
+        f"This template needs servers that are not registered here: {', '.join(here.missing)}.",
+        "Register them on the Servers page, or ask someone who may.",
+    )
 
 
 def remit_of(chosen: Template, values: Mapping[str, str]) -> Remit:
@@ -81,8 +89,8 @@ def _read_values(chosen: Template, values: Mapping[str, str]) -> tuple[Remit, st
     unknown = set(values) - set(given)
     if unknown:
         errors.append(FieldError("/values", f"unknown: {', '.join(sorted(unknown))[:120]}"))
-    title = given.get("title", chosen.name)
     agent_name = given.get("agent", chosen.agent_name)
+    title = given.get("title") or agent_name
     if not 1 <= len(title) <= 160:
         errors.append(FieldError("/title", "1 to 160 characters"))
     if not 1 <= len(agent_name) <= 120:

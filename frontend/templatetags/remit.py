@@ -17,7 +17,7 @@ from django.template import RequestContext
 from django.template.context import Context
 from django.templatetags.static import static
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
 from agents.timeline import arguments_in_short as in_short
@@ -209,6 +209,23 @@ def short_id(identifier: object, label: str = "Copy the id") -> SafeString:
 def visible_text(value: object) -> SafeString:
     """Escaped, without terminal sequences, hidden characters shown as ⟨U+202E⟩. For logs and words of strangers."""
     return mark_hidden(without_ansi("" if value is None else str(value)))
+
+
+@register.filter
+def with_code(value: object) -> SafeString:
+    """Remit's own sentences as they are written in code: what stands between backticks is set as code."""
+    parts = str(value).split("`")
+    if len(parts) % 2 == 0:  # a backtick too many is no mark
+        return visible_text(value)
+    return format_html_join(
+        "", "{}", ((format_html("<code>{}</code>", part) if index % 2 else part,) for index, part in enumerate(parts))
+    )
+
+
+@register.filter
+def of(values: Mapping[Any, Any], key: Any) -> Any:
+    """`{{ agent_names|of:item.agent_id }}`: what a mapping has for a key; empty when it has nothing."""
+    return values.get(key, "")
 
 
 @register.filter

@@ -7,18 +7,23 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from django import forms
+from django.contrib import messages
 from django.http import HttpResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 from django.urls import reverse
-from django.views.decorators.http import require_GET
+from django.views.decorators.http import require_GET, require_POST
 
 from agents import selectors as agents
 from agents.grants import Grant, parse_grants
 from agents.models import Mission
 from controlplane.audit import selectors as audit
+from controlplane.common.errors import RemitError, not_found
 from controlplane.tenancy.types import Permission
+from frontend.form_errors import show_error
 from frontend.pages import PersonRequest, page
 from governance import selectors as governance
+from governance import services
 from governance.choices import ActionState, Verdict
 from governance.models import Action, Decision
 
@@ -32,6 +37,22 @@ STAGE_NAMES = {
     "judge": "Judge",
     "budget": "Budget",
 }
+
+
+class SettleForm(forms.Form):
+    """What came of it, and how one knows."""
+
+    outcome = forms.ChoiceField(
+        label="What came of it",
+        choices=[("success", "It happened"), ("failure", "It did not happen, or failed")],
+        widget=forms.RadioSelect,
+    )
+    reason = forms.CharField(
+        label="How you know",
+        max_length=500,
+        widget=forms.Textarea(attrs={"rows": 3}),
+        help_text="One sentence; it stays in the audit trail.",
+    )
 
 
 @dataclass(frozen=True)
@@ -50,6 +71,37 @@ class Rung:
 @page
 @require_GET
 def detail(request: PersonRequest, action_id: uuid.UUID) -> HttpResponse:
+    return _page(request, action_id)
+
+
+@page
+@require_POST
+def settle(request: PersonRequest, action_id: uuid.UUID) -> HttpResponse:
+    """A person who found out says what came of an action that nobody reported on."""
+    action = governance.action(principal=request.principal, action_id=action_id)
+    if not request.principal.has(Permission.MISSION_OPERATE, team_id=action.team_id):
+        raise not_found("action")
+    form = SettleForm(request.POST)
+    error: RemitError | None = None
+    if form.is_valid():
+        try:
+            settled = services.reconcile(actor=request.principal, action_id=action_id, **form.cleaned_data)
+        except RemitError as refused:
+            error = show_error(form, refused)
+        else:
+            messages.success(request, f"Settled: {ActionState(settled.state).label.lower()}. Its hold was charged.")
+            return redirect("action", action_id=action_id)
+    return _page(request, action_id, form=form, error=error, status=error.status if error else 422)
+
+
+def _page(
+    request: PersonRequest,
+    action_id: uuid.UUID,
+    *,
+    form: SettleForm | None = None,
+    error: RemitError | None = None,
+    status: int = 200,
+) -> HttpResponse:
     action = governance.action(principal=request.principal, action_id=action_id)
     grants = grants_in_force(request, action)
     decisions = [(decision, rungs_of(decision, action, grants)) for decision in action.decisions.all()]
@@ -66,8 +118,16 @@ def detail(request: PersonRequest, action_id: uuid.UUID) -> HttpResponse:
         "over": over,
         "limits": limits,
         "part": request.GET.get("part", ""),
+        "settle_form": (form or SettleForm()) if _may_settle(request, action) else None,
+        "error": error,
     }
-    return render(request, "actions/detail.html", context)
+    return render(request, "actions/detail.html", context, status=status)
+
+
+def _may_settle(request: PersonRequest, action: Action) -> bool:
+    return action.state == ActionState.UNKNOWN and request.principal.has(
+        Permission.MISSION_OPERATE, team_id=action.team_id
+    )
 
 
 def rungs_of(decision: Decision, action: Action, grants: Sequence[Grant]) -> list[Rung]:

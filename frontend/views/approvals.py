@@ -11,6 +11,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
+from agents import selectors as agents
 from controlplane.common.errors import RemitError, invalid
 from controlplane.tenancy.types import Permission
 from frontend.approving import card
@@ -85,6 +86,8 @@ def _card_page(
 
 def _context(request: PersonRequest, tab: str, rows: list[Escalation], chosen: Escalation | None) -> dict[str, Any]:
     context: dict[str, Any] = {"tab": tab, "rows": rows, "chosen": chosen, "may_decide": _may_decide(request)}
+    sign_offs = [row.agent_id for row in rows if row.kind == "mission.sign_off" and row.agent_id]
+    context["agent_names"] = agents.names_of_agents(request.principal, sign_offs) if sign_offs else {}
     if tab == "mine" and not rows:
         context["last"] = governance.decided_escalations(request.principal, limit=5)
     if chosen is not None:
@@ -133,10 +136,14 @@ def _said(escalation: Escalation, *, approve: bool) -> str:
 
 
 def _told(request: PersonRequest, escalation_id: uuid.UUID, error: RemitError) -> RemitError:
-    """The loser of a race learns who was first."""
+    """The loser of a race learns who was first; whoever pressed twice, that their answer counts already."""
     if error.code not in _LOST_RACES:
         return error
     row = governance.escalation(principal=request.principal, escalation_id=escalation_id)
+    mine = next((vote for vote in row.votes.all() if vote.user_id == request.principal.user_id), None)
+    if mine is not None:
+        answer = "approval" if mine.approve else "refusal"
+        return RemitError(error.code, f"Your {answer} counts already. Nothing more is needed of you.", error.status)
     names = ", ".join(f"{vote.user.name} {'approved' if vote.approve else 'refused'}" for vote in row.votes.all())
     if not names:
         return error

@@ -13,6 +13,7 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_GET, require_POST
 
 from agents import selectors
+from agents.catalogue import TEMPLATES, readiness_of, samples_installing
 from agents.choices import MissionState, Outcome
 from agents.timeline import arguments_in_words
 from budgets import selectors as budgets
@@ -58,6 +59,7 @@ def home(request: PersonRequest) -> HttpResponse:
         if row.mission.outcome == Outcome.CLAIMED
         and principal.has(Permission.MISSION_OPERATE, team_id=row.mission.team_id)
     ]
+    installing = samples_installing(principal)
     waiting = governance.escalations_waiting_for(principal, limit=SHOWN) if _may_decide(request) else []
     context = {
         "waiting": [_waiting(question) for question in waiting],
@@ -66,7 +68,9 @@ def home(request: PersonRequest) -> HttpResponse:
         "running": running,
         "running_number": live.count(),
         "verdicts": governance.verdict_mix(principal, now() - timedelta(hours=24)),
+        "installing": installing,
         "steps": _steps(request),
+        "sample_ready": readiness_of(principal, TEMPLATES["receivables"], installing).ready,
         "may_start": principal.has_anywhere(Permission.MISSION_WRITE),
         "may_decide": _may_decide(request),
         **_spend(request),

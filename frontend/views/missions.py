@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from django.conf import settings
@@ -27,10 +28,13 @@ from controlplane.clusters.selectors import log_of
 from controlplane.common.cursors import page as cursor_page
 from controlplane.tenancy.types import Permission
 from frontend.asked import asked
+from frontend.ceilings import tighter_than
 from frontend.connecting import connection_settings
 from frontend.exports import csv_response
 from frontend.pages import PersonRequest, id_of, page
 from frontend.remit_history import compared, version_rows
+from frontend.resize_form import ResizeForm
+from frontend.submitting import tell_submitted
 from frontend.views.budgets import with_titles
 from governance import selectors as governance
 
@@ -84,6 +88,12 @@ def detail(request: PersonRequest, mission_id: uuid.UUID, tab: str = "timeline")
     part = request.GET.get("part", "")
     if tab not in TABS or part not in ("", *_PARTS) or (part in TABS and part != tab):
         raise Http404
+    template = f"missions/parts/{part}.html" if part else "missions/detail.html"
+    return render(request, template, context_of(request, mission, tab, part))
+
+
+def context_of(request: PersonRequest, mission: Mission, tab: str, part: str) -> dict[str, Any]:
+    """What missions/detail.html and its parts show."""
     version = selectors.version_in_force(mission)
     context: dict[str, Any] = {
         "mission": mission,
@@ -104,11 +114,16 @@ def detail(request: PersonRequest, mission_id: uuid.UUID, tab: str = "timeline")
         "row": selectors.mission_rows(request.principal, [mission])[0] if part in ("", "head") else None,
         **_OF_TAB.get(tab, _nothing)(request, mission),
     }
+    if part in ("", "spend") and mission.state not in ENDED_MISSION_STATES:
+        balance = context["balance"]
+        meant = version.budget_money if balance is None else balance.left.money or Decimal(0)
+        context["ceiling"] = tighter_than(mission, meant)
     context |= _asking_for_budget(request, mission, context["balance"], may_operate=context["may_operate"])
+    if tab == "runs" and context["may_operate"] and context["run"] and context["run"].sandbox:
+        context["resize_form"] = ResizeForm(context["run"].sandbox)
     if context["external"]:
         context |= connection_settings(settings.CONFIG.public_url, context["token"])
-    template = f"missions/parts/{part}.html" if part else "missions/detail.html"
-    return render(request, template, context)
+    return context
 
 
 def _timeline(request: HttpRequest, mission: Any) -> dict[str, Any]:
@@ -172,9 +187,7 @@ def operate(request: PersonRequest, mission_id: uuid.UUID, what: str) -> HttpRes
     actor = request.principal
     match what:
         case "submit":
-            judgement = services.submit_mission(actor=actor, mission_id=mission_id)
-            waits = judgement.state == "waiting"
-            messages.info(request, "It waits for a second person's sign-off." if waits else "Started.")
+            tell_submitted(request, services.submit_mission(actor=actor, mission_id=mission_id))
         case "pause":
             services.pause_mission(actor=actor, mission_id=mission_id, reason=reason)
             messages.success(request, "Paused. Its calls are refused until somebody resumes it.")
@@ -199,32 +212,6 @@ def operate(request: PersonRequest, mission_id: uuid.UUID, what: str) -> HttpRes
         case _:
             raise Http404
     return redirect("mission", mission_id=mission_id)
-
-
-@page
-@require_POST
-def resize(request: PersonRequest, mission_id: uuid.UUID) -> HttpResponse:
-    """Another size for the running sandbox; the page shows when it has taken hold."""
-    from controlplane.clusters import services as clusters
-    from controlplane.clusters.types import MIB, Resources
-
-    mission = selectors.mission(request.principal, mission_id)
-    run = next((run for run in mission.runs.all() if run.sandbox_id), None)
-    if run is not None and run.sandbox is not None:
-        now = Resources(**run.sandbox.desired_resources)
-        wanted = Resources(
-            cpu_millicores=_whole(request.POST.get("cpu_millicores"), now.cpu_millicores),
-            memory_bytes=_whole(request.POST.get("memory_mib"), now.memory_bytes // MIB) * MIB,
-            pids=now.pids,
-            disk_bytes=now.disk_bytes,
-        )
-        clusters.resize_sandbox(actor=request.principal, sandbox_id=run.sandbox.pk, resources=wanted)
-        messages.success(request, "Asked for the new size.")
-    return redirect("mission-tab", mission_id=mission_id, tab="runs")
-
-
-def _whole(text: str | None, otherwise: int) -> int:
-    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 9 else otherwise
 
 
 _CSV_HEADER = (

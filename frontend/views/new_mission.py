@@ -6,18 +6,26 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
-from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 
 from agents import services
-from agents.catalogue import TEMPLATES, Template, start_from_template, template
+from agents.catalogue import (
+    TEMPLATES,
+    Template,
+    readiness_of,
+    samples_installing,
+    start_from_template,
+    template,
+)
 from agents.catalogue.trying import try_samples
 from controlplane.common.errors import RemitError
-from controlplane.tenancy.selectors import currency_of, teams_with
+from controlplane.tenancy.selectors import currency_of, sign_off_above, teams_with
 from controlplane.tenancy.types import Permission
+from frontend.ceilings import ceiling_of_team, in_words
 from frontend.pages import PersonRequest, id_of, page
+from frontend.submitting import tell_submitted
 
 _WIDGET_ATTRIBUTES = {"money": {"inputmode": "decimal"}, "hours": {"inputmode": "numeric"}}
 
@@ -42,13 +50,12 @@ def new(request: PersonRequest) -> HttpResponse:
                 raise RemitError("mission.team", "Choose a team you may start missions in.", 422)
             mission = start_from_template(actor=request.principal, team_id=team.pk, code=chosen.code, values=values)
             if "start" in request.POST:
-                judgement = services.submit_mission(actor=request.principal, mission_id=mission.pk)
-                waits = judgement.state == "waiting"
-                messages.success(request, "It waits for a second person's sign-off." if waits else "Started.")
+                tell_submitted(request, services.submit_mission(actor=request.principal, mission_id=mission.pk))
             return redirect("mission-change" if "edit" in request.POST else "mission", mission_id=mission.pk)
         except RemitError as refused:
             error = refused
     form = _form(chosen, request.POST if request.method == "POST" else None, error)
+    installing = samples_installing(request.principal)
     context = {
         "templates": list(TEMPLATES.values()),
         "chosen": chosen,
@@ -56,6 +63,10 @@ def new(request: PersonRequest) -> HttpResponse:
         "teams": teams,
         "error": error if error and not form.errors else None,
         "currency": currency_of(request.principal),
+        "installing": installing,
+        "here": readiness_of(request.principal, chosen, installing),
+        "sign_off_above": sign_off_above(request.principal),
+        "ceilings": [in_words(found) for team in teams if (found := ceiling_of_team(team.pk)) is not None],
     }
     return render(request, "missions/new/page.html", context, status=error.status if error else 200)
 

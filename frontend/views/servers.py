@@ -14,6 +14,7 @@ from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
+from agents.catalogue import samples_installing
 from agents.choices import ServerState, ToolState, Transport
 from agents.models import McpServer, McpTool
 from agents.servers import selectors, services
@@ -61,7 +62,8 @@ def listing(request: PersonRequest) -> HttpResponse:
     for server in selectors.servers(request.principal):
         states = [tool.state for tool in server.tools.all()]
         rows.append(ServerRow(server, states.count(ToolState.ACTIVE), states.count(ToolState.QUARANTINED)))
-    return render(request, "servers/list.html", {"rows": rows, "may_write": _may_write(request)})
+    context = {"rows": rows, "may_write": _may_write(request), "installing": samples_installing(request.principal)}
+    return render(request, "servers/list.html", context)
 
 
 @page

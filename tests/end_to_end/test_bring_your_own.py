@@ -12,7 +12,7 @@ import pytest
 from mcp.client.session import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 
-from tests.end_to_end.conftest import Installation, in_own_loop
+from tests.end_to_end.conftest import Installation, in_own_loop, wait_for
 
 pytestmark = [pytest.mark.browser, pytest.mark.sandbox, pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -33,6 +33,14 @@ async def call_tools(url: str, token: str) -> tuple[list[str], Any, Any, Any]:
         )
         refused = await session.call_tool("books__overdue", {"older_than_days": 30})
         return names, now, asked, refused
+
+
+def test_the_terminal_names_the_people_and_says_when_the_samples_are_ready(remit: Installation) -> None:
+    screen = (remit.state.parent / "up.log").read_text()
+    for who in ("nadia", "dana", "finn"):
+        assert f"{who}@northwind.example" in screen
+    wait_for(lambda: "The samples are ready." in (remit.state.parent / "up.log").read_text(), 30)
+    assert f"STATE_DIR={remit.state}" in screen
 
 
 def test_own_agent_makes_its_first_governed_call_from_what_the_page_shows(
@@ -65,7 +73,13 @@ def test_own_agent_makes_its_first_governed_call_from_what_the_page_shows(
 
     command = page.locator("#connect-curl pre").inner_text()
     answer = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=30, check=True).stdout
-    assert json.loads(answer)["verdict"] == "allow"
+    result = json.loads(answer)["result"]
+    assert result["isError"] is False
+    assert "Helsinki" in result["content"][0]["text"]
+    state = remit.shell(
+        f"from governance.models import Action; print(Action.objects.get(pk={result['_meta']['remit/action']!r}).state)"
+    )
+    assert state == "succeeded"
 
     page.reload()
     assert token not in page.content()  # shown once

@@ -241,15 +241,15 @@ def test_another_endpoint_is_asked_when_one_is_silent_but_not_when_one_says_no(
 
 def test_a_judge_that_keeps_failing_is_left_alone_and_the_frame_is_told(gate: Gate, model: ModelServer) -> None:
     model.play = lambda _: (500, b"")
-    for _ in range(endpoints.FAILURES_TO_OPEN):
-        gate.propose(10)
+    for number in range(endpoints.FAILURES_TO_OPEN):
+        gate.propose(10 + number)
     assert [endpoint.model for endpoint in services.troubled_judges()] == [MODEL]
-    judgement = gate.propose(10)
+    judgement = gate.propose(30)
     assert (judgement.verdict, judgement.reason_code) == (Verdict.ESCALATE, "judge.resting")
     assert len(model.asked) == endpoints.FAILURES_TO_OPEN
     endpoints.endpoints()[0].open_until = 0.0  # its rest is over
     model.play = agree
-    assert gate.propose(10).verdict is Verdict.ALLOW
+    assert gate.propose(40).verdict is Verdict.ALLOW
     assert services.troubled_judges() == []
 
 

@@ -96,6 +96,16 @@ def test_one_idempotency_key_at_once_makes_one_action(gate: Gate, at_once: AtOnc
     assert gate.ledger.states == ["held"]
 
 
+def test_one_call_made_many_times_at_once_asks_people_once(gate: Gate, at_once: AtOnce) -> None:
+    results = at_once(lambda _: gate.propose(60), 32)
+    assert codes(results) == {"won": 32}
+    assert len({item.action_id for item in results}) == 1
+    assert len({item.escalation.id for item in results}) == 1
+    assert Escalation.objects.count() == 1
+    assert Entry.objects.filter(event="action.escalated").count() == 1
+    assert gate.ledger.states == ["held"]
+
+
 def test_parallel_actions_can_not_pass_a_limit_each_of_them_fits(gate: Gate, at_once: AtOnce) -> None:
     gate.ledger.limit = 5
     results = at_once(lambda _: gate.propose(10), 20)

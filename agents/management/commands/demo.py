@@ -38,12 +38,16 @@ class Command(BaseCommand):
             if not quiet:
                 self.stdout.write(sentence)
 
+        playing = demo.Playing(organisation, say)
         try:
-            demo.build_environments(say)
-            demo.register_servers(organisation, say)
-            mission = demo.start_first_mission(organisation)
+            mission = playing.play()
         except RemitError as error:
-            raise CommandError(f"{error.message} {' '.join(error.remedies)}") from error
+            sentence = " ".join((error.message, *error.remedies))
+            playing.fail(sentence)
+            raise CommandError(sentence) from error
+        except BaseException:
+            playing.fail("The installation was interrupted. The next start of Remit goes on with it.")
+            raise
         if mission is not None:
             say(f"The mission “{mission.title}” starts.")
         return None if mission is None else str(mission.pk)

@@ -14,7 +14,7 @@ from controlplane.audit.events import Event
 from controlplane.audit.services import Subject, record
 from controlplane.clusters.drivers.local import LocalDriver
 from controlplane.clusters.models import Cluster, ClusterDriverKind, Sandbox
-from controlplane.clusters.types import ClusterDriver, Mount, Resources, SandboxPhase, SandboxSpec
+from controlplane.clusters.types import LARGEST, SMALLEST, ClusterDriver, Mount, Resources, SandboxPhase, SandboxSpec
 from controlplane.common.errors import conflict, invalid, not_found
 from controlplane.tenancy.types import Permission, Principal
 
@@ -108,7 +108,10 @@ def delete_sandbox(*, sandbox_id: uuid.UUID) -> None:
 
 def resize_sandbox(*, actor: Principal, sandbox_id: uuid.UUID, resources: Resources) -> Sandbox:
     """Desire another size of a running sandbox; the page shows desired and observed until they agree, or why not."""
-    if not 10 <= resources.cpu_millicores <= 64_000 or not 16 * 1024**2 <= resources.memory_bytes <= 512 * 1024**3:
+    if not (
+        SMALLEST.cpu_millicores <= resources.cpu_millicores <= LARGEST.cpu_millicores
+        and SMALLEST.memory_bytes <= resources.memory_bytes <= LARGEST.memory_bytes
+    ):
         raise invalid("sandbox.size", "A sandbox has 10 to 64,000 millicores and 16 MiB to 512 GiB.")
     with transaction.atomic():
         rows = Sandbox.objects.restrict(actor, Permission.MISSION_OPERATE)

@@ -52,6 +52,11 @@ class Resources:
     disk_bytes: int = 64 * MIB
 
 
+# The sizes a person may ask for while it runs.
+SMALLEST = Resources(cpu_millicores=10, memory_bytes=16 * MIB)
+LARGEST = Resources(cpu_millicores=64_000, memory_bytes=512 * GIB)
+
+
 @dataclass(frozen=True)
 class Mount:
     """A host path shown inside the sandbox at `target`."""

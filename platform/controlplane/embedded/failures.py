@@ -24,7 +24,7 @@ def unusable_folder(path: Path, error: OSError) -> StartError:
         return disk_full(path)
     return StartError(
         f"The state folder {path} cannot be written: {error.strerror or error}.",
-        "Choose a folder of your own with `make run STATE=folder` or `manage.py up --state folder`.",
+        "Choose a folder of your own with `make run STATE=folder` or `./manage.py up --state folder`.",
     )
 
 

@@ -21,6 +21,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from controlplane.clusters.node import node_command
+from controlplane.common import installing
+from controlplane.common.installing import Installing
 from controlplane.common.sockets import gateway_socket, make_private
 from controlplane.embedded.child import Child
 from controlplane.embedded.failures import StartError, disk_full, ended_early
@@ -28,10 +30,12 @@ from controlplane.embedded.listening import listen_tcp, listen_unix
 from controlplane.embedded.own_processes import ROOT, OwnProcess, answers_health, manage
 from controlplane.embedded.postgres import Postgres
 from controlplane.embedded.processes import check_platform, shorten
+from controlplane.embedded.running import DEFAULT_STATE, manage_command
 from controlplane.embedded.state import StateFolder
 from controlplane.embedded.valkey import Valkey
 
 NODE = "local node"
+DEMO_ORGANISATION = "northwind"  # as controlplane.embedded.preparation.DEMO_SLUG, which loads Django
 DEMO_JUDGE = ROOT / "agents" / "samples" / "demo_judge.py"
 STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 SERVER_START_SECONDS = 120.0  # recovery of a large log after a crash takes its time
@@ -114,15 +118,21 @@ class Supervisor:
         web_child.wait_ready(seconds=WEB_START_SECONDS, pause=_pause)
         web.argv, web.descriptors = inherit, listeners
         self._launch(self._own("worker", manage("worker"), stop_seconds=12.0))
-        self._greet(public_url, people)
-        if people and not self._demo_stamp.exists():
+        plays = bool(people) and not self._demo_stamp.exists()
+        if plays:
             self._play_demo()
+        self._greet(public_url, people)
+        if plays:
+            _say("The samples are being installed; the first mission starts by itself in a moment.")
 
     def _play_demo(self) -> None:
-        """Servers and first mission of the demo, beside what already serves: installing the samples takes a while."""
+        """Servers and first mission of the demo, beside what already serves: installing the samples takes a while.
+
+        Written down before anybody can open a page, which then says so.
+        """
+        installing.write(self._state.root, Installing(DEMO_ORGANISATION))
         self._demo = Child(self._own("demo", manage("demo", "--play")))
         self._demo.start()
-        _say("The samples are being installed; the first mission starts by itself in a moment.")
 
     def _start_servers(self, public_url: str) -> None:
         """Start what the environment does not name. What we made ourselves is written down for other terminals."""
@@ -215,9 +225,14 @@ class Supervisor:
             return
         if code == 0:
             self._demo_stamp.touch()
+            for reason in installing.left_out(self._state.root):
+                _say(f"Left out. {reason}")
+            _say("The samples are ready. New mission offers them, and the first mission is on Home.")
         else:
-            _say(f"The demo could not be played: {self._demo.output().strip().splitlines()[-1:]}")
-            _say(f"Its log is in {self._state.log('demo')}; the next start tries again.")
+            last = next(iter(reversed(self._demo.output().strip().splitlines())), f"it ended with code {code}")
+            installing.write(self._state.root, Installing(DEMO_ORGANISATION, failure=last))
+            _say(f"The samples could not be installed: {last}")
+            _say(f"The log is in {self._state.log('demo')}; the next start tries again.")
         self._demo.process = None
 
     def _stop(self) -> None:
@@ -260,9 +275,11 @@ class Supervisor:
         _say(f"Remit is ready at {public_url} after {time.monotonic() - self._started_at:.1f} s.")
         if people:
             _say("Sign in with one of these links; each works once, for twelve hours:")
+            widest = max(len(person["email"]) for person in people)
             for person in people:
-                _say(f"  {person['name']:<10} {person['link']}")
-        _say(f"Another link: `manage.py signin --user E-MAIL`. Logs: {self._state.logs}. Stop: Ctrl-C.")
+                _say(f"  {person['name']:<8} {person['email']:<{widest}}  {person['link']}")
+        _say(f"Another link, in another terminal: {manage_command(self._state.root)} signin --user E-MAIL")
+        _say(f"Logs: {self._state.logs}. Stop: Ctrl-C.")
 
 
 def _pause(seconds: float) -> None:
@@ -285,5 +302,5 @@ def _parse(arguments: Sequence[str]) -> Options:
     parser.add_argument("--state", type=Path, help="folder for everything it remembers (default: $STATE_DIR or .remit)")
     parser.add_argument("--no-demo", action="store_true", help="do not load the demo into an empty installation")
     given = parser.parse_args(arguments)
-    state = given.state or Path(os.environ.get("STATE_DIR") or ROOT / ".remit")
+    state = given.state or Path(os.environ.get("STATE_DIR") or DEFAULT_STATE)
     return Options(host=given.host, port=given.port, state=state, demo=not given.no_demo)

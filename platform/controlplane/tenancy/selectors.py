@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Collection
 from dataclasses import dataclass
+from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 from django.db.models import Q, QuerySet
@@ -83,3 +84,8 @@ def currency_of(principal: Principal) -> str:
 def zone_of(principal: Principal) -> ZoneInfo:
     """The time zone of the principal's organisation: where its days, weeks and months begin."""
     return ZoneInfo(Organisation.objects.values_list("time_zone", flat=True).get(pk=principal.organisation_id))
+
+
+def sign_off_above(principal: Principal) -> Decimal:
+    """The budget above which a second person has to agree to a mission of the principal's organisation."""
+    return Organisation.objects.values_list("sign_off_above", flat=True).get(pk=principal.organisation_id)

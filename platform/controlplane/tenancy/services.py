@@ -78,6 +78,13 @@ def make_sign_in_link(*, user: User, ttl: timedelta = timedelta(hours=12)) -> st
     return secret
 
 
+def person_of_sign_in_link(*, secret: str) -> User | None:
+    """Whom the link would sign in; None when it was used, has expired or never was one. Spends nothing."""
+    rows = SignInLink.objects.select_related("user").filter(hash=tokens.keyed_hash(secret), used_at__isnull=True)
+    link = rows.filter(expires_at__gt=now(), user__is_active=True).first()
+    return link.user if link else None
+
+
 def redeem_sign_in_link(*, secret: str) -> User:
     """The person the link signs in; a link works once. Raises 410 `sign_in_link.spent`."""
     moment = now()
@@ -90,7 +97,7 @@ def redeem_sign_in_link(*, secret: str) -> User:
             "sign_in_link.spent",
             "This sign-in link was used or has expired.",
             410,
-            remedies=("Make a new one with `manage.py signin --user <e-mail>`.",),
+            remedies=("Make a new one with `./manage.py signin --user E-MAIL`.",),
         )
     return link.user
 

@@ -14,6 +14,7 @@ import pytest
 from agents import services
 from agents.gateways.threads import in_thread
 from agents.models import Mission, Run
+from budgets.models import Hold
 from controlplane.audit.models import Entry
 from controlplane.common.clock import now
 from controlplane.tenancy import credentials
@@ -177,6 +178,25 @@ def test_a_denied_action_stays_denied(agent: Any, upstream: Any, approver: Princ
     result = agent.call("books__apply_credit", LARGE, action=identifier)
     assert result.structured_content["verdict"] == "deny"
     assert upstream.calls == []
+
+
+def test_repeating_a_call_that_waits_asks_nobody_twice_and_holds_nothing_twice(
+    agent: Any, approver: Principal, upstream: Any, mission: Mission
+) -> None:
+    first = agent.call("books__apply_credit", LARGE).structured_content
+    held = Hold.objects.filter(state="held").count()
+    for _ in range(5):
+        again = agent.call("books__apply_credit", LARGE).structured_content
+        assert (again["id"], again["state"], again["escalation"]) == (first["id"], "waiting", first["escalation"])
+    other = agent.call("books__apply_credit", {**LARGE, "amount": "250.00"}).structured_content
+    assert other["id"] != first["id"]
+    keyed = agent.call("books__apply_credit", LARGE, idempotency_key="the-second-credit")
+    assert keyed.structured_content["id"] not in (first["id"], other["id"])
+    assert Escalation.objects.filter(mission_id=mission.pk).count() == 3
+    assert Hold.objects.filter(state="held").count() == held + 2
+    approve(approver, first["id"])
+    assert not agent.call("books__apply_credit", LARGE).is_error
+    assert upstream.calls == [("apply_credit", LARGE)]
 
 
 def test_waiting_for_a_decision_ends_when_it_is_made(agent: Any, approver: Principal) -> None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import re
+import shutil
 import socket
+import subprocess
 import threading
 import time
 import uuid
@@ -14,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -37,6 +42,7 @@ from governance import services as governance
 from governance.choices import ActionState
 from governance.models import Action, Decision, Escalation, Permit
 
+API_PAGE = Path(__file__).resolve().parents[3] / "docs" / "api.md"
 BOM = b"\xef\xbb\xbf"
 CREDIT = {"kind": "tool.call", "tool": "books__apply_credit", "arguments": {"invoice": "INV-1", "amount": "40.00"}}
 LARGE_CREDIT = {**CREDIT, "arguments": {"invoice": "INV-2", "amount": "250.00"}}
@@ -901,3 +907,33 @@ def test_database_that_is_gone_is_a_problem_and_no_permit(api: Api, monkeypatch:
     reply = api.propose(CREDIT)
     assert (reply.status, reply.code) == (503, "database.unavailable")
     assert "10.0.0.1" not in json.dumps(reply.body)
+
+
+def test_examples_of_the_documentation_work_as_they_are_printed(address: str, token: str, upstream: Any) -> None:
+    """Every shell block of docs/api.md, one after the other in one shell, with a token of this installation."""
+    if shutil.which("jq") is None or shutil.which("curl") is None:
+        pytest.skip("curl and jq are not installed")
+    blocks = re.findall(r"^```sh\n(.*?)^```", API_PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    script = "set -euo pipefail\n" + "\necho ---\n".join(blocks)
+    told = {"PATH": os.environ["PATH"], "REMIT_URL": address, "REMIT_TOKEN": token}
+    done = subprocess.run(
+        ["bash", "-c", script], env=told, capture_output=True, text=True, timeout=60, check=False, cwd="/"
+    )
+    assert done.returncode == 0, done.stderr
+    proposed, executed, reported, waiting, withdrawn = (part.split("\n") for part in done.stdout.split("---\n"))
+    assert proposed[:2] == ["allow", "permitted"]
+    assert executed[0] == '"succeeded"'
+    assert reported[0] == '"succeeded"'
+    assert waiting[0] == '"waiting"'
+    assert withdrawn[0] == '"withdrawn"'
+    assert upstream.calls == [("apply_credit", {"invoice": "INV-0113", "amount": "40.00"})]
+
+
+def test_an_action_that_nobody_carried_out_says_so(api: Api) -> None:
+    identifier = api.propose(CREDIT).body["id"]
+    Action.objects.filter(pk=identifier).update(decided_at=now() - timedelta(seconds=90))
+    governance.sweep()
+    shown = api.get(f"/{identifier}").body
+    assert (shown["state"], shown["reason_code"]) == ("expired", "permit.expired")
+    assert "nobody carried it out" in shown["message"]
+    assert shown["remedies"]

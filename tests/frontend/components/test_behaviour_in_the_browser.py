@@ -217,6 +217,16 @@ def test_keys_never_act_while_someone_types(opened: Open) -> None:
     assert opened.page.evaluate("window.pressed") is True
 
 
+def test_the_list_of_keys_names_only_what_works_on_the_page(opened: Open) -> None:
+    opened.page.keyboard.press("?")
+    shown = [term.inner_text() for term in opened.page.locator("#keyboard dt").all() if term.is_visible()]
+    assert "a" in shown
+    assert "n" in shown
+    assert "x" not in shown  # no row of this page can be selected
+    assert "e" not in shown
+    opened.page.keyboard.press("Escape")
+
+
 def test_single_keys_can_be_turned_off_and_stay_off(opened: Open) -> None:
     opened.page.keyboard.press("?")
     opened.page.click("#keyboard .switch")

@@ -116,3 +116,9 @@ def test_the_last_resorts_need_neither_request_nor_session(name: str) -> None:
 def test_djangos_own_error_pages_are_ours(a_request: Requests, name: str, words: str) -> None:
     assert words in get_template(name).render({"exception": "secret"}, a_request())
     assert "secret" not in get_template(name).render({"exception": "secret"}, a_request())
+
+
+def test_a_sentence_with_a_command_sets_it_as_code(a_request: Requests) -> None:
+    error = RemitError("x.y", "No.", remedies=("Make a new one with `manage.py signin --user <e-mail>`.",))
+    html = _answer(a_request(), error).content.decode()
+    assert "Make a new one with <code>manage.py signin --user &lt;e-mail&gt;</code>." in html

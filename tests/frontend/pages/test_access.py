@@ -115,7 +115,14 @@ def forms(world: Any) -> dict[str, tuple[str, dict[str, str]]]:
         **operate,
         "mission-change": (reverse("mission-change", args=[mission.pk]), {"do": "send", "base": "1"}),
         "mission-ask": (reverse("mission-ask", args=[mission.pk]), {"money": "1.00", "reason": "More customers"}),
-        "mission-resize": (reverse("mission-resize", args=[mission.pk]), {"memory_mib": "512"}),
+        "mission-resize": (
+            reverse("mission-resize", args=[mission.pk]),
+            {"cpu_millicores": "500", "memory_mib": "512"},
+        ),
+        "action-settle": (
+            reverse("action-settle", args=[Action.objects.filter(mission_id=mission.pk).latest("id").pk]),
+            {"outcome": "success", "reason": "I looked"},
+        ),
         "approve": (reverse("approval-decide", args=[escalation.pk]), {"answer": "approve", "version": "1"}),
         "deny": (reverse("approval-decide", args=[escalation.pk]), {"answer": "deny", "version": "1", "reason": "no"}),
         "credential-new": (reverse("credential-new", args=[world.agent.pk]), {"name": "Laptop", "days": "30"}),

@@ -58,6 +58,18 @@ def test_approving_permits_exactly_this_once(world: Any, bob: User, signed_in: S
     assert Vote.objects.get().user == bob
 
 
+def test_pressing_twice_says_that_ones_own_answer_counts(world: Any, bob: User, signed_in: SignIn) -> None:
+    escalation = world.ask_credit()
+    browser = signed_in(bob)
+    answer(browser, escalation, "approve")
+    response = answer(browser, escalation, "approve")
+    assert response.status_code == 409
+    html = response.content.decode()
+    assert "Your approval counts already. Nothing more is needed of you." in html
+    assert "not counted" not in html
+    assert Vote.objects.count() == 1
+
+
 def test_a_refusal_needs_a_reason_and_keeps_the_question_open(world: Any, bob: User, signed_in: SignIn) -> None:
     escalation = world.ask_credit()
     response = answer(signed_in(bob), escalation, "deny", reason="  ")

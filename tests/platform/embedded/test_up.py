@@ -70,6 +70,16 @@ def test_it_serves_and_works(up: Up, folder: Path) -> None:
     assert f"http://localhost:{up.port}" in up.screen
 
 
+def test_the_greeting_prints_a_command_that_works_for_this_very_installation(up: Up, folder: Path) -> None:
+    line = next(line for line in up.screen.splitlines() if "signin --user E-MAIL" in line)
+    command = line.partition(": ")[2].replace("E-MAIL", "nobody@example.com")
+    assert f"STATE_DIR={folder} " in command
+    done = subprocess.run(
+        ["bash", "-c", command], env=plain_environment(), capture_output=True, text=True, check=False, timeout=60
+    )
+    assert "Nobody active has the address nobody@example.com." in done.stderr
+
+
 def test_everything_is_for_this_user_alone(up: Up, folder: Path) -> None:
     for path in (folder, folder / "run", folder / "logs", folder / "postgres", folder / "environment"):
         assert path.stat().st_mode & 0o077 == 0, path

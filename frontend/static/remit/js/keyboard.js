@@ -48,16 +48,36 @@ function press(key) {
   return Boolean(target);
 }
 
+// The list names only what does something on this page as it is now.
+function works(help) {
+  switch (help) {
+    case "rows": return rows().length > 0;
+    case "select": return rows().some((row) => row.querySelector('input[type="checkbox"]'));
+    default: return [...document.querySelectorAll(`[data-key~="${CSS.escape(help)}"]`)].some((element) => element.checkVisibility());
+  }
+}
+
+function listWhatWorks() {
+  for (const term of document.querySelectorAll("#keyboard [data-help]")) {
+    term.hidden = !works(term.dataset.help);
+    term.nextElementSibling.hidden = term.hidden;
+  }
+}
+
 function act(key) {
   switch (key) {
     case "j": return step(1);
     case "k": return step(-1);
     case "x": return select();
     case "/": openPalette(); return true;
-    case "?": open("keyboard"); return true;
+    case "?": listWhatWorks(); open("keyboard"); return true;
     default: return /^[a-z]$/.test(key) && press(key);
   }
 }
+
+document.addEventListener("click", (event) => {
+  if (event.target.closest('[data-opens="keyboard"]')) listWhatWorks();
+});
 
 document.addEventListener("keydown", (event) => {
   if (event.defaultPrevented || event.isComposing || event.altKey) return;

@@ -30,4 +30,8 @@ class Command(BaseCommand):
         if options["reset_second_factor"]:
             second_factor.reset_by_operator(user=user)
         link = f"{settings.CONFIG.public_url}/sign-in/{services.make_sign_in_link(user=user)}"
+        if not options["json"]:
+            # Two installations may run on one machine: a link for the other one must not pass unnoticed.
+            config = settings.CONFIG
+            self.stderr.write(f"For {user.email} on the Remit at {config.public_url}, state folder {config.state_dir}:")
         self.stdout.write(json.dumps({"user": user.email, "link": link}) if options["json"] else link)
