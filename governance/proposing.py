@@ -22,9 +22,10 @@ from controlplane.common.ids import new_id
 from controlplane.common.observability import trace_id
 from controlplane.tenancy.types import Principal
 from governance import gate, permits, repeating, rows
-from governance.announcing import action_changed, inbox_changed
+from governance.announcing import action_changed, inbox_changed, question_stands
 from governance.bundles import active_bundle, forget
 from governance.choices import ActionState, EscalationState, Verdict
+from governance.escalations.ways import way_of
 from governance.gate import Ladder
 from governance.intake import check_proposal, digest_of_envelope, envelope_of
 from governance.models import Action, Escalation
@@ -117,7 +118,7 @@ def _judge(
     if waits_for_people(ladder) or ladder.judging:
         repeating.refuse_second_question(proposal, prepared=prepared, digest=digest)
     gate.consult(ladder, prepared=prepared, organisation_id=proposer.organisation_id)
-    action = _action(proposer, proposal, prepared, envelope, digest, request_sha256)
+    action = new_action(proposer, proposal, prepared, envelope, digest, request_sha256)
     try:
         judgement = _write(ladder, action, proposer, prepared, proposal, starting=starting)
     except OperationalError as error:
@@ -134,7 +135,9 @@ def _write(
     """In one transaction. When the ledger refuses the hold, all of it is undone and the refusal is written instead."""
     try:
         with early_unlock():
-            gate.sequence_and_judge(ladder, prepared=prepared, action_id=action.pk)
+            gate.sequence_and_judge(
+                ladder, prepared=prepared, organisation_id=action.organisation_id, action_id=action.pk
+            )
             if waits_for_people(ladder):
                 repeating.refuse_second_question(proposal, prepared=prepared, digest=action.digest, locking=True)
             action.hold_id = gate.plan_hold(ladder, prepared=prepared)
@@ -150,7 +153,7 @@ def _commit(
     ladder: Ladder, action: Action, proposer: Principal, prepared: Prepared, audience: str, *, starting: bool
 ) -> Judgement:
     moment = now()
-    _judged(action, ladder, moment)
+    judged(action, ladder, moment)
     decision = rows.decision_row(
         ladder,
         action_id=action.pk,
@@ -182,7 +185,7 @@ def _commit(
         inbox_changed(action)
     judgement = judgement_of(action, permit=token, escalation=reference, started=action if starts else None)
     if action.hold_id is not None:
-        ttl = prepared.escalation_ttl_seconds if waits else permits.TTL_SECONDS
+        ttl = permits.TTL_SECONDS if reference is None else _seconds_until(reference.expires_at, moment)
         gate.reserve(
             hold_id=action.hold_id,
             action_id=action.pk,
@@ -208,16 +211,20 @@ def open_escalation(
     action: Action, ladder: Ladder, prepared: Prepared, decision: rows.Row
 ) -> tuple[rows.Row, EscalationRef]:
     """The row of a new question to people, and how to refer to it."""
-    expires_at = decision["created_at"] + timedelta(seconds=prepared.escalation_ttl_seconds)
     row = rows.escalation_row(
         escalation_id=new_id(),
         action=action,
         decision=decision,
         policies=list(ladder.escalating),
         excluded_user_ids=list(prepared.excluded_user_ids),
-        expires_at=expires_at,
+        way=way_of(action, prepared),
     )
-    return row, EscalationRef(row["id"], expires_at)
+    question_stands(row["id"])
+    return row, EscalationRef(row["id"], row["expires_at"])
+
+
+def _seconds_until(end: datetime, moment: datetime) -> int:
+    return round((end - moment).total_seconds())
 
 
 def decided_entry(action: Action, actor: Principal, decision: rows.Row) -> rows.Row:
@@ -271,7 +278,7 @@ def judgement_of(
     )
 
 
-def _action(
+def new_action(
     proposer: Principal,
     proposal: Proposal,
     prepared: Prepared,
@@ -311,7 +318,7 @@ def _action(
     )
 
 
-def _judged(action: Action, ladder: Ladder, moment: datetime) -> None:
+def judged(action: Action, ladder: Ladder, moment: datetime) -> None:
     finding = ladder.finding
     action.state = rows.STATE_OF[finding.verdict]
     action.verdict = finding.verdict

@@ -36,6 +36,7 @@ class Permission(enum.StrEnum):
     ACTION_PROPOSE = "action.propose"
     ESCALATION_VIEW = "escalation.view"
     ESCALATION_DECIDE = "escalation.decide"
+    ESCALATION_BREAK_GLASS = "escalation.break_glass"
     BUDGET_VIEW = "budget.view"
     BUDGET_WRITE = "budget.write"
     COST_VIEW = "cost.view"
@@ -103,6 +104,7 @@ _PERMISSION_SENTENCES = {
     Permission.ACTION_PROPOSE: "Propose actions, as agents do",
     Permission.ESCALATION_VIEW: "See what waits for a person",
     Permission.ESCALATION_DECIDE: "Approve and refuse what waits for a person",
+    Permission.ESCALATION_BREAK_GLASS: "Pass over a question in an emergency, reviewed afterwards",
     Permission.BUDGET_VIEW: "See budgets",
     Permission.BUDGET_WRITE: "Set limits, freeze and release budgets",
     Permission.COST_VIEW: "See costs",

@@ -1,0 +1,210 @@
+"""What pages and edges read of questions to people beyond the rows: the inbox, who may answer, what is identical."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+from django.contrib.postgres.expressions import ArraySubquery
+from django.db.models import DateTimeField, F, Func, OuterRef, Prefetch, Q, QuerySet, Value
+from django.db.models.functions import Coalesce
+
+from controlplane.common.clock import now
+from controlplane.common.errors import RemitError, forbidden
+from controlplane.tenancy.models import User
+from controlplane.tenancy.types import Permission, Principal
+from governance.approval_models import ApprovalRoute, ApproverGroup, BreakGlass, Delegation
+from governance.choices import EscalationState
+from governance.escalations.arranging import in_words
+from governance.escalations.deciding import is_claimed, why_not_decide
+from governance.escalations.electorate import Electorate, electorate_of, electorates
+from governance.escalations.ways import Asked, Way, chosen_way, why_not
+from governance.models import Action, Escalation, Vote
+
+_BUCKET = timedelta(minutes=10)  # of questions due at about the same time, what can't be undone comes first
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class InboxFilters:
+    """None: not filtered by it."""
+
+    kind: str | None = None
+    team_id: uuid.UUID | None = None
+    group_id: uuid.UUID | None = None
+    irreversible: bool | None = None
+
+
+@dataclass(frozen=True)
+class Answerers:
+    """Who may answer a question, for its viewer. `counted`: approvals that count now; `missing`: still needed."""
+
+    why_not: RemitError | None
+    left: Sequence[User]
+    counted: int
+    missing: int
+    in_reach: bool
+    claimed_by_another: bool
+    may_break_glass: bool
+
+
+def waiting_for(principal: Principal) -> QuerySet[Escalation]:
+    """Open, in time, and this person is asked, may decide it and has not voted yet. One query, whoever counts it."""
+    rows = Escalation.objects.restrict(principal, Permission.ESCALATION_DECIDE)
+    user_id = principal.user_id
+    if user_id is None or not principal.is_person:
+        return rows.none()
+    moment = now()
+    lent = Delegation.objects.filter(to_user_id=user_id, organisation_id=principal.organisation_id)
+    lent = lent.filter(starts_at__lte=moment, starts_at__lt=F("ends_at"))
+    members = ApproverGroup.members.through.objects.filter(
+        Q(user_id=user_id) | Q(user_id__in=lent.filter(ends_at__gt=moment).values("from_user_id"))
+    )
+    groups = members.values("approvergroup_id")
+    asked = Q(group__isnull=True) | Q(group_id__in=groups)
+    later = Q(tier__gt=1) & (Q(next_group__isnull=True) | Q(next_group_id__in=groups))
+    close = ArraySubquery(lent.filter(ends_at__gt=OuterRef("opened_at")).values("from_user_id"))
+    return (
+        rows.filter(asked | later, state=EscalationState.OPEN, expires_at__gt=moment)
+        .exclude(excluded_user_ids__contains=[user_id])
+        .exclude(action__proposer_id=user_id)
+        .exclude(votes__user_id=user_id)
+        .exclude(excluded_user_ids__overlap=close)
+        .exclude(action__proposer_id__in=lent.filter(ends_at__gt=OuterRef("opened_at")).values("from_user_id"))
+    )
+
+
+def inbox(rows: QuerySet[Escalation], filters: InboxFilters | None = None) -> QuerySet[Escalation]:
+    """By deadline, and of what is due within the same ten minutes first what can't be undone."""
+    chosen = {name: value for name, value in vars(filters or InboxFilters()).items() if value is not None}
+    due = Coalesce("tier_ends_at", "expires_at")
+    bucket = Func(Value(_BUCKET), due, Value(_EPOCH), function="date_bin", output_field=DateTimeField())
+    return (
+        rows.filter(**chosen)
+        .select_related("action", "group", "claimed_by", "team")
+        .annotate(due_at=due)
+        .order_by(bucket, "-irreversible", "due_at", "id")
+    )
+
+
+def answerers(principal: Principal, escalation: Escalation) -> Answerers:
+    """Constant queries. `escalation` comes with its action and its votes."""
+    electorate = electorate_of(escalation)
+    votes = list(escalation.votes.all())
+    counted = len(electorate.taken(votes))
+    why = None
+    if principal.has(Permission.ESCALATION_DECIDE, team_id=escalation.team_id):
+        why = why_not_decide(principal, escalation, electorate, votes)
+    return Answerers(
+        why_not=why,
+        left=list(User.objects.filter(pk__in=_left(electorate, votes)).order_by("name")),
+        counted=counted,
+        missing=max(0, escalation.needed - counted),
+        in_reach=electorate.reachable(votes) >= escalation.needed,
+        claimed_by_another=is_claimed(escalation) and escalation.claimed_by_id != principal.user_id,
+        may_break_glass=escalation.state == EscalationState.OPEN
+        and escalation.expires_at > now()
+        and principal.user_id is not None
+        and principal.is_person
+        and principal.has(Permission.ESCALATION_BREAK_GLASS, team_id=escalation.team_id)
+        and not electorate.too_close(principal.user_id),
+    )
+
+
+def identical_to(principal: Principal, escalation: Escalation, *, limit: int = 50) -> list[Escalation]:
+    """Open questions that wait for this person about the very same action, besides this one."""
+    rows = waiting_for(principal).filter(action__digest=escalation.action.digest).exclude(pk=escalation.pk)
+    return list(rows.select_related("action").order_by("id")[:limit])
+
+
+def in_place_of(action: Action) -> Action | None:
+    """What stands in the place of an action that people edited, however often; None for one that nobody edited."""
+    found = None
+    while (following := Action.objects.filter(replaces_id=(found or action).pk).first()) is not None:
+        found = following
+    return found
+
+
+def asked_first(action: Action) -> list[Action]:
+    """What was asked for before people edited it, the latest first."""
+    before: list[Action] = []
+    while action.replaces is not None:
+        action = action.replaces
+        before.append(action)
+    return before
+
+
+def approver_groups(principal: Principal) -> list[ApproverGroup]:
+    """Those in use, by name, each with its members."""
+    if not principal.has_anywhere(Permission.ESCALATION_VIEW):
+        raise forbidden(Permission.ESCALATION_VIEW.value)
+    rows = ApproverGroup.objects.filter(organisation_id=principal.organisation_id, retired_at__isnull=True)
+    people = Prefetch("members", User.objects.order_by("name"))
+    return list(rows.select_related("team").prefetch_related(people).order_by("name"))
+
+
+def approval_routes(principal: Principal) -> list[ApprovalRoute]:
+    """In the order they are tried."""
+    if not principal.has_anywhere(Permission.ESCALATION_VIEW):
+        raise forbidden(Permission.ESCALATION_VIEW.value)
+    rows = ApprovalRoute.objects.filter(organisation_id=principal.organisation_id)
+    return list(rows.select_related("team", "group", "next_group").order_by("position"))
+
+
+def routes_in_words(principal: Principal) -> list[tuple[ApprovalRoute, str]]:
+    """Each with its sentence."""
+    return [(row, in_words(row)) for row in approval_routes(principal)]
+
+
+def try_routes(
+    principal: Principal, *, kind: str, team_id: uuid.UUID, amount: Decimal | None, irreversible: bool
+) -> tuple[list[tuple[ApprovalRoute, str]], Way]:
+    """Each route with why it does not fit (empty: it does), and the way a question with these facts would take. An
+    amount stands for the kind's own and for any argument a route names."""
+    routes = approval_routes(principal)
+    named = {row.amount_argument: str(amount) for row in routes if row.amount_argument and amount is not None}
+    asked = Asked(kind=kind, team_id=team_id, arguments=named, amount=amount, irreversible=irreversible)
+    return [(row, why_not(row, asked)) for row in routes], chosen_way(routes, asked, seconds=3600)
+
+
+def delegations(principal: Principal) -> list[Delegation]:
+    """In force or to come: all for administrators, otherwise those one gave or was given."""
+    rows = Delegation.objects.filter(
+        organisation_id=principal.organisation_id, ends_at__gt=now(), starts_at__lt=F("ends_at")
+    )
+    if not principal.has(Permission.ORGANISATION_WRITE):
+        rows = rows.filter(Q(from_user_id=principal.user_id) | Q(to_user_id=principal.user_id))
+    return list(rows.select_related("from_user", "to_user").order_by("starts_at", "id"))
+
+
+def broken_glass(principal: Principal, *, only_open: bool = False, limit: int = 50) -> list[BreakGlass]:
+    """The newest first; what nobody has reviewed before all else."""
+    rows = BreakGlass.objects.restrict(principal, Permission.ESCALATION_VIEW)
+    if only_open:
+        rows = rows.filter(reviewed_at__isnull=True)
+    rows = rows.select_related("action", "escalation", "by", "reviewed_by")
+    return list(rows.order_by(F("reviewed_at").desc(nulls_first=True), "-at")[:limit])
+
+
+def left_to_answer(questions: Sequence[Escalation]) -> dict[uuid.UUID, list[User]]:
+    """Of questions of one organisation, with action and votes fetched: who may still answer each, by name. Four queries
+    however many they are, none without questions."""
+    found = electorates(questions)
+    left = {row.pk: _left(found[row.pk], list(row.votes.all())) for row in questions}
+    users = User.objects.in_bulk({user_id for people in left.values() for user_id in people}) if left else {}
+    return {
+        key: sorted((users[user_id] for user_id in people), key=lambda user: (user.name, user.pk))
+        for key, people in left.items()
+    }
+
+
+def _left(electorate: Electorate, votes: Sequence[Vote]) -> list[uuid.UUID]:
+    voted = {vote.user_id for vote in votes}
+    return [
+        user_id
+        for user_id in electorate.people
+        if user_id not in voted and electorate.seat_for(user_id, votes) is not None
+    ]
