@@ -78,6 +78,7 @@ class TopUp:
             subject_id=account.pk,
             excluded_user_ids=_excluded(proposer, account),
             currency=account.organisation.currency,
+            amount=money,
         )
 
     def on_decided(self, *, action_id: uuid.UUID, state: ActionState, actor: Principal) -> None:

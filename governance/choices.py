@@ -63,3 +63,21 @@ class BundleState(StatusChoices):
     DRAFT = "draft", "neutral", "off", "Draft"
     ACTIVE = "active", "allow", "allow", "Active"
     RETIRED = "retired", "neutral", "off", "Retired"
+
+
+class MessageKind(StatusChoices):
+    COMMENT = "comment", "neutral", "message", "Comment"
+    QUESTION = "question", "ask", "question", "Question to the agent"
+    ANSWER = "answer", "neutral", "agent", "The agent’s own words"
+
+
+class NoticeKind(StatusChoices):
+    ASKED = "asked", "wait", "approve", "Waits for you"
+    NEXT_TIER = "next_tier", "ask", "approve", "Waits for you now"
+    ANSWERED = "answered", "neutral", "agent", "The agent answered"
+    BREAK_GLASS = "break_glass", "deny", "warning", "Break-glass to review"
+
+
+class ReviewVerdict(StatusChoices):
+    JUSTIFIED = "justified", "allow", "allow", "Justified"
+    NOT_JUSTIFIED = "not_justified", "deny", "deny", "Not justified"

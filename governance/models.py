@@ -90,6 +90,10 @@ class Action(models.Model):
     outcome = models.JSONField(null=True)  # {"outcome", "result_sha256", "summary", "effects", "error"}
     effects = ArrayField(models.CharField(max_length=60), default=list)  # recorded labels the sequence rules read
     trace_id = models.CharField(max_length=32, blank=True)
+    # Edited by a person before they approved it: the action that was asked for.
+    replaces = models.ForeignKey(
+        "self", on_delete=models.PROTECT, null=True, related_name="replacements", db_index=False
+    )
     created_at = models.DateTimeField()
     decided_at = models.DateTimeField(null=True)
     executing_at = models.DateTimeField(null=True)
@@ -103,7 +107,10 @@ class Action(models.Model):
                 fields=["proposer_id", "idempotency_key"],
                 condition=models.Q(idempotency_key__isnull=False),
                 name="action_idempotency_once",
-            )
+            ),
+            models.UniqueConstraint(
+                fields=["replaces"], condition=models.Q(replaces__isnull=False), name="action_replaced_once"
+            ),
         ]
         indexes = [
             models.Index(fields=["mission_id", "-id"], name="action_by_mission"),
@@ -182,6 +189,17 @@ class Escalation(models.Model):
     policies = ArrayField(models.CharField(max_length=120), default=list)  # the escalating policies an approval lifts
     excluded_user_ids = ArrayField(models.UUIDField(), default=list)  # four eyes: requester, mission owner
     needed = models.IntegerField(default=1)
+    amount = models.DecimalField(max_digits=28, decimal_places=12, null=True)  # what is at stake, where that is known
+    irreversible = models.BooleanField(default=False, db_default=False)
+    route_id = models.UUIDField(null=True)  # which route it took, and what that was called then
+    route_name = models.CharField(max_length=80, blank=True, default="", db_default="")
+    group = models.ForeignKey("governance.ApproverGroup", on_delete=models.PROTECT, null=True, related_name="+")
+    next_group = models.ForeignKey("governance.ApproverGroup", on_delete=models.PROTECT, null=True, related_name="+")
+    tier = models.IntegerField(default=1, db_default=1)
+    tier_ends_at = models.DateTimeField(null=True)  # then the next tier is asked as well; empty: there is none
+    told_tier = models.IntegerField(default=0, db_default=0)  # the tier whose people have been told
+    claimed_by = models.ForeignKey("tenancy.User", on_delete=models.PROTECT, null=True, related_name="+")
+    claimed_until = models.DateTimeField(null=True)
     state = models.CharField(max_length=10, choices=EscalationState.choices, default=EscalationState.OPEN)
     version = models.IntegerField(default=1)
     opened_at = models.DateTimeField()
@@ -200,6 +218,10 @@ class Escalation(models.Model):
                 fields=["organisation", "expires_at"], name="escalation_open", condition=models.Q(state="open")
             ),
             models.Index(fields=["mission_id"], name="escalation_by_mission"),
+            models.Index(fields=["tier_ends_at"], name="escalation_tier", condition=models.Q(state="open", tier=1)),
+            models.Index(
+                fields=["id"], name="escalation_untold", condition=models.Q(state="open", told_tier__lt=models.F("tier"))
+            ),
         ]
 
 
@@ -213,7 +235,18 @@ class Vote(models.Model):
     approve = models.BooleanField()
     reason = models.CharField(max_length=500, blank=True)
     digest = models.CharField(max_length=71)  # what this person saw
+    for_user = models.ForeignKey("tenancy.User", on_delete=models.PROTECT, null=True, related_name="+")  # as delegate
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["escalation", "user"], name="vote_once")]
+
+
+from governance.approval_models import (  # noqa: E402, F401 - beside the rows they point to, in a file of their own
+    ApprovalRoute,
+    ApproverGroup,
+    BreakGlass,
+    Delegation,
+    EscalationMessage,
+    Notice,
+)

@@ -25,6 +25,7 @@ from governance import gate, permits, repeating, rows
 from governance.announcing import action_changed, inbox_changed
 from governance.bundles import active_bundle, forget
 from governance.choices import ActionState, EscalationState, Verdict
+from governance.escalations.ways import way_of
 from governance.gate import Ladder
 from governance.intake import check_proposal, digest_of_envelope, envelope_of
 from governance.models import Action, Escalation
@@ -182,7 +183,7 @@ def _commit(
         inbox_changed(action)
     judgement = judgement_of(action, permit=token, escalation=reference, started=action if starts else None)
     if action.hold_id is not None:
-        ttl = prepared.escalation_ttl_seconds if waits else permits.TTL_SECONDS
+        ttl = permits.TTL_SECONDS if reference is None else _seconds_until(reference.expires_at, moment)
         gate.reserve(
             hold_id=action.hold_id,
             action_id=action.pk,
@@ -208,16 +209,19 @@ def open_escalation(
     action: Action, ladder: Ladder, prepared: Prepared, decision: rows.Row
 ) -> tuple[rows.Row, EscalationRef]:
     """The row of a new question to people, and how to refer to it."""
-    expires_at = decision["created_at"] + timedelta(seconds=prepared.escalation_ttl_seconds)
     row = rows.escalation_row(
         escalation_id=new_id(),
         action=action,
         decision=decision,
         policies=list(ladder.escalating),
         excluded_user_ids=list(prepared.excluded_user_ids),
-        expires_at=expires_at,
+        way=way_of(action, prepared),
     )
-    return row, EscalationRef(row["id"], expires_at)
+    return row, EscalationRef(row["id"], row["expires_at"])
+
+
+def _seconds_until(end: datetime, moment: datetime) -> int:
+    return round((end - moment).total_seconds())
 
 
 def decided_entry(action: Action, actor: Principal, decision: rows.Row) -> rows.Row:

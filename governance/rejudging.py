@@ -128,7 +128,8 @@ def write_again(action: Action, again: Again, *, source: ActionState, actor: Pri
         == "bundle_changed"
     ):
         raise BundleChanged
-    _follow(action, ladder, prepared, actor)
+    seconds = (escalation["expires_at"] - moment).total_seconds() if escalation else APPROVED_TTL_SECONDS
+    _follow(action, ladder, actor, hold_seconds=round(seconds))
     gate.emit_spans(ladder)
     return decision
 
@@ -153,15 +154,15 @@ def proposer_of(action: Action) -> Principal | None:
     )
 
 
-def _follow(action: Action, ladder: Ladder, prepared: Prepared | None, actor: Principal) -> None:
+def _follow(action: Action, ladder: Ladder, actor: Principal, *, hold_seconds: int) -> None:
     if ladder.verdict is Verdict.ALLOW:
-        _keep(action, seconds=APPROVED_TTL_SECONDS)
+        _keep(action, seconds=hold_seconds)
         perform_at_once(action, actor=actor)
     else:
         if ladder.denied and action.hold_id is not None:
             ledger().void(hold_id=action.hold_id)
-        if waits_for_people(ladder) and prepared is not None:
-            _keep(action, seconds=prepared.escalation_ttl_seconds)
+        if waits_for_people(ladder):
+            _keep(action, seconds=hold_seconds)
             inbox_changed(action)
         kind_of(action.kind).on_decided(action_id=action.pk, state=rows.STATE_OF[ladder.verdict], actor=actor)
     action_changed(action)

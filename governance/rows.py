@@ -13,6 +13,7 @@ from django.db import connection
 
 from controlplane.audit.services import Subject
 from governance.choices import ActionState, EscalationState, Verdict
+from governance.escalations.ways import Way
 from governance.gate import Ladder
 from governance.models import Action
 from governance.types import Stage
@@ -127,7 +128,7 @@ def escalation_row(
     decision: Row,
     policies: list[str],
     excluded_user_ids: list[uuid.UUID],
-    expires_at: datetime,
+    way: Way,
 ) -> Row:
     return {
         "id": escalation_id,
@@ -141,11 +142,20 @@ def escalation_row(
         "agent_id": action.agent_id,
         "policies": policies,
         "excluded_user_ids": excluded_user_ids,
-        "needed": 1,
+        "needed": way.needed,
+        "amount": way.amount,
+        "irreversible": way.irreversible,
+        "route_id": way.route_id,
+        "route_name": way.route_name,
+        "group_id": way.group_id,
+        "next_group_id": way.next_group_id,
+        "tier": 1,
+        "tier_ends_at": way.tier_ends_at(decision["created_at"]),
+        "told_tier": 0,
         "state": EscalationState.OPEN.value,
         "version": 1,
         "opened_at": decision["created_at"],
-        "expires_at": expires_at,
+        "expires_at": way.deadline(decision["created_at"]),
         "reason": decision["message"],
     }
 

@@ -18,7 +18,8 @@ from controlplane.common.clock import now
 from controlplane.tenancy.types import Principal, system_principal
 from governance import permits
 from governance.choices import ActionState, EscalationState
-from governance.escalations import close_escalation, withdraw_open
+from governance.escalations.closing import close_escalation, withdraw_open
+from governance.escalations.tiers import go_on, out_of_reach
 from governance.models import Action, Decision, Escalation
 from governance.outcomes import lose_track
 from governance.transitions import (
@@ -37,6 +38,7 @@ class SweepCounts:
     escalations_expired: int = 0
     permits_expired: int = 0
     outcomes_lost: int = 0
+    tiers_passed: int = 0
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class VoidCounts:
 def sweep() -> SweepCounts:
     """One pass. Two workers at once share the work: each row is claimed by a lock and moved by a conditional UPDATE."""
     return SweepCounts(
+        tiers_passed=_each(_overdue_tiers(), _pass_on),
         escalations_expired=_each(_overdue_escalations(), _expire_escalation),
         permits_expired=_each(_lapsed_actions(), _expire_permitted),
         outcomes_lost=_each(_silent_actions(), _lose_track),
@@ -99,6 +102,24 @@ def _each(identifiers: Iterable[uuid.UUID], settle: Callable[[uuid.UUID], bool])
         except Exception as error:
             log.exception("governance.sweep_failed", id=str(identifier), error=str(error))
     return settled
+
+
+def _overdue_tiers() -> list[uuid.UUID]:
+    """First tiers whose time is over, or whose quorum can't be reached any more."""
+    waiting = Escalation.objects.filter(state=EscalationState.OPEN, tier=1, tier_ends_at__isnull=False)
+    soonest = list(waiting.select_related("action").order_by("tier_ends_at")[:_BATCH])
+    late = [row.pk for row in soonest if row.tier_ends_at and row.tier_ends_at <= now()]
+    by_organisation: dict[uuid.UUID, list[Escalation]] = {}
+    for row in soonest:
+        if row.pk not in late:
+            by_organisation.setdefault(row.organisation_id, []).append(row)
+    return late + [row.pk for rows in by_organisation.values() for row in out_of_reach(rows)]
+
+
+def _pass_on(escalation_id: uuid.UUID) -> bool:
+    row = Escalation.objects.select_related("action").get(pk=escalation_id)
+    late = row.tier_ends_at is not None and row.tier_ends_at <= now()
+    return go_on(row, reason="its time was over" if late else "too few were left to answer")
 
 
 def _overdue_escalations() -> list[uuid.UUID]:

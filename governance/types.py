@@ -126,6 +126,7 @@ class Prepared:
     # Inside the decision's transaction: whether the facts are what they were, and stay so until it ends.
     still: Callable[[], bool] | None = None
     brief: Callable[[], Mapping[str, Any]] | None = None  # for the judge: mission, remit, budget, action, "untrusted"
+    amount: Decimal | None = None  # what is at stake, for routes of questions; None: what it costs
     irreversible: bool = False  # without a valid answer of the judge it is refused, not asked about
 
 

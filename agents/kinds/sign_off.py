@@ -173,5 +173,6 @@ def _prepared(
         excluded_user_ids=[user for user in {proposer.user_id, mission.owner_id} if user is not None],
         escalation_ttl_seconds=_DAY,
         still=functools.partial(_still, mission),
+        amount=version.budget_money,
         currency=version.currency,
     )

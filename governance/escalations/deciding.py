@@ -1,142 +1,159 @@
-"""Questions to people: votes, quorum, withdrawal. Approving lifts exactly the policies that asked, for one digest."""
+"""One person's answer: who may give it, the quorum, the race. Approving lifts exactly the policies that asked, for one
+digest."""
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from django.db import IntegrityError, transaction
 from django.db.models import F
 
 from controlplane.audit.events import Event
-from controlplane.audit.services import Subject, record
+from controlplane.audit.services import record
 from controlplane.common.clock import now
 from controlplane.common.errors import FieldError, RemitError, conflict, invalid, not_found
-from controlplane.tenancy.services import principal_of_user
 from controlplane.tenancy.types import Permission, Principal
 from governance.announcing import action_changed, inbox_changed
 from governance.bundles import forget
 from governance.choices import ActionState, EscalationState, Verdict
+from governance.escalations.closing import LONGEST_REASON, subject_of_escalation
+from governance.escalations.electorate import Electorate, electorate_of
+from governance.escalations.tiers import go_on
 from governance.gate import Overtaken, require_still
 from governance.models import Action, Escalation, Vote
 from governance.proposing import BundleChanged
 from governance.rejudging import Again, look_again, write_again
 from governance.transitions import close_unperformed
 
+_MOST_AT_ONCE: Final = 100
 _ATTEMPTS: Final = 3
-_LONGEST_REASON: Final = 500
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one of many answers. `error` is empty where it was taken."""
+
+    escalation_id: uuid.UUID
+    title: str
+    state: str
+    error: RemitError | None = None
 
 
 def decide(*, approver: Principal, escalation_id: uuid.UUID, version: int, approve: bool, reason: str) -> Escalation:
     """One person's vote. The last one needed judges the action again with what it asked for approved, and settles it.
 
-    `version` is the one the person saw. Raises 404, 403 `escalation.four_eyes`, 422 `reason.missing`, 409
-    `escalation.changed | closed | expired | voted`: a vote that comes second changes nothing.
+    `version` is the one the person saw. Raises 404, 403 `escalation.four_eyes | not_asked | seat_taken`, 422
+    `reason.missing`, 409 `escalation.changed | closed | expired | voted | claimed`: a vote that comes second changes
+    nothing.
     """
-    escalation = _decidable(approver, escalation_id)
-    text = reason.strip()[:_LONGEST_REASON]
+    escalation = decidable(approver, escalation_id)
+    text = reason.strip()[:LONGEST_REASON]
     if not approve and not text:
         raise invalid("reason.missing", "A refusal needs a reason.", FieldError("/reason", "a sentence"))
-    _check_open(escalation, version)
+    check_open(escalation, version)
     if not approve:
         _refuse(escalation, approver, version, text)
-    elif not _quorum_with(escalation, approver):
-        _approve_one(escalation, approver, version, text)
     else:
-        _approve_last(escalation, approver, version, text)
+        _check_claim(escalation, approver)
+        if _standing_besides(escalation, approver) + 1 < escalation.needed:
+            _approve_one(escalation, approver, version, text)
+        else:
+            _approve_last(escalation, approver, version, text)
     escalation.refresh_from_db()
     return escalation
 
 
-def withdraw(*, actor: Principal, action_id: uuid.UUID, reason: str = "") -> Action:
-    """Take back a waiting or permitted action: by who proposed it, or by a person who operates its mission."""
-    visible = Action.objects.restrict(actor, Permission.ACTION_VIEW).filter(proposer_id=actor.id)
-    operated = Action.objects.restrict(actor, Permission.MISSION_OPERATE)
-    action = visible.filter(pk=action_id).first() or operated.filter(pk=action_id).first()
-    if action is None:
-        raise not_found("action")
-    with transaction.atomic():
-        if not withdraw_open(action, actor=actor, reason=reason.strip()[:_LONGEST_REASON]):
-            raise conflict(
-                "action.not_open",
-                "This action is no longer waiting or permitted.",
-                "Reload the page.",
-                state=action.state,
-            )
-    return action
+def decide_many(
+    *, approver: Principal, items: Sequence[tuple[uuid.UUID, int]], approve: bool, reason: str
+) -> list[Result]:
+    """The same answer to questions about the very same action: same agent, mission, tool and arguments, hence the same
+    digest. Each is decided by itself and has its own result.
+
+    Raises 422 `bulk.different` when one of them is another action, `bulk.size`, `reason.missing`; then nothing is
+    decided.
+    """
+    wanted = dict(items)
+    if not 1 <= len(wanted) <= _MOST_AT_ONCE or len(wanted) != len(items):
+        raise invalid("bulk.size", f"Choose 1 to {_MOST_AT_ONCE} questions, each once.")
+    rows = Escalation.objects.restrict(approver, Permission.ESCALATION_DECIDE).filter(pk__in=wanted)
+    found = {row.pk: row for row in rows.select_related("action")}
+    if len(found) != len(wanted):
+        raise not_found("escalation")
+    if len({row.action.digest for row in found.values()}) != 1:
+        raise invalid(
+            "bulk.different",
+            "These are not the same: they differ in agent, mission, tool or arguments. Nothing was decided.",
+            remedies=("Choose questions that are identical, or answer each by itself.",),
+        )
+    if not approve and not reason.strip():
+        raise invalid("reason.missing", "A refusal needs a reason.", FieldError("/reason", "a sentence"))
+    return [_one_of_many(approver, found[key], version, approve, reason) for key, version in items]
 
 
-def withdraw_open(action: Action, *, actor: Principal, reason: str) -> bool:
-    """Inside a transaction: whether the action was open and is withdrawn now, with its escalation, permit and hold."""
-    source = ActionState(action.state)
-    if source not in (ActionState.WAITING, ActionState.PERMITTED):
-        return False
-    close_escalation(action, to=EscalationState.WITHDRAWN, event=Event.ESCALATION_WITHDRAWN, actor=actor, reason=reason)
-    return close_unperformed(
-        action,
-        source=source,
-        to=ActionState.WITHDRAWN,
-        actor=actor,
-        event=Event.ACTION_WITHDRAWN,
-        payload={"reason": reason, "digest": action.digest},
-    )
+def _one_of_many(approver: Principal, row: Escalation, version: int, approve: bool, reason: str) -> Result:
+    try:
+        decided = decide(approver=approver, escalation_id=row.pk, version=version, approve=approve, reason=reason)
+    except RemitError as error:
+        return Result(row.pk, row.title, row.state, error)
+    return Result(row.pk, row.title, decided.state)
 
 
-def close_escalation(action: Action, *, to: EscalationState, event: Event, actor: Principal, reason: str) -> bool:
-    """Inside a transaction: close the open escalation of an action, if it has one that is still open."""
-    row = Escalation.objects.filter(action=action, state=EscalationState.OPEN).first()
-    if row is None:
-        return False
-    closed = Escalation.objects.filter(pk=row.pk, state=EscalationState.OPEN).update(
-        state=to, version=F("version") + 1, closed_at=now(), **({"reason": reason} if reason else {})
-    )
-    if closed:
-        record(event=event, actor=actor, subject=subject_of_escalation(row), payload={"reason": reason})
-        inbox_changed(action)
-    return bool(closed)
-
-
-def subject_of_escalation(escalation: Escalation) -> Subject:
-    return Subject(
-        "escalation",
-        escalation.pk,
-        escalation.title,
-        team_id=escalation.team_id,
-        mission_id=escalation.mission_id,
-    )
-
-
-def may_decide(approver: Principal, escalation: Escalation) -> bool:
-    """Four eyes: neither who asked nor whom the question names as concerned."""
-    user = approver.user_id
-    return (
-        approver.is_person
-        and user is not None
-        and user not in escalation.excluded_user_ids
-        and user != escalation.action.proposer_id
-    )
-
-
-def _decidable(approver: Principal, escalation_id: uuid.UUID) -> Escalation:
+def decidable(approver: Principal, escalation_id: uuid.UUID) -> Escalation:
+    """The question, if this person may answer it. Raises 404, 403 `escalation.four_eyes | not_asked | seat_taken`."""
     escalation = (
         Escalation.objects.restrict(approver, Permission.ESCALATION_DECIDE)
-        .select_related("action")
+        .select_related("action", "group", "claimed_by")
         .filter(pk=escalation_id)
         .first()
     )
     if escalation is None:
         raise not_found("escalation")
-    if not may_decide(approver, escalation):
-        raise RemitError(
-            "escalation.four_eyes",
-            "Someone else has to decide this: you asked for it or are responsible for it.",
-            403,
-            remedies=("Ask another approver.",),
-        )
+    why = why_not_decide(approver, escalation, electorate_of(escalation), list(escalation.votes.all()))
+    if why is not None:
+        raise why
     return escalation
 
 
-def _check_open(escalation: Escalation, version: int) -> None:
+def why_not_decide(
+    approver: Principal, escalation: Escalation, electorate: Electorate, votes: Sequence[Vote]
+) -> RemitError | None:
+    """Why this person, who holds the role, may not answer; None when they may. Reads nothing."""
+    user_id = approver.user_id
+    if not approver.is_person or user_id is None or user_id in electorate.excluded:
+        return _four_eyes("you asked for it or are responsible for it")
+    if user_id in electorate.delegates_of_excluded:
+        return _four_eyes("you stand in for the person who asked or is responsible")
+    if not electorate.seats_of(user_id):
+        name = escalation.group.name if escalation.group else "another group"
+        return RemitError(
+            "escalation.not_asked",
+            f"This asks “{name}”, and you are not in it.",
+            403,
+            remedies=("Ask somebody of that group, or an administrator to put you into it.",),
+        )
+    if electorate.seat_for(user_id, votes) is None:
+        return RemitError(
+            "escalation.seat_taken",
+            "The person you stand in for has answered already, and nobody's answer counts twice.",
+            403,
+            remedies=("Ask another approver.",),
+        )
+    return None
+
+
+def _four_eyes(why: str) -> RemitError:
+    return RemitError(
+        "escalation.four_eyes",
+        f"Someone else has to decide this: {why}.",
+        403,
+        remedies=("Ask another approver.",),
+    )
+
+
+def check_open(escalation: Escalation, version: int) -> None:
     if escalation.state != EscalationState.OPEN:
         raise conflict(
             "escalation.closed",
@@ -150,21 +167,36 @@ def _check_open(escalation: Escalation, version: int) -> None:
     if escalation.version != version:
         raise conflict(
             "escalation.changed",
-            "Someone voted since you loaded this.",
+            "This has changed since you loaded it: somebody answered, or others were asked.",
             "Look at it again, then decide.",
             version=escalation.version,
         )
 
 
-def _quorum_with(escalation: Escalation, approver: Principal) -> bool:
-    """Whether this approval is the last one needed. Votes of people who may no longer decide do not count."""
-    votes = Vote.objects.filter(escalation=escalation, approve=True).select_related("user")
-    standing = 0
-    for vote in votes:
-        person = principal_of_user(user=vote.user, organisation_id=escalation.organisation_id)
-        if person and person.id != approver.id and person.has(Permission.ESCALATION_DECIDE, team_id=escalation.team_id):
-            standing += 1
-    return standing + 1 >= escalation.needed
+def _check_claim(escalation: Escalation, approver: Principal) -> None:
+    """Somebody else's claim keeps others from approving until it ends; it never keeps anybody from refusing."""
+    if escalation.claimed_by_id in (None, approver.user_id) or not is_claimed(escalation):
+        return
+    raise conflict(
+        "escalation.claimed",
+        f"{escalation.claimed_by} is at work on this.",
+        "Wait until they are done, or take it over.",
+        until=escalation.claimed_until.isoformat() if escalation.claimed_until else None,
+    )
+
+
+def is_claimed(escalation: Escalation) -> bool:
+    return (
+        escalation.state == EscalationState.OPEN
+        and escalation.claimed_until is not None
+        and escalation.claimed_until > now()
+    )
+
+
+def _standing_besides(escalation: Escalation, approver: Principal) -> int:
+    """Approvals that count without this person's. Votes of people who may no longer decide do not."""
+    votes = Vote.objects.filter(escalation=escalation, approve=True)
+    return len(electorate_of(escalation).taken(votes, besides=approver.id))
 
 
 def _refuse(escalation: Escalation, approver: Principal, version: int, reason: str) -> None:
@@ -198,6 +230,8 @@ def _approve_one(escalation: Escalation, approver: Principal, version: int, reas
     with transaction.atomic():
         _vote(escalation, approver, version, approve=True, reason=reason, to=EscalationState.OPEN)
         _record_approval(escalation, approver, reason)
+        if electorate_of(escalation).reachable(list(escalation.votes.all())) < escalation.needed:
+            go_on(escalation, reason="too few are left to answer")
         action_changed(escalation.action)
 
 
@@ -226,6 +260,10 @@ def _settle(escalation: Escalation, approver: Principal, version: int, reason: s
     to = EscalationState.APPROVED if allowed else EscalationState.SUPERSEDED
     _vote(escalation, approver, version, approve=True, reason=reason, to=to)
     _record_approval(escalation, approver, reason)
+    if _standing_besides(escalation, approver) + 1 < escalation.needed:
+        raise conflict(
+            "escalation.changed", "Somebody who approved may no longer decide.", "Look at it again, then decide."
+        )
     if write_again(escalation.action, again, source=ActionState.WAITING, actor=approver) is None:
         raise conflict("escalation.closed", "The action is no longer waiting.", "Reload the page.")
     if allowed and again.ladder.verdict is not Verdict.ALLOW:
@@ -242,12 +280,15 @@ def _vote(
     ).update(
         version=F("version") + 1,
         state=to,
+        claimed_by=None,
+        claimed_until=None,
         **({"closed_at": moment} if to is not EscalationState.OPEN else {}),
     )
     if not won:
         escalation.refresh_from_db(fields=["state", "version", "expires_at"])
-        _check_open(escalation, version)
+        check_open(escalation, version)
         raise conflict("escalation.changed", "Someone was faster.", "Look at it again, then decide.")
+    seat = electorate_of(escalation).seat_for(approver.id, list(escalation.votes.all()))
     try:
         with transaction.atomic():
             Vote.objects.create(
@@ -257,6 +298,7 @@ def _vote(
                 approve=approve,
                 reason=reason,
                 digest=escalation.action.digest,
+                for_user_id=seat if seat != approver.id else None,
             )
     except IntegrityError as error:
         raise conflict("escalation.voted", "You have voted on this already.", "Wait for the others.") from error

@@ -1,0 +1,79 @@
+"""How a question ends without an answer: withdrawn with its action, expired, superseded."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Final
+
+from django.db import transaction
+from django.db.models import F
+
+from controlplane.audit.events import Event
+from controlplane.audit.services import Subject, record
+from controlplane.common.clock import now
+from controlplane.common.errors import conflict, not_found
+from controlplane.tenancy.types import Permission, Principal
+from governance.announcing import inbox_changed
+from governance.choices import ActionState, EscalationState
+from governance.models import Action, Escalation
+from governance.transitions import close_unperformed
+
+LONGEST_REASON: Final = 500
+
+
+def withdraw(*, actor: Principal, action_id: uuid.UUID, reason: str = "") -> Action:
+    """Take back a waiting or permitted action: by who proposed it, or by a person who operates its mission."""
+    visible = Action.objects.restrict(actor, Permission.ACTION_VIEW).filter(proposer_id=actor.id)
+    operated = Action.objects.restrict(actor, Permission.MISSION_OPERATE)
+    action = visible.filter(pk=action_id).first() or operated.filter(pk=action_id).first()
+    if action is None:
+        raise not_found("action")
+    with transaction.atomic():
+        if not withdraw_open(action, actor=actor, reason=reason.strip()[:LONGEST_REASON]):
+            raise conflict(
+                "action.not_open",
+                "This action is no longer waiting or permitted.",
+                "Reload the page.",
+                state=action.state,
+            )
+    return action
+
+
+def withdraw_open(action: Action, *, actor: Principal, reason: str) -> bool:
+    """Inside a transaction: whether the action was open and is withdrawn now, with its escalation, permit and hold."""
+    source = ActionState(action.state)
+    if source not in (ActionState.WAITING, ActionState.PERMITTED):
+        return False
+    close_escalation(action, to=EscalationState.WITHDRAWN, event=Event.ESCALATION_WITHDRAWN, actor=actor, reason=reason)
+    return close_unperformed(
+        action,
+        source=source,
+        to=ActionState.WITHDRAWN,
+        actor=actor,
+        event=Event.ACTION_WITHDRAWN,
+        payload={"reason": reason, "digest": action.digest},
+    )
+
+
+def close_escalation(action: Action, *, to: EscalationState, event: Event, actor: Principal, reason: str) -> bool:
+    """Inside a transaction: close the open escalation of an action, if it has one that is still open."""
+    row = Escalation.objects.filter(action=action, state=EscalationState.OPEN).first()
+    if row is None:
+        return False
+    closed = Escalation.objects.filter(pk=row.pk, state=EscalationState.OPEN).update(
+        state=to, version=F("version") + 1, closed_at=now(), **({"reason": reason} if reason else {})
+    )
+    if closed:
+        record(event=event, actor=actor, subject=subject_of_escalation(row), payload={"reason": reason})
+        inbox_changed(action)
+    return bool(closed)
+
+
+def subject_of_escalation(escalation: Escalation) -> Subject:
+    return Subject(
+        "escalation",
+        escalation.pk,
+        escalation.title,
+        team_id=escalation.team_id,
+        mission_id=escalation.mission_id,
+    )
