@@ -9,12 +9,6 @@ from controlplane.tenancy.querysets import TenantQuerySet
 from governance.choices import MessageKind, NoticeKind, ReviewVerdict
 
 
-class OrganisationRows(TenantQuerySet[models.Model]):
-    """Rows that belong to the organisation as a whole."""
-
-    team_path = None
-
-
 class ApproverGroup(models.Model):
     """People who are asked together. Membership alone decides nothing: the approver's role is needed beside it."""
 
@@ -26,7 +20,10 @@ class ApproverGroup(models.Model):
     retired_at = models.DateTimeField(null=True)  # kept for the questions that were asked of it
     created_at = models.DateTimeField(auto_now_add=True)
 
-    objects = OrganisationRows.as_manager()
+    class GroupQuerySet(TenantQuerySet["ApproverGroup"]):
+        team_path = None
+
+    objects = GroupQuerySet.as_manager()
 
     class Meta:
         constraints = [
@@ -60,7 +57,10 @@ class ApprovalRoute(models.Model):
     next_seconds = models.IntegerField(null=True)  # empty: there is no next tier
     created_at = models.DateTimeField(auto_now_add=True)
 
-    objects = OrganisationRows.as_manager()
+    class RouteQuerySet(TenantQuerySet["ApprovalRoute"]):
+        team_path = None
+
+    objects = RouteQuerySet.as_manager()
 
     class Meta:
         constraints = [
@@ -83,7 +83,10 @@ class Delegation(models.Model):
     reason = models.CharField(max_length=200, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
-    objects = OrganisationRows.as_manager()
+    class DelegationQuerySet(TenantQuerySet["Delegation"]):
+        team_path = None
+
+    objects = DelegationQuerySet.as_manager()
 
     class Meta:
         indexes = [models.Index(fields=["organisation", "ends_at"], name="delegation_by_end")]
@@ -127,9 +130,7 @@ class Notice(models.Model):
         constraints = [models.UniqueConstraint(fields=["user", "kind", "about_id"], name="notice_once")]
         indexes = [
             models.Index(fields=["user", "organisation", "-id"], name="notice_by_person"),
-            models.Index(
-                fields=["id"], name="notice_to_mail", condition=models.Q(mail=True, mailed_at__isnull=True)
-            ),
+            models.Index(fields=["id"], name="notice_to_mail", condition=models.Q(mail=True, mailed_at__isnull=True)),
         ]
 
 
@@ -164,7 +165,5 @@ class BreakGlass(models.Model):
             )
         ]
         indexes = [
-            models.Index(
-                fields=["organisation"], name="break_glass_open", condition=models.Q(reviewed_at__isnull=True)
-            )
+            models.Index(fields=["organisation"], name="break_glass_open", condition=models.Q(reviewed_at__isnull=True))
         ]

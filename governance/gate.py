@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import structlog
@@ -13,7 +13,7 @@ from opentelemetry import trace
 
 from controlplane.common.ids import new_id
 from controlplane.common.observability import tracer
-from governance import judging, monitoring, policy, sequence
+from governance import flood, judging, monitoring, policy, sequence
 from governance.bundles import LoadedBundle
 from governance.choices import Verdict
 from governance.judging import Opinion
@@ -122,6 +122,17 @@ class Ladder:
             self.finding = worst
         return worst
 
+    def add_to_last(self, finding: Finding | None) -> None:
+        """What else the last stage that was asked found."""
+        if finding is None:
+            return
+        worst = self._weigh([finding])
+        at = max(number for number, stage in enumerate(self.stages) if stage.verdict is not None)
+        stage = self.stages[at]
+        self.stages[at] = replace(
+            stage, verdict=worst.verdict, said=finding.message, reason_code=worst.reason_code or stage.reason_code
+        )
+
     def not_asked(self, name: str, said: str) -> None:
         self.stages.append(Stage(name=name, verdict=None, saw="", said=said, microseconds=0))
 
@@ -151,7 +162,7 @@ def consult(ladder: Ladder, *, prepared: Prepared, organisation_id: uuid.UUID) -
         ladder.judged = ladder.judged.union(ladder.judging)
 
 
-def sequence_and_judge(ladder: Ladder, *, prepared: Prepared, action_id: uuid.UUID) -> None:
+def sequence_and_judge(ladder: Ladder, *, prepared: Prepared, organisation_id: uuid.UUID, action_id: uuid.UUID) -> None:
     """Inside the transaction: what the run did before is read under the run's lock. Raises Overtaken."""
     if ladder.denied:
         ladder.not_asked("sequence", _SKIPPED)
@@ -181,6 +192,8 @@ def sequence_and_judge(ladder: Ladder, *, prepared: Prepared, action_id: uuid.UU
         ladder.not_asked("judge", _SKIPPED)
     else:
         ladder.not_asked("judge", _why_not_judged(ladder))
+    if ladder.verdict is Verdict.ESCALATE:
+        ladder.add_to_last(flood.check(prepared=prepared, organisation_id=organisation_id, besides=action_id))
 
 
 def require_still(prepared: Prepared) -> None:

@@ -10,6 +10,7 @@ from django.db import models
 
 from controlplane.common.ids import new_id
 from controlplane.tenancy.querysets import TenantQuerySet
+from governance import approval_models  # noqa: F401 - rows of this app, in a file of their own
 from governance.choices import ActionState, BundleState, EscalationState, Verdict
 
 
@@ -220,7 +221,9 @@ class Escalation(models.Model):
             models.Index(fields=["mission_id"], name="escalation_by_mission"),
             models.Index(fields=["tier_ends_at"], name="escalation_tier", condition=models.Q(state="open", tier=1)),
             models.Index(
-                fields=["id"], name="escalation_untold", condition=models.Q(state="open", told_tier__lt=models.F("tier"))
+                fields=["id"],
+                name="escalation_untold",
+                condition=models.Q(state="open", told_tier__lt=models.F("tier")),
             ),
         ]
 
@@ -240,13 +243,3 @@ class Vote(models.Model):
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["escalation", "user"], name="vote_once")]
-
-
-from governance.approval_models import (  # noqa: E402, F401 - beside the rows they point to, in a file of their own
-    ApprovalRoute,
-    ApproverGroup,
-    BreakGlass,
-    Delegation,
-    EscalationMessage,
-    Notice,
-)

@@ -22,7 +22,7 @@ from controlplane.common.ids import new_id
 from controlplane.common.observability import trace_id
 from controlplane.tenancy.types import Principal
 from governance import gate, permits, repeating, rows
-from governance.announcing import action_changed, inbox_changed
+from governance.announcing import action_changed, inbox_changed, question_stands
 from governance.bundles import active_bundle, forget
 from governance.choices import ActionState, EscalationState, Verdict
 from governance.escalations.ways import way_of
@@ -118,7 +118,7 @@ def _judge(
     if waits_for_people(ladder) or ladder.judging:
         repeating.refuse_second_question(proposal, prepared=prepared, digest=digest)
     gate.consult(ladder, prepared=prepared, organisation_id=proposer.organisation_id)
-    action = _action(proposer, proposal, prepared, envelope, digest, request_sha256)
+    action = new_action(proposer, proposal, prepared, envelope, digest, request_sha256)
     try:
         judgement = _write(ladder, action, proposer, prepared, proposal, starting=starting)
     except OperationalError as error:
@@ -135,7 +135,9 @@ def _write(
     """In one transaction. When the ledger refuses the hold, all of it is undone and the refusal is written instead."""
     try:
         with early_unlock():
-            gate.sequence_and_judge(ladder, prepared=prepared, action_id=action.pk)
+            gate.sequence_and_judge(
+                ladder, prepared=prepared, organisation_id=action.organisation_id, action_id=action.pk
+            )
             if waits_for_people(ladder):
                 repeating.refuse_second_question(proposal, prepared=prepared, digest=action.digest, locking=True)
             action.hold_id = gate.plan_hold(ladder, prepared=prepared)
@@ -151,7 +153,7 @@ def _commit(
     ladder: Ladder, action: Action, proposer: Principal, prepared: Prepared, audience: str, *, starting: bool
 ) -> Judgement:
     moment = now()
-    _judged(action, ladder, moment)
+    judged(action, ladder, moment)
     decision = rows.decision_row(
         ladder,
         action_id=action.pk,
@@ -217,6 +219,7 @@ def open_escalation(
         excluded_user_ids=list(prepared.excluded_user_ids),
         way=way_of(action, prepared),
     )
+    question_stands(row["id"])
     return row, EscalationRef(row["id"], row["expires_at"])
 
 
@@ -275,7 +278,7 @@ def judgement_of(
     )
 
 
-def _action(
+def new_action(
     proposer: Principal,
     proposal: Proposal,
     prepared: Prepared,
@@ -315,7 +318,7 @@ def _action(
     )
 
 
-def _judged(action: Action, ladder: Ladder, moment: datetime) -> None:
+def judged(action: Action, ladder: Ladder, moment: datetime) -> None:
     finding = ladder.finding
     action.state = rows.STATE_OF[finding.verdict]
     action.verdict = finding.verdict

@@ -19,6 +19,7 @@ from governance import permits, rows
 from governance.announcing import action_changed
 from governance.bundles import forget
 from governance.choices import ActionState, Verdict
+from governance.escalations.breaking_glass import usable_until_passed
 from governance.gate import Overtaken, require_still
 from governance.models import Action, Decision, Permit
 from governance.permits import PermitClaims
@@ -59,8 +60,10 @@ def redeem(*, holder: Principal, action_id: uuid.UUID, audience: str, permit_tok
             return _consume(holder, action, audience, claims, decision, again)
         except Overtaken:
             again = _look_again(action, audience, decision)
-    if permit is None and not decision.approved_policies:
+    if permit is None and not decision.approved_policies and action.replaces_id is None:
         raise _lost(holder, action)
+    if permit is None and usable_until_passed(action):
+        raise permits.expired()
     if permit is not None and permit.expires_at <= moment:
         raise permits.expired()
     return _judge_again(holder, action, audience, again, decision)

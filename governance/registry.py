@@ -27,6 +27,11 @@ def kind_of(code: str) -> ActionKind:
     return _KINDS[code]
 
 
+def known_kinds() -> dict[str, str]:
+    """Code and label of every kind of action."""
+    return {code: kind.label for code, kind in sorted(_KINDS.items())}
+
+
 def register_ledger(ledger: Ledger) -> None:
     _LEDGER[:] = [ledger]
 

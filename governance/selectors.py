@@ -10,11 +10,26 @@ from typing import Final
 
 from django.db.models import Case, Count, Exists, F, OuterRef, Prefetch, Q, QuerySet, Value, When
 
-from controlplane.common.clock import now
 from controlplane.common.errors import FieldError, forbidden, invalid, not_found
 from controlplane.common.ids import parse_id
 from controlplane.tenancy.types import Permission, Principal
+from governance.approval_models import EscalationMessage
 from governance.choices import ActionState, BundleState, EscalationState, Verdict
+from governance.escalations.conversing import questions_of as questions_of
+from governance.escalations.health import Health as Health
+from governance.escalations.health import approver_health as approver_health
+from governance.escalations.notifying import count_unread as count_unread
+from governance.escalations.notifying import notices_of as notices_of
+from governance.escalations.notifying import read_link as read_link
+from governance.escalations.reading import Answerers as Answerers
+from governance.escalations.reading import InboxFilters as InboxFilters
+from governance.escalations.reading import answerers as answerers
+from governance.escalations.reading import approval_routes as approval_routes
+from governance.escalations.reading import approver_groups as approver_groups
+from governance.escalations.reading import broken_glass as broken_glass
+from governance.escalations.reading import delegations as delegations
+from governance.escalations.reading import identical_to as identical_to
+from governance.escalations.reading import inbox, waiting_for
 from governance.models import Action, Decision, Escalation, Permit, PolicyBundle, Vote
 
 MAX_PAGE: Final = 200
@@ -127,12 +142,15 @@ def decided_action(action_id: uuid.UUID) -> Action:
 
 
 def escalation(*, principal: Principal, escalation_id: uuid.UUID) -> Escalation:
-    """One escalation with its action, decision and votes. Raises 404."""
+    """One escalation with its action, decision, votes and messages. Raises 404."""
     row = (
         Escalation.objects.restrict(principal, Permission.ESCALATION_VIEW)
         .filter(pk=escalation_id)
-        .select_related("action", "decision")
-        .prefetch_related(Prefetch("votes", Vote.objects.order_by("id").select_related("user")))
+        .select_related("action__replaces", "decision", "group", "next_group", "claimed_by")
+        .prefetch_related(
+            Prefetch("votes", Vote.objects.order_by("id").select_related("user", "for_user")),
+            Prefetch("messages", EscalationMessage.objects.order_by("id")),
+        )
         .first()
     )
     if row is None:
@@ -152,21 +170,25 @@ def escalations(
     return list(rows.order_by("-id")[: max(1, min(limit, MAX_PAGE))])
 
 
-def escalations_waiting_for(principal: Principal, *, limit: int = 100) -> list[Escalation]:
+def escalations_waiting_for(
+    principal: Principal, *, filters: InboxFilters | None = None, limit: int = 100
+) -> list[Escalation]:
     """What this person has to decide, the most urgent first, each with its action and decision."""
-    rows = _waiting_for(principal).select_related("action", "decision")
-    return list(rows.order_by("expires_at")[: max(1, min(limit, MAX_PAGE))])
+    rows = inbox(waiting_for(principal), filters).select_related("decision")
+    return list(rows[: max(1, min(limit, MAX_PAGE))])
 
 
 def count_waiting_for(*, principal: Principal) -> int:
     """One query: open, in time, and this person may decide it and has not voted yet."""
-    return _waiting_for(principal).count()
+    return waiting_for(principal).count()
 
 
-def open_escalations(principal: Principal, *, limit: int = 100) -> list[Escalation]:
+def open_escalations(
+    principal: Principal, *, filters: InboxFilters | None = None, limit: int = 100
+) -> list[Escalation]:
     """Every open question the principal may see, the most urgent first, whoever has to decide it."""
     rows = Escalation.objects.restrict(principal, Permission.ESCALATION_VIEW).filter(state=EscalationState.OPEN)
-    return list(rows.select_related("action").order_by("expires_at")[: max(1, min(limit, MAX_PAGE))])
+    return list(inbox(rows, filters)[: max(1, min(limit, MAX_PAGE))])
 
 
 def decided_escalations(principal: Principal, *, limit: int = 50) -> list[Escalation]:
@@ -222,16 +244,3 @@ def bundle_in_force(principal: Principal) -> PolicyBundle | None:
 def _with_votes(rows: QuerySet[Escalation]) -> QuerySet[Escalation]:
     votes = Vote.objects.order_by("id").select_related("user")
     return rows.select_related("action").prefetch_related(Prefetch("votes", votes))
-
-
-def _waiting_for(principal: Principal) -> QuerySet[Escalation]:
-    rows = Escalation.objects.restrict(principal, Permission.ESCALATION_DECIDE)
-    user_id = principal.user_id
-    if user_id is None or not principal.is_person:
-        return rows.none()
-    return (
-        rows.filter(state=EscalationState.OPEN, expires_at__gt=now())
-        .exclude(excluded_user_ids__contains=[user_id])
-        .exclude(action__proposer_id=user_id)
-        .exclude(votes__user_id=user_id)
-    )

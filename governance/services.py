@@ -1,8 +1,22 @@
 """What other apps may ask of governance, by use case. Reads are in `governance.selectors`."""
 
 from governance.bundles import ensure_baseline, load_bundle, policy_loaded, promote_bundle
+from governance.escalations.arranging import (
+    Route,
+    move_route,
+    remove_route,
+    retire_group,
+    save_group,
+    save_route,
+)
+from governance.escalations.breaking_glass import break_glass, review_break_glass
+from governance.escalations.claiming import claim, release
 from governance.escalations.closing import withdraw
-from governance.escalations.deciding import decide, decide_many
+from governance.escalations.conversing import answer_question, ask_agent, comment
+from governance.escalations.deciding import Result, decide, decide_many
+from governance.escalations.delegating import delegate, end_delegation
+from governance.escalations.editing import Edited, EditPreview, edit_and_approve, preview_edit
+from governance.escalations.notifying import mark_read, send_mails, tell_about, untold
 from governance.judging import is_on as judge_is_on
 from governance.judging import troubled as troubled_judges
 from governance.outcomes import check_outcome, reconcile, record_outcome, record_outcome_of
@@ -12,16 +26,31 @@ from governance.redeeming import redeem
 from governance.sweeping import SweepCounts, VoidCounts, sweep, void_open
 
 __all__ = [
+    "EditPreview",
+    "Edited",
+    "Result",
+    "Route",
     "SweepCounts",
     "VoidCounts",
+    "answer_question",
+    "ask_agent",
+    "break_glass",
     "check_outcome",
+    "claim",
+    "comment",
     "decide",
     "decide_many",
+    "delegate",
+    "edit_and_approve",
+    "end_delegation",
     "ensure_baseline",
     "judge_is_on",
     "load_bundle",
+    "mark_read",
+    "move_route",
     "policy_loaded",
     "preview",
+    "preview_edit",
     "promote_bundle",
     "propose",
     "propose_and_start",
@@ -29,8 +58,17 @@ __all__ = [
     "record_outcome",
     "record_outcome_of",
     "redeem",
+    "release",
+    "remove_route",
+    "retire_group",
+    "review_break_glass",
+    "save_group",
+    "save_route",
+    "send_mails",
     "sweep",
+    "tell_about",
     "troubled_judges",
+    "untold",
     "void_open",
     "withdraw",
 ]

@@ -162,7 +162,11 @@ def _lapsed_actions() -> list[uuid.UUID]:
     permitted = Action.objects.filter(
         state=ActionState.PERMITTED, decided_at__lte=moment - timedelta(seconds=permits.TTL_SECONDS)
     ).annotate(approved=Subquery(approvals))
-    lapsed = permitted.filter(Q(approved=[]) | Q(decided_at__lte=moment - timedelta(seconds=APPROVED_TTL_SECONDS)))
+    lapsed = permitted.filter(
+        Q(approved=[], replaces__isnull=True)
+        | Q(decided_at__lte=moment - timedelta(seconds=APPROVED_TTL_SECONDS))
+        | Q(broken_glass__usable_until__lte=moment)
+    )
     return list(lapsed.order_by("decided_at").values_list("pk", flat=True)[:_BATCH])
 
 

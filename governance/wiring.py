@@ -24,6 +24,7 @@ def register() -> None:
 
     register_topic("action", may_see_action)
     register_topic("approvals", may_see_approvals)
+    register_topic("person", lambda principal, identifier: identifier == str(principal.user_id))
     monitoring.register()
 
 

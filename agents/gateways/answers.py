@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from django.conf import settings
 
 from agents.servers.types import PinnedTool, UpstreamResult
 from controlplane.common.errors import RemitError
+from controlplane.common.plain import plain_line
 from governance.choices import ActionState, Verdict
 from governance.models import Action, Escalation
 from governance.types import Judgement
@@ -20,7 +20,6 @@ KEY_META = "remit/idempotency-key"
 JUSTIFICATION_META = "remit/justification"
 SOURCE_META = "remit/source"
 _OLDEST = "2024-11-05"
-_NOT_SHOWN = frozenset({"Cc", "Cf", "Zl", "Zp", "Co", "Cs"})  # controls, direction and joining signs, separators
 _VERDICT_OF_STATE = {
     ActionState.DENIED: Verdict.DENY,
     ActionState.EXPIRED: Verdict.DENY,
@@ -151,12 +150,8 @@ def state_of(action: Action, escalation: Escalation | None) -> dict[str, Any]:
 
 
 def for_display(text: str, *, limit: int = 200) -> str:
-    """One line for people: no escape sequences, no characters that hide or turn text around."""
-    shown = "".join(
-        " " if unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp", "Co", "Cs") else character
-        for character in text[: limit * 4]
-    )
-    return " ".join("".join(shown).split())[:limit]
+    """One line for people."""
+    return plain_line(text, limit=limit)
 
 
 def _refusal(

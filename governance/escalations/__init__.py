@@ -1,1 +1,1 @@
-"""Questions to people, by use case: routing, deciding, claiming, editing, asking back, standing in, breaking the glass."""
+"""Questions to people, by use case: routing, deciding, claiming, editing, asking back, standing in, break-glass."""

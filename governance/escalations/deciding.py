@@ -57,8 +57,8 @@ def decide(*, approver: Principal, escalation_id: uuid.UUID, version: int, appro
     if not approve:
         _refuse(escalation, approver, version, text)
     else:
-        _check_claim(escalation, approver)
-        if _standing_besides(escalation, approver) + 1 < escalation.needed:
+        check_claim(escalation, approver)
+        if _count_with(escalation, approver) < escalation.needed:
             _approve_one(escalation, approver, version, text)
         else:
             _approve_last(escalation, approver, version, text)
@@ -173,7 +173,7 @@ def check_open(escalation: Escalation, version: int) -> None:
         )
 
 
-def _check_claim(escalation: Escalation, approver: Principal) -> None:
+def check_claim(escalation: Escalation, approver: Principal) -> None:
     """Somebody else's claim keeps others from approving until it ends; it never keeps anybody from refusing."""
     if escalation.claimed_by_id in (None, approver.user_id) or not is_claimed(escalation):
         return
@@ -193,10 +193,10 @@ def is_claimed(escalation: Escalation) -> bool:
     )
 
 
-def _standing_besides(escalation: Escalation, approver: Principal) -> int:
-    """Approvals that count without this person's. Votes of people who may no longer decide do not."""
-    votes = Vote.objects.filter(escalation=escalation, approve=True)
-    return len(electorate_of(escalation).taken(votes, besides=approver.id))
+def _count_with(escalation: Escalation, approver: Principal) -> int:
+    """Approvals that count with this person's. Votes of people who may no longer decide do not."""
+    votes = list(Vote.objects.filter(escalation=escalation, approve=True))
+    return electorate_of(escalation).count_with(approver.id, votes)
 
 
 def _refuse(escalation: Escalation, approver: Principal, version: int, reason: str) -> None:
@@ -260,7 +260,7 @@ def _settle(escalation: Escalation, approver: Principal, version: int, reason: s
     to = EscalationState.APPROVED if allowed else EscalationState.SUPERSEDED
     _vote(escalation, approver, version, approve=True, reason=reason, to=to)
     _record_approval(escalation, approver, reason)
-    if _standing_besides(escalation, approver) + 1 < escalation.needed:
+    if _count_with(escalation, approver) < escalation.needed:
         raise conflict(
             "escalation.changed", "Somebody who approved may no longer decide.", "Look at it again, then decide."
         )

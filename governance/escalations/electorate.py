@@ -13,7 +13,8 @@ from django.db.models import F
 from controlplane.common.clock import now
 from controlplane.tenancy.models import Membership
 from controlplane.tenancy.types import ROLE_PERMISSIONS, Permission, Role
-from governance.models import ApproverGroup, Delegation, Escalation, Vote
+from governance.approval_models import ApproverGroup, Delegation
+from governance.models import Escalation, Vote
 
 DECIDING_ROLES = tuple(role.value for role in Role if Permission.ESCALATION_DECIDE in ROLE_PERMISSIONS[role])
 
@@ -45,9 +46,12 @@ class Electorate:
         others = [other for other in self.stands_in_for.get(user_id, ()) if self._lends(other)]
         return own or others
 
-    def taken(self, votes: Iterable[Vote], *, besides: uuid.UUID | None = None) -> set[uuid.UUID]:
-        """The seats that the approving votes use. A vote of somebody who may no longer decide uses none."""
-        seats: set[uuid.UUID] = set()
+    def taken(
+        self, votes: Iterable[Vote], *, besides: uuid.UUID | None = None, first: uuid.UUID | None = None
+    ) -> set[uuid.UUID]:
+        """The seats that the approving votes use, after `first`. A vote of somebody who may no longer decide uses
+        none."""
+        seats: set[uuid.UUID] = {first} if first else set()
         for vote in sorted((vote for vote in votes if vote.approve), key=_own_first):
             if vote.user_id == besides:
                 continue
@@ -56,9 +60,16 @@ class Electorate:
         return seats
 
     def seat_for(self, user_id: uuid.UUID, votes: Iterable[Vote]) -> uuid.UUID | None:
-        """The seat this person's approval would use; None when they have none, or all of theirs are used."""
+        """The seat this person's approval would use; None when they have none, or all of theirs are used. One's own is
+        always one's own: answering takes it back from whoever stood in."""
+        if user_id in self.seats_of(user_id):
+            return user_id
         taken = self.taken(votes, besides=user_id)
         return next((seat for seat in self.seats_of(user_id) if seat not in taken), None)
+
+    def count_with(self, user_id: uuid.UUID, votes: Collection[Vote]) -> int:
+        """Approvals that count once this person has approved."""
+        return len(self.taken(votes, besides=user_id, first=self.seat_for(user_id, votes)))
 
     def reachable(self, votes: Collection[Vote]) -> int:
         """How many approvals there could be at most, if everybody left to answer agreed."""

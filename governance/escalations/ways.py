@@ -9,9 +9,11 @@ from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
-from governance.models import Action, ApprovalRoute
+from governance.approval_models import ApprovalRoute
+from governance.models import Action
 from governance.types import Prepared
 
+_MOST: Final = Decimal(10) ** 15
 _UNKNOWN: Final = Decimal("Infinity")  # what can't be read as an amount can't be shown to be small
 
 
@@ -72,10 +74,10 @@ def chosen_way(routes: Iterable[ApprovalRoute], asked: Asked, *, seconds: int) -
                 needed=route.needed,
                 answer_seconds=seconds if route.answer_seconds is None else route.answer_seconds,
                 next_seconds=route.next_seconds,
-                amount=_amount(route, asked),
+                amount=_shown(_amount(route, asked)),
                 irreversible=asked.irreversible,
             )
-    return Way(answer_seconds=seconds, amount=asked.amount, irreversible=asked.irreversible)
+    return Way(answer_seconds=seconds, amount=_shown(asked.amount), irreversible=asked.irreversible)
 
 
 def why_not(route: ApprovalRoute, asked: Asked) -> str:
@@ -100,6 +102,11 @@ def amount_of(prepared: Prepared) -> Decimal | None:
     if prepared.amount is not None:
         return prepared.amount
     return prepared.budget.money if prepared.budget else None
+
+
+def _shown(amount: Decimal | None) -> Decimal | None:
+    """What the question is kept with: an amount that is one."""
+    return amount if amount is not None and amount.is_finite() and abs(amount) < _MOST else None
 
 
 def _amount(route: ApprovalRoute, asked: Asked) -> Decimal | None:

@@ -36,6 +36,7 @@ class Permission(enum.StrEnum):
     ACTION_PROPOSE = "action.propose"
     ESCALATION_VIEW = "escalation.view"
     ESCALATION_DECIDE = "escalation.decide"
+    ESCALATION_BREAK_GLASS = "escalation.break_glass"
     BUDGET_VIEW = "budget.view"
     BUDGET_WRITE = "budget.write"
     COST_VIEW = "cost.view"

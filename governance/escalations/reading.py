@@ -1,0 +1,174 @@
+"""What pages and edges read of questions to people beyond the rows: the inbox, who may answer, what is identical."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from django.contrib.postgres.expressions import ArraySubquery
+from django.db.models import DateTimeField, F, Func, OuterRef, Prefetch, Q, QuerySet, Value
+from django.db.models.functions import Coalesce
+
+from controlplane.common.clock import now
+from controlplane.common.errors import RemitError, forbidden
+from controlplane.tenancy.models import User
+from controlplane.tenancy.types import Permission, Principal
+from governance.approval_models import ApprovalRoute, ApproverGroup, BreakGlass, Delegation
+from governance.choices import EscalationState
+from governance.escalations.deciding import is_claimed, why_not_decide
+from governance.escalations.electorate import electorate_of, electorates
+from governance.models import Escalation, Vote
+
+_BUCKET = timedelta(minutes=10)  # of questions due at about the same time, what can't be undone comes first
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class InboxFilters:
+    """None: not filtered by it."""
+
+    kind: str | None = None
+    team_id: uuid.UUID | None = None
+    group_id: uuid.UUID | None = None
+    irreversible: bool | None = None
+
+
+@dataclass(frozen=True)
+class Answerers:
+    """Who may answer a question, for its viewer. `counted`: approvals that count now; `missing`: still needed."""
+
+    why_not: RemitError | None
+    left: Sequence[User]
+    counted: int
+    missing: int
+    in_reach: bool
+    claimed_by_another: bool
+    may_break_glass: bool
+
+
+def waiting_for(principal: Principal) -> QuerySet[Escalation]:
+    """Open, in time, and this person is asked, may decide it and has not voted yet. One query, whoever counts it."""
+    rows = Escalation.objects.restrict(principal, Permission.ESCALATION_DECIDE)
+    user_id = principal.user_id
+    if user_id is None or not principal.is_person:
+        return rows.none()
+    moment = now()
+    lent = Delegation.objects.filter(to_user_id=user_id, organisation_id=principal.organisation_id)
+    lent = lent.filter(starts_at__lte=moment, starts_at__lt=F("ends_at"))
+    members = ApproverGroup.members.through.objects.filter(
+        Q(user_id=user_id) | Q(user_id__in=lent.filter(ends_at__gt=moment).values("from_user_id"))
+    )
+    groups = members.values("approvergroup_id")
+    asked = Q(group__isnull=True) | Q(group_id__in=groups)
+    later = Q(tier__gt=1) & (Q(next_group__isnull=True) | Q(next_group_id__in=groups))
+    close = ArraySubquery(lent.filter(ends_at__gt=OuterRef("opened_at")).values("from_user_id"))
+    return (
+        rows.filter(asked | later, state=EscalationState.OPEN, expires_at__gt=moment)
+        .exclude(excluded_user_ids__contains=[user_id])
+        .exclude(action__proposer_id=user_id)
+        .exclude(votes__user_id=user_id)
+        .exclude(excluded_user_ids__overlap=close)
+        .exclude(action__proposer_id__in=lent.filter(ends_at__gt=OuterRef("opened_at")).values("from_user_id"))
+    )
+
+
+def inbox(rows: QuerySet[Escalation], filters: InboxFilters | None = None) -> QuerySet[Escalation]:
+    """By deadline, and of what is due within the same ten minutes first what can't be undone."""
+    chosen = {name: value for name, value in vars(filters or InboxFilters()).items() if value is not None}
+    due = Coalesce("tier_ends_at", "expires_at")
+    bucket = Func(Value(_BUCKET), due, Value(_EPOCH), function="date_bin", output_field=DateTimeField())
+    return (
+        rows.filter(**chosen)
+        .select_related("action", "group", "claimed_by", "team")
+        .annotate(due_at=due)
+        .order_by(bucket, "-irreversible", "due_at", "id")
+    )
+
+
+def answerers(principal: Principal, escalation: Escalation) -> Answerers:
+    """Constant queries. `escalation` comes with its action and its votes."""
+    electorate = electorate_of(escalation)
+    votes = list(escalation.votes.all())
+    counted = len(electorate.taken(votes))
+    voted = {vote.user_id for vote in votes}
+    left = [
+        user_id
+        for user_id in electorate.people
+        if user_id not in voted and electorate.seat_for(user_id, votes) is not None
+    ]
+    why = None
+    if principal.has(Permission.ESCALATION_DECIDE, team_id=escalation.team_id):
+        why = why_not_decide(principal, escalation, electorate, votes)
+    return Answerers(
+        why_not=why,
+        left=list(User.objects.filter(pk__in=left).order_by("name")),
+        counted=counted,
+        missing=max(0, escalation.needed - counted),
+        in_reach=electorate.reachable(votes) >= escalation.needed,
+        claimed_by_another=is_claimed(escalation) and escalation.claimed_by_id != principal.user_id,
+        may_break_glass=escalation.state == EscalationState.OPEN
+        and escalation.expires_at > now()
+        and principal.user_id is not None
+        and principal.is_person
+        and principal.has(Permission.ESCALATION_BREAK_GLASS, team_id=escalation.team_id)
+        and not electorate.too_close(principal.user_id),
+    )
+
+
+def identical_to(principal: Principal, escalation: Escalation, *, limit: int = 50) -> list[Escalation]:
+    """Open questions that wait for this person about the very same action, besides this one."""
+    rows = waiting_for(principal).filter(action__digest=escalation.action.digest).exclude(pk=escalation.pk)
+    return list(rows.select_related("action").order_by("id")[:limit])
+
+
+def approver_groups(principal: Principal) -> list[ApproverGroup]:
+    """Those in use, by name, each with its members."""
+    if not principal.has_anywhere(Permission.ESCALATION_VIEW):
+        raise forbidden(Permission.ESCALATION_VIEW.value)
+    rows = ApproverGroup.objects.filter(organisation_id=principal.organisation_id, retired_at__isnull=True)
+    people = Prefetch("members", User.objects.order_by("name"))
+    return list(rows.select_related("team").prefetch_related(people).order_by("name"))
+
+
+def approval_routes(principal: Principal) -> list[ApprovalRoute]:
+    """In the order they are tried."""
+    if not principal.has_anywhere(Permission.ESCALATION_VIEW):
+        raise forbidden(Permission.ESCALATION_VIEW.value)
+    rows = ApprovalRoute.objects.filter(organisation_id=principal.organisation_id)
+    return list(rows.select_related("team", "group", "next_group").order_by("position"))
+
+
+def delegations(principal: Principal) -> list[Delegation]:
+    """In force or to come: all for administrators, otherwise those one gave or was given."""
+    rows = Delegation.objects.filter(
+        organisation_id=principal.organisation_id, ends_at__gt=now(), starts_at__lt=F("ends_at")
+    )
+    if not principal.has(Permission.ORGANISATION_WRITE):
+        rows = rows.filter(Q(from_user_id=principal.user_id) | Q(to_user_id=principal.user_id))
+    return list(rows.select_related("from_user", "to_user").order_by("starts_at", "id"))
+
+
+def broken_glass(principal: Principal, *, only_open: bool = False, limit: int = 50) -> list[BreakGlass]:
+    """The newest first; what nobody has reviewed before all else."""
+    rows = BreakGlass.objects.restrict(principal, Permission.ESCALATION_VIEW)
+    if only_open:
+        rows = rows.filter(reviewed_at__isnull=True)
+    rows = rows.select_related("action", "escalation", "by", "reviewed_by")
+    return list(rows.order_by(F("reviewed_at").desc(nulls_first=True), "-at")[:limit])
+
+
+def people_asked(escalation: Escalation) -> list[uuid.UUID]:
+    """Everybody who may answer it now."""
+    return electorate_of(escalation).people
+
+
+def unanswerable(escalations: Sequence[Escalation]) -> set[uuid.UUID]:
+    """Of questions of one organisation with their votes fetched: those nobody can settle as things are."""
+    found = electorates(escalations)
+    return {row.pk for row in escalations if found[row.pk].reachable(_votes(row)) < row.needed}
+
+
+def _votes(row: Escalation) -> list[Vote]:
+    return list(row.votes.all())
