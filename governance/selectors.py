@@ -16,6 +16,9 @@ from controlplane.tenancy.types import Permission, Principal
 from governance.approval_models import EscalationMessage
 from governance.choices import ActionState, BundleState, EscalationState, Verdict
 from governance.escalations.conversing import questions_of as questions_of
+from governance.escalations.differences import Change as Change
+from governance.escalations.differences import changes as changes
+from governance.escalations.differences import in_words as in_words
 from governance.escalations.health import Health as Health
 from governance.escalations.health import approver_health as approver_health
 from governance.escalations.notifying import count_unread as count_unread
@@ -26,9 +29,11 @@ from governance.escalations.reading import InboxFilters as InboxFilters
 from governance.escalations.reading import answerers as answerers
 from governance.escalations.reading import approval_routes as approval_routes
 from governance.escalations.reading import approver_groups as approver_groups
+from governance.escalations.reading import asked_first as asked_first
 from governance.escalations.reading import broken_glass as broken_glass
 from governance.escalations.reading import delegations as delegations
 from governance.escalations.reading import identical_to as identical_to
+from governance.escalations.reading import in_place_of as in_place_of
 from governance.escalations.reading import inbox, waiting_for
 from governance.models import Action, Decision, Escalation, Permit, PolicyBundle, Vote
 

@@ -11,14 +11,17 @@ from django.conf import settings
 from agents.servers.types import PinnedTool, UpstreamResult
 from controlplane.common.errors import RemitError
 from controlplane.common.plain import plain_line
-from governance.choices import ActionState, Verdict
+from governance.approval_models import EscalationMessage
+from governance.choices import ActionState, EscalationState, Verdict
 from governance.models import Action, Escalation
+from governance.selectors import changes, in_words
 from governance.types import Judgement
 
 ACTION_META = "remit/action"
 KEY_META = "remit/idempotency-key"
 JUSTIFICATION_META = "remit/justification"
 SOURCE_META = "remit/source"
+EDITED_META = "remit/edited"
 _OLDEST = "2024-11-05"
 _VERDICT_OF_STATE = {
     ActionState.DENIED: Verdict.DENY,
@@ -50,8 +53,8 @@ def decided(judgement: Judgement) -> ToolResult:
     )
 
 
-def stands(action: Action, escalation: Escalation | None) -> ToolResult:
-    """An action that was decided before, as it stands now."""
+def stands(action: Action, escalation: Escalation | None, replacement: Action | None = None) -> ToolResult:
+    """An action that was decided before, as it stands now; `replacement` is what people put in its place."""
     waiting = escalation if action.state == ActionState.WAITING else None
     return _refusal(
         action_id=str(action.pk),
@@ -62,6 +65,7 @@ def stands(action: Action, escalation: Escalation | None) -> ToolResult:
         digest=action.digest,
         escalation=_escalation(waiting.pk, action.pk, waiting.expires_at.isoformat()) if waiting else None,
         state=ActionState(action.state),
+        replacement=replacement,
     )
 
 
@@ -132,7 +136,12 @@ def own(value: Mapping[str, Any]) -> ToolResult:
     }
 
 
-def state_of(action: Action, escalation: Escalation | None) -> dict[str, Any]:
+def state_of(
+    action: Action,
+    escalation: Escalation | None,
+    questions: Sequence[EscalationMessage] = (),
+    replacement: Action | None = None,
+) -> dict[str, Any]:
     """What `remit__action` tells."""
     return {
         "id": str(action.pk),
@@ -146,6 +155,52 @@ def state_of(action: Action, escalation: Escalation | None) -> dict[str, Any]:
         "digest": action.digest,
         "escalation": _escalation(escalation.pk, action.pk, escalation.expires_at.isoformat()) if escalation else None,
         "outcome": (action.outcome or {}).get("outcome"),
+        "questions": questions_of(questions),
+        "replaced_by": replaced_by(replacement),
+    }
+
+
+def questions_of(questions: Sequence[EscalationMessage]) -> list[dict[str, Any]]:
+    """What people asked the agent, oldest first, and what it answered."""
+    return [
+        {
+            "id": str(question.pk),
+            "text": question.text,
+            "asked_at": question.created_at.isoformat(),
+            "answer": question.answer.text if hasattr(question, "answer") else None,
+            "open": not hasattr(question, "answer") and question.escalation.state == EscalationState.OPEN,
+        }
+        for question in questions
+    ]
+
+
+def replaced_by(replacement: Action | None) -> dict[str, Any] | None:
+    """What people put in the place of an action before agreeing to it."""
+    if replacement is None:
+        return None
+    return {
+        "id": str(replacement.pk),
+        "state": replacement.state,
+        "tool": replacement.tool,
+        "arguments": replacement.arguments,
+        "digest": replacement.digest,
+        "message": _state_message(replacement),
+    }
+
+
+def with_edit(answer: ToolResult, action: Action, asked: Mapping[str, Any]) -> ToolResult:
+    """Says so where what was carried out is not what the call asked for: a person changed it and agreed to that."""
+    found = changes(asked, action.arguments)
+    if not found:
+        return answer
+    note = f"A person changed this call before agreeing to it: {in_words(found)}. That is what was carried out."
+    return {
+        **answer,
+        "content": [*answer["content"], {"type": "text", "text": note}],
+        "_meta": {
+            **answer.get("_meta", {}),
+            EDITED_META: [{"path": item.path, "asked": item.before, "carried_out": item.after} for item in found],
+        },
     }
 
 
@@ -165,6 +220,7 @@ def _refusal(
     escalation: Mapping[str, Any] | None,
     state: ActionState,
     retry_after: int | None = None,
+    replacement: Action | None = None,
 ) -> ToolResult:
     said = {
         "id": action_id,
@@ -177,6 +233,7 @@ def _refusal(
         "permit": None,
         "escalation": escalation,
         **({"retry_after": retry_after} if retry_after is not None else {}),
+        **({"replaced_by": replaced_by(replacement)} if replacement is not None else {}),
     }
     lines = [message or reason_code, *remedies]
     if escalation:

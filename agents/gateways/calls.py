@@ -24,6 +24,7 @@ from controlplane.common.canonical import canonical_bytes
 from controlplane.common.errors import RemitError, not_found
 from controlplane.common.ids import parse_id
 from controlplane.tenancy.types import Permission, Principal
+from governance import selectors
 from governance import services as governance
 from governance.choices import ActionState
 from governance.models import Action
@@ -34,11 +35,13 @@ log = structlog.get_logger(__name__)
 AUDIENCE = "mcp"
 _NEWEST = "2026-07-28"
 _REMEMBERED_RESULTS = 64
-# Only approved escalations: a call that was allowed outright is permitted for a moment too, and belongs to its caller.
+# Only what people agreed to: a call that was allowed outright is permitted for a moment too, and belongs to its caller.
+# What they edited first is found by what the agent asked for as well; its arguments are those of the edit.
 _APPROVED = """
-SELECT a.id, a.arguments::text FROM governance_action a
+SELECT a.id, a.arguments::text, a.replaces_id FROM governance_action a
 WHERE a.run_id = %s AND a.organisation_id = %s AND a.tool = %s AND a.proposer_id = %s AND a.state = 'permitted'
-  AND EXISTS (SELECT 1 FROM governance_escalation e WHERE e.action_id = a.id AND e.state = 'approved')
+  AND (a.replaces_id IS NOT NULL
+       OR EXISTS (SELECT 1 FROM governance_escalation e WHERE e.action_id = a.id AND e.state = 'approved'))
 ORDER BY a.id LIMIT 100
 """
 _REMEMBERED_BYTES = 64 * 1024
@@ -154,8 +157,10 @@ class Caller:
             log.exception("outcome.not_recorded", action=str(action.pk))
         tool = tool or _nameless(call.tool)
         if result.kind is UpstreamKind.RESULT:
-            return answers.carried_out(action, tool, result, protocol_version=call.protocol_version)
-        return answers.not_carried_out(action, tool, result)
+            answer = answers.carried_out(action, tool, result, protocol_version=call.protocol_version)
+        else:
+            answer = answers.not_carried_out(action, tool, result)
+        return answers.with_edit(answer, action, call.arguments) if action.replaces_id else answer
 
 
 def _settle_who_may(principal: Principal, call: Call) -> _Started | _Earlier | Judgement:
@@ -185,7 +190,7 @@ def _settle_who_may(principal: Principal, call: Call) -> _Started | _Earlier | J
         return _Started(judgement.started, tool)
     if not judgement.replayed:
         return judgement
-    action = Action.objects.get(pk=judgement.action_id)
+    action = _as_edited(Action.objects.get(pk=judgement.action_id))
     if action.state != ActionState.PERMITTED:
         return _earlier(action)
     return _redeem(principal, action.pk, action.tool, judgement.permit.token if judgement.permit else None)
@@ -198,7 +203,8 @@ def _redeem_named(principal: Principal, call: Call, named: object) -> _Started |
     action = rows.filter(pk=identifier, kind="tool.call").first() if identifier else None
     if action is None:
         raise not_found("action")
-    if action.tool != call.tool or canonical_bytes(action.arguments) != canonical_bytes(call.arguments):
+    action = _as_edited(action)
+    if action.tool != call.tool or not _asks_for(action, call):
         raise RemitError(
             "action.other_call",
             "That action was decided for another tool or other arguments. Nothing was sent.",
@@ -219,9 +225,25 @@ def _approved_before(principal: Principal, call: Call) -> uuid.UUID | None:
         return None
     with connection.cursor() as cursor:
         cursor.execute(_APPROVED, [principal.run_id, principal.organisation_id, call.tool, principal.id])
-        wanted = canonical_bytes(call.arguments)
-        same = (pk for pk, text in cursor.fetchall() if canonical_bytes(json.loads(text)) == wanted)
-        return next(same, None)
+        found = cursor.fetchall()
+    wanted = canonical_bytes(call.arguments)
+    for key, text, replaces in found:
+        if canonical_bytes(json.loads(text)) == wanted:
+            return uuid.UUID(str(key))
+        if replaces is not None and _asks_for(Action.objects.get(pk=key), call):
+            return uuid.UUID(str(key))
+    return None
+
+
+def _as_edited(action: Action) -> Action:
+    """What people put in its place before agreeing, or the action itself."""
+    return selectors.in_place_of(action) or action
+
+
+def _asks_for(action: Action, call: Call) -> bool:
+    """Whether the call is this action, or what was asked for before people edited it."""
+    wanted = canonical_bytes(call.arguments)
+    return any(canonical_bytes(one.arguments) == wanted for one in (action, *selectors.asked_first(action)))
 
 
 def _redeem(
@@ -249,7 +271,8 @@ def _start(principal: Principal, action_id: uuid.UUID, audience: str, permit_tok
 
 
 def _earlier(action: Action) -> _Earlier:
-    return _Earlier(action.pk, answers.stands(action, own_tools.open_escalation(action)))
+    replacement = selectors.in_place_of(action) if action.state == ActionState.WITHDRAWN else None
+    return _Earlier(action.pk, answers.stands(action, own_tools.open_escalation(action), replacement))
 
 
 async def _record_patiently(principal: Principal, action: Action, result: UpstreamResult) -> Action:

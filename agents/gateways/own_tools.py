@@ -15,11 +15,14 @@ from agents.servers.definitions import argument_errors
 from controlplane.common.errors import FieldError, RemitError, invalid, not_found
 from controlplane.common.ids import parse_id
 from controlplane.tenancy.types import Permission, Principal
+from governance import selectors as governance
 from governance.choices import ActionState, EscalationState
 from governance.models import Action, Escalation
+from governance.services import answer_question
 
 PREFIX: Final = "remit__"
 LONGEST_WAIT_SECONDS: Final = 30.0
+_ASKED_WAIT_SECONDS: Final = 3.0
 _OPEN_STATES = (ActionState.PROPOSED, ActionState.WAITING, ActionState.EXECUTING)
 
 DEFINITIONS: Final[tuple[dict[str, Any], ...]] = (
@@ -44,6 +47,23 @@ DEFINITIONS: Final[tuple[dict[str, Any], ...]] = (
             "additionalProperties": False,
         },
         "annotations": {"readOnlyHint": True},
+    },
+    {
+        "name": "remit__answer",
+        "description": (
+            "Answer a question that a person asked about an action of yours that waits; remit__action shows them under "
+            "“questions”. Your answer is shown as your own words; the person still decides."
+        ),
+        "inputSchema": {
+            "type": "object",
+            "properties": {
+                "id": {"type": "string", "description": "The id of the action"},
+                "text": {"type": "string", "minLength": 1, "maxLength": 2000},
+                "question": {"type": "string", "description": "Which question, by its id; the oldest if left out"},
+            },
+            "required": ["id", "text"],
+            "additionalProperties": False,
+        },
     },
     {
         "name": "remit__finish",
@@ -107,6 +127,8 @@ async def call(principal: Principal, name: str, arguments: Mapping[str, Any]) ->
                 return answers.own(await in_thread(_mission, principal))
             case "remit__action":
                 return answers.own(await _action(principal, arguments))
+            case "remit__answer":
+                return answers.own(await in_thread(_answer, principal, arguments))
             case "remit__progress":
                 return answers.own(await in_thread(_progress, principal, arguments))
             case _:
@@ -134,12 +156,18 @@ async def _action(principal: Principal, arguments: Mapping[str, Any]) -> dict[st
     identifier = parse_id(arguments["id"])
     if identifier is None:
         raise not_found("action")
-    until = time.monotonic() + min(float(arguments.get("wait", LONGEST_WAIT_SECONDS)), LONGEST_WAIT_SECONDS)
-    pause = 0.1
+    began = time.monotonic()
+    until = began + min(float(arguments.get("wait", LONGEST_WAIT_SECONDS)), LONGEST_WAIT_SECONDS)
+    pause, known = 0.1, None
     while True:
         found = await in_thread(_look_up, principal, identifier)
         left = until - time.monotonic()
-        if found["state"] not in _OPEN_STATES or left <= 0:
+        asked = {question["id"] for question in found["questions"] if question["open"]}
+        known = asked if known is None else known
+        # A question that came while it waited is told at once; one it knew already keeps it from waiting long.
+        if asked and known == asked:
+            left = min(left, _ASKED_WAIT_SECONDS - (time.monotonic() - began))
+        if found["state"] not in _OPEN_STATES or left <= 0 or asked - known:
             return found
         await asyncio.sleep(min(pause, left))
         pause = min(pause * 1.5, 1.0)
@@ -149,7 +177,29 @@ def _look_up(principal: Principal, identifier: uuid.UUID) -> dict[str, Any]:
     action = Action.objects.restrict(principal, Permission.ACTION_VIEW).filter(pk=identifier).first()
     if action is None:
         raise not_found("action")
-    return answers.state_of(action, open_escalation(action))
+    return answers.state_of(
+        action, open_escalation(action), governance.questions_of(action.pk), governance.in_place_of(action)
+    )
+
+
+def _answer(principal: Principal, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    identifier, question = parse_id(arguments["id"]), arguments.get("question")
+    if identifier is None:
+        raise not_found("action")
+    said = answer_question(
+        principal=principal,
+        action_id=identifier,
+        text=arguments["text"],
+        question_id=_question_id(question) if question is not None else None,
+    )
+    return {"id": str(identifier), "question": str(said.answers_id), "answered": True}
+
+
+def _question_id(text: str) -> uuid.UUID:
+    identifier = parse_id(text)
+    if identifier is None:
+        raise not_found("question")
+    return identifier
 
 
 def open_escalation(action: Action) -> Escalation | None:

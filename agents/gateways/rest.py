@@ -170,8 +170,12 @@ async def _execute(principal: Principal, action_id: uuid.UUID, body: Mapping[str
     forms.only(body, {"permit"})
     permit = forms.text(body, "permit")
     result = await MCP.caller().execute(principal, action_id, permit_token=permit, audience=AUDIENCE)
-    row = await in_thread(selectors.action, principal=principal, action_id=action_id)
-    return {**forms.detail_of(row), "result": result}
+    row = await in_thread(_shown, principal, action_id)
+    return {**row, "result": result}
+
+
+def _shown(principal: Principal, action_id: uuid.UUID) -> dict[str, Any]:
+    return forms.detail_of(selectors.action(principal=principal, action_id=action_id))
 
 
 async def _outcome(principal: Principal, action_id: uuid.UUID, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -185,7 +189,7 @@ async def _outcome(principal: Principal, action_id: uuid.UUID, body: Mapping[str
         governance.record_outcome(holder=principal, action_id=action_id, **report)
         return selectors.action(principal=principal, action_id=action_id)
 
-    return forms.detail_of(await in_thread(write))
+    return await in_thread(lambda: forms.detail_of(write()))
 
 
 async def _withdraw(principal: Principal, action_id: uuid.UUID, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -196,10 +200,25 @@ async def _withdraw(principal: Principal, action_id: uuid.UUID, body: Mapping[st
         governance.withdraw(actor=principal, action_id=action_id, reason=reason)
         return selectors.action(principal=principal, action_id=action_id)
 
-    return forms.detail_of(await in_thread(write))
+    return await in_thread(lambda: forms.detail_of(write()))
 
 
-_VERBS: Final = {"execute": _execute, "outcome": _outcome, "withdraw": _withdraw}
+async def _answer(principal: Principal, action_id: uuid.UUID, body: Mapping[str, Any]) -> dict[str, Any]:
+    """Answer what a person asked about the waiting action. `{"text": "…"}`, with `question` for a certain one."""
+    forms.only(body, {"text", "question"})
+    text, named = forms.text(body, "text") or "", forms.text(body, "question")
+    question = parse_id(named) if named is not None else None
+    if named is not None and question is None:
+        raise not_found("question")
+
+    def write() -> Action:
+        governance.answer_question(principal=principal, action_id=action_id, text=text, question_id=question)
+        return selectors.action(principal=principal, action_id=action_id)
+
+    return await in_thread(lambda: forms.detail_of(write()))
+
+
+_VERBS: Final = {"answer": _answer, "execute": _execute, "outcome": _outcome, "withdraw": _withdraw}
 
 
 # The request ----------------------------------------------------------------------------------------------------------

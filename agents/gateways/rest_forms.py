@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
+from agents.gateways import answers
 from agents.gateways.answers import action_url
 from controlplane.common.canonical import parse_strict
 from controlplane.common.errors import FieldError, RemitError, invalid
 from controlplane.common.http import Scope, require_json
 from controlplane.common.ids import parse_id
+from governance import selectors
 from governance.choices import ActionState, EscalationState, Verdict
 from governance.models import Action
 from governance.selectors import MAX_PAGE, ActionFilters
@@ -234,7 +236,13 @@ def detail_of(action: Action) -> dict[str, Any]:
     """One action by itself: with the question it waits for. Its escalations must have been fetched."""
     waiting = [row for row in action.escalations.all() if row.state == EscalationState.OPEN]
     question = _escalation(waiting[-1].pk, action.pk, waiting[-1].expires_at.isoformat()) if waiting else None
-    return {**item_of(action), "escalation": question}
+    asked = waiting or action.reason_code == "action.replaced"
+    return {
+        **item_of(action),
+        "escalation": question,
+        "questions": answers.questions_of(selectors.questions_of(action.pk)) if asked else [],
+        "replaced_by": answers.replaced_by(selectors.in_place_of(action)) if asked else None,
+    }
 
 
 def _escalation(identifier: uuid.UUID, action_id: uuid.UUID, expires_at: str) -> dict[str, Any]:

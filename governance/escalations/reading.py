@@ -19,7 +19,7 @@ from governance.approval_models import ApprovalRoute, ApproverGroup, BreakGlass,
 from governance.choices import EscalationState
 from governance.escalations.deciding import is_claimed, why_not_decide
 from governance.escalations.electorate import electorate_of, electorates
-from governance.models import Escalation, Vote
+from governance.models import Action, Escalation, Vote
 
 _BUCKET = timedelta(minutes=10)  # of questions due at about the same time, what can't be undone comes first
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
@@ -121,6 +121,23 @@ def identical_to(principal: Principal, escalation: Escalation, *, limit: int = 5
     """Open questions that wait for this person about the very same action, besides this one."""
     rows = waiting_for(principal).filter(action__digest=escalation.action.digest).exclude(pk=escalation.pk)
     return list(rows.select_related("action").order_by("id")[:limit])
+
+
+def in_place_of(action: Action) -> Action | None:
+    """What stands in the place of an action that people edited, however often; None for one that nobody edited."""
+    found = None
+    while (following := Action.objects.filter(replaces_id=(found or action).pk).first()) is not None:
+        found = following
+    return found
+
+
+def asked_first(action: Action) -> list[Action]:
+    """What was asked for before people edited it, the latest first."""
+    before: list[Action] = []
+    while action.replaces is not None:
+        action = action.replaces
+        before.append(action)
+    return before
 
 
 def approver_groups(principal: Principal) -> list[ApproverGroup]:

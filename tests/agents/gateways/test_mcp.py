@@ -24,7 +24,7 @@ from governance import services as governance
 from governance.choices import ActionState
 from governance.models import Action, Escalation
 
-OWN = ["remit__action", "remit__finish", "remit__mission", "remit__progress"]
+OWN = ["remit__action", "remit__answer", "remit__finish", "remit__mission", "remit__progress"]
 SMALL = {"invoice": "INV-0113", "amount": "40.00"}
 LARGE = {"invoice": "INV-0200", "amount": "240.00"}
 

@@ -86,7 +86,7 @@ class GoverningServer:
 
     async def list_tools(self, _context: Any, _params: Any) -> types.ListToolsResult:
         granted = sorted({grant.tool for grant in self.grants})
-        own = ["remit__action", "remit__finish", "remit__mission", "remit__progress"]
+        own = ["remit__action", "remit__answer", "remit__finish", "remit__mission", "remit__progress"]
         return types.ListToolsResult(
             tools=[types.Tool(name=name, input_schema={"type": "object"}) for name in granted + own]
         )
