@@ -140,8 +140,6 @@ def _editable(escalation: Escalation) -> Action:
 
 def _look(action: Action, arguments: Mapping[str, Any]) -> _Looked:
     """Intake, guards and policy for the edited action, as for any other. Reads only."""
-    if canonical_bytes(dict(arguments)) == canonical_bytes(action.arguments):
-        raise invalid("edit.nothing_changed", "Nothing is different. Approve it as it is, or change something.")
     proposer = proposer_of(action)
     if proposer is None:
         raise conflict("proposer.gone", "Who asked for this is no longer here.", "Refuse it.")
@@ -154,6 +152,8 @@ def _look(action: Action, arguments: Mapping[str, Any]) -> _Looked:
         action_id=action.pk,  # the replaced one does not count against it
     )
     check_proposal(proposer=proposer, proposal=proposal)
+    if canonical_bytes(dict(arguments)) == canonical_bytes(action.arguments):
+        raise invalid("edit.nothing_changed", "Nothing is different. Approve it as it is, or change something.")
     kind = kind_of(action.kind)
     prepared = kind.prepare(proposer=proposer, proposal=proposal)
     envelope = envelope_of(proposer=proposer, proposal=proposal, prepared=prepared)
