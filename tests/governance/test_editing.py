@@ -260,6 +260,7 @@ def test_what_broken_glass_let_through_lapses_after_its_minutes(gate: Gate, as_n
         cursor.execute("ALTER TABLE governance_breakglass ENABLE TRIGGER USER")
     with pytest.raises(RemitError, match=r"permit\.expired"):
         gate.redeem(first)
+    Action.objects.update(decided_at=now() - timedelta(minutes=2))
     services.sweep()
     assert gate.action(second).state == ActionState.EXPIRED
     assert gate.ledger.states == ["voided", "voided"]
