@@ -22,7 +22,7 @@ from governance.choices import ActionState, EscalationState, ReviewVerdict, Verd
 from governance.escalations.closing import LONGEST_REASON, subject_of_escalation
 from governance.escalations.deciding import check_open
 from governance.escalations.electorate import electorate_of
-from governance.gate import Overtaken
+from governance.gate import Overtaken, require_still
 from governance.models import Action, Escalation
 from governance.rejudging import Again, look_again, write_again
 
@@ -125,6 +125,8 @@ def _pass_over(
     actor: Principal, escalation: Escalation, version: int, reason: str, again: Again, seconds: int
 ) -> BreakGlass:
     moment, action = now(), escalation.action
+    if again.prepared is not None and not again.ladder.denied:
+        require_still(again.prepared)  # the mission first, then the question: a stop takes them in that order too
     won = Escalation.objects.filter(
         pk=escalation.pk, state=EscalationState.OPEN, version=version, expires_at__gt=moment
     ).update(

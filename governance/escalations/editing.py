@@ -29,8 +29,8 @@ from governance.escalations.ways import Way, way_of
 from governance.gate import Ladder
 from governance.intake import check_proposal, digest_of_envelope, envelope_of
 from governance.models import Action, Escalation
-from governance.proposing import after_the_judge, judged, new_action, open_escalation
 from governance.proposing import decided_entry as entry_of
+from governance.proposing import judged, new_action, open_escalation
 from governance.registry import kind_of
 from governance.rejudging import proposer_of
 from governance.transitions import APPROVED_TTL_SECONDS, close_unperformed, perform_at_once
@@ -103,7 +103,8 @@ def edit_and_approve(
         try:
             looked = _look(action, arguments)
             _refuse_denied(looked.ladder)
-            looked = _ask_the_judge(looked)
+            gate.consult(looked.ladder, prepared=looked.prepared, organisation_id=action.organisation_id)
+            _refuse_denied(looked.ladder)
             with transaction.atomic():
                 made, question = _replace(approver, escalation, version, looked, found)
             break
@@ -169,15 +170,6 @@ def _look(action: Action, arguments: Mapping[str, Any]) -> _Looked:
     return _Looked(proposer, proposal, prepared, ladder, envelope, digest)
 
 
-def _ask_the_judge(looked: _Looked) -> _Looked:
-    gate.consult(looked.ladder, prepared=looked.prepared, organisation_id=looked.proposer.organisation_id)
-    if looked.ladder.opinion is None or looked.ladder.denied:
-        return looked
-    kind = kind_of(looked.proposal.kind)
-    fresh = after_the_judge(looked.ladder, looked.proposer, looked.proposal, kind, looked.digest)
-    return _Looked(looked.proposer, looked.proposal, fresh, looked.ladder, looked.envelope, looked.digest)
-
-
 def _built(looked: _Looked, replaced: Action) -> Action:
     made = new_action(
         looked.proposer, looked.proposal, looked.prepared, looked.envelope, looked.digest, request_sha256=""
@@ -191,6 +183,7 @@ def _replace(
 ) -> tuple[Action, uuid.UUID | None]:
     """Inside a transaction: the first question is superseded, its action withdrawn, and the edited one written."""
     moment, first, ladder = now(), escalation.action, looked.ladder
+    gate.require_still(looked.prepared)  # the mission first, then the question: a stop takes them in that order too
     won = Escalation.objects.filter(
         pk=escalation.pk, state=EscalationState.OPEN, version=version, expires_at__gt=moment
     ).update(
