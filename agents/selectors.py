@@ -108,7 +108,7 @@ def mission_rows(principal: Principal, page: Sequence[Mission]) -> list[MissionR
 
 def _open_questions() -> QuerySet[Escalation]:
     """Of missions that the reader was already found to see."""
-    return Escalation.objects.filter(state=EscalationState.OPEN)
+    return Escalation.objects.filter(state=EscalationState.OPEN).select_related("action")
 
 
 def mission(principal: Principal | None, mission_id: uuid.UUID) -> Mission:

@@ -17,8 +17,8 @@ from agents.remits import changes, remit_of
 from agents.servers import selectors as servers
 from budgets import selectors as budgets
 from budgets.types import Balance
+from controlplane.common.clock import now
 from controlplane.common.errors import RemitError
-from controlplane.tenancy import selectors as tenancy
 from controlplane.tenancy.models import User
 from controlplane.tenancy.types import Permission, Principal
 from frontend.ceilings import tighter_than
@@ -26,7 +26,10 @@ from frontend.pages import zone_of
 from governance import selectors as governance
 from governance.choices import EscalationState
 from governance.models import Action, Escalation
+from governance.selectors import Answerers
+from governance.selectors import Change as ArgumentChange
 
+EDITABLE_KINDS = frozenset({"tool.call", "budget.topup"})
 _GRANT = re.compile(r"grant/(\d{1,4})/ask\Z")
 
 
@@ -70,11 +73,31 @@ class Card:
     others: Sequence[User] = ()
     not_you: str = ""
     approvals: int = 0
+    answerers: Answerers | None = None
+    identical: Sequence[Escalation] = ()
+    edited: Sequence[ArgumentChange] = ()
+    editable: bool = False
+    speaker: bool = False
     past: dict[str, int] = field(default_factory=dict)
 
     @property
     def may_decide(self) -> bool:
         return self.escalation.state == EscalationState.OPEN and not self.not_you
+
+    @property
+    def claimed(self) -> bool:
+        """Somebody's claim holds now."""
+        until = self.escalation.claimed_until
+        return self.escalation.state == EscalationState.OPEN and until is not None and until > now()
+
+    @property
+    def may_speak(self) -> bool:
+        """Those who decide and those whose mission it is."""
+        return self.escalation.state == EscalationState.OPEN and self.speaker
+
+    @property
+    def claimed_by_another(self) -> bool:
+        return self.answerers is not None and self.answerers.claimed_by_another
 
 
 def card(principal: Principal, escalation: Escalation) -> Card:
@@ -82,11 +105,10 @@ def card(principal: Principal, escalation: Escalation) -> Card:
     action = escalation.action
     mission = _mission(principal, escalation)
     version = _version(mission, action)
-    votes = list(escalation.votes.all())
+    answerers = governance.answerers(principal, escalation)
     before = governance.similar_decisions(principal, escalation)
     compared = _compared(mission, version) if action.kind == "mission.widen" else None
-    excluded = {*escalation.excluded_user_ids, action.proposer_id}
-    voted = {vote.user_id for vote in votes}
+    voted = {vote.user_id for vote in escalation.votes.all()}
     return Card(
         escalation=escalation,
         mission=mission,
@@ -101,11 +123,15 @@ def card(principal: Principal, escalation: Escalation) -> Card:
         if mission is not None and version is not None and action.kind == "mission.sign_off"
         else "",
         before=before,
-        others=tenancy.people_with(
-            principal, Permission.ESCALATION_DECIDE, team_id=escalation.team_id, without=excluded | voted
-        ),
-        not_you=_why_not(principal, escalation, mission, voted),
-        approvals=sum(vote.approve for vote in votes),
+        others=[user for user in answerers.left if user.pk != principal.user_id],
+        not_you=_why_not(principal, escalation, mission, voted, answerers),
+        approvals=answerers.counted,
+        answerers=answerers,
+        identical=governance.identical_to(principal, escalation) if escalation.state == EscalationState.OPEN else (),
+        edited=governance.changes(action.replaces.arguments, action.arguments) if action.replaces else (),
+        speaker=principal.has(Permission.ESCALATION_DECIDE, team_id=escalation.team_id)
+        or principal.user_id in (*escalation.excluded_user_ids, action.proposer_id),
+        editable=action.agent_id is not None and action.kind in EDITABLE_KINDS,
         past={
             "approved": sum(row.state == EscalationState.APPROVED for row in before),
             "refused": sum(row.state == EscalationState.DENIED for row in before),
@@ -124,7 +150,13 @@ def diff_lines(old: str, new: str) -> list[DiffLine]:
     ]
 
 
-def _why_not(principal: Principal, escalation: Escalation, mission: Mission | None, voted: set[uuid.UUID]) -> str:
+def _why_not(
+    principal: Principal,
+    escalation: Escalation,
+    mission: Mission | None,
+    voted: set[uuid.UUID],
+    answerers: Answerers,
+) -> str:
     user_id = principal.user_id
     if not principal.has(Permission.ESCALATION_DECIDE, team_id=escalation.team_id):
         return "Your role sees approvals and does not decide them."
@@ -133,7 +165,9 @@ def _why_not(principal: Principal, escalation: Escalation, mission: Mission | No
     if user_id in escalation.excluded_user_ids:
         owner = mission is not None and mission.owner_id == user_id
         return f"You {'own this mission' if owner else 'are responsible for this'}, so somebody else must decide."
-    return "You have answered. It waits for another approver." if user_id in voted else ""
+    if user_id in voted:
+        return "You have answered. It waits for another approver."
+    return answerers.why_not.message if answerers.why_not else ""
 
 
 def _mission(principal: Principal, escalation: Escalation) -> Mission | None:

@@ -1,6 +1,6 @@
 """What the frame around every page shows: navigation, what waits for the viewer, warnings, preferences.
 
-Read lazily, at most two queries a page.
+Read lazily, at most three queries a page.
 """
 
 from __future__ import annotations
@@ -123,6 +123,18 @@ class Frame:
         from governance.selectors import count_waiting_for
 
         return count_waiting_for(principal=self.principal)
+
+    @property
+    def has_notices(self) -> bool:
+        return self.principal is not None and self.principal.has_anywhere(Permission.ESCALATION_VIEW)
+
+    @cached_property
+    def unread(self) -> int:
+        if self.principal is None:
+            return 0
+        from governance.selectors import count_unread
+
+        return count_unread(self.principal)
 
     @cached_property
     def strips(self) -> list[Strip]:

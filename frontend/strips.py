@@ -14,6 +14,8 @@ from controlplane.clusters import selectors as clusters
 from controlplane.common.clock import now
 from controlplane.tenancy.types import Permission, Principal
 from frontend.context import Strip, register_strip_source
+from frontend.templatetags.titles import briefly
+from governance import selectors as governance_reads
 from governance import services as governance
 from governance.bundles import active_bundle
 
@@ -23,10 +25,25 @@ SEALER_BEHIND_SECONDS = 5.0
 
 def register() -> None:
     for source in (
-        *(policies_missing, node_silent, sealer_behind, trail_contradicted),
+        *(glass_broken, policies_missing, node_silent, sealer_behind, trail_contradicted),
         *(budgets_nearly_spent, judge_off, judge_resting),
     ):
         register_strip_source(source)
+
+
+def glass_broken(principal: Principal) -> Iterator[Strip]:
+    """Shown to all who see approvals until somebody else has reviewed it."""
+    if not principal.has_anywhere(Permission.ESCALATION_VIEW):
+        return
+    for broken in governance_reads.broken_glass(principal, only_open=True, limit=3):
+        yield Strip(
+            f"{broken.by.name} broke the glass.",
+            f"“{briefly(broken.escalation)}” was permitted without the people it asks. Somebody else must review it.",
+            "Review it",
+            reverse("broken-glass"),
+            tone="deny",
+            icon="unlock",
+        )
 
 
 def policies_missing(principal: Principal) -> Iterator[Strip]:

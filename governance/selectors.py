@@ -19,6 +19,7 @@ from governance.escalations.conversing import questions_of as questions_of
 from governance.escalations.differences import Change as Change
 from governance.escalations.differences import changes as changes
 from governance.escalations.differences import in_words as in_words
+from governance.escalations.health import ApproverHealth as ApproverHealth
 from governance.escalations.health import Health as Health
 from governance.escalations.health import approver_health as approver_health
 from governance.escalations.notifying import count_unread as count_unread
@@ -35,7 +36,11 @@ from governance.escalations.reading import delegations as delegations
 from governance.escalations.reading import identical_to as identical_to
 from governance.escalations.reading import in_place_of as in_place_of
 from governance.escalations.reading import inbox, waiting_for
+from governance.escalations.reading import left_to_answer as left_to_answer
+from governance.escalations.reading import routes_in_words as routes_in_words
+from governance.escalations.reading import try_routes as try_routes
 from governance.models import Action, Decision, Escalation, Permit, PolicyBundle, Vote
+from governance.registry import known_kinds as known_kinds
 
 MAX_PAGE: Final = 200
 _SEARCHED: Final = 3000

@@ -241,6 +241,12 @@ def spelt_text(value: object) -> str:
 
 
 @register.filter
+def ahead(moment: datetime | None) -> bool:
+    """Whether it is still to come."""
+    return moment is not None and moment > timezone.now()
+
+
+@register.filter
 def arguments_in_short(action: Any) -> str:
     """ "INV-0131 · 240.00": the values of a call, to recognise it by. Show them as visible_text."""
     return in_short(action)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import dataclass
 from typing import Any
 
 from django.contrib import messages
@@ -13,15 +14,17 @@ from django.views.decorators.http import require_GET, require_POST
 
 from agents import selectors as agents
 from controlplane.common.errors import RemitError, invalid
+from controlplane.tenancy import selectors as tenancy
 from controlplane.tenancy.types import Permission
 from frontend.approving import card
 from frontend.approving_reasons import reasons
-from frontend.pages import PersonRequest, page, require_anywhere
+from frontend.pages import PersonRequest, id_of, page, require_anywhere
 from frontend.views.actions import compared_with_remit, grants_in_force, rungs_of
 from governance import selectors as governance
 from governance import services
 from governance.choices import EscalationState
 from governance.models import Escalation
+from governance.selectors import InboxFilters
 
 TABS = ("mine", "open", "decided")
 _LOST_RACES = frozenset({"escalation.closed", "escalation.changed", "escalation.expired", "escalation.voted"})
@@ -45,7 +48,7 @@ def listing(request: PersonRequest) -> HttpResponse:
 @never_cache
 @require_GET
 def detail(request: PersonRequest, escalation_id: uuid.UUID) -> HttpResponse:
-    return _card_page(request, escalation_id, error=None, status=200)
+    return card_page(request, escalation_id, error=None, status=200)
 
 
 @page
@@ -66,14 +69,15 @@ def decide(request: PersonRequest, escalation_id: uuid.UUID) -> HttpResponse:
     except RemitError as error:
         if error.status == 404:
             raise
-        return _card_page(request, escalation_id, error=_told(request, escalation_id, error), status=error.status)
+        return card_page(request, escalation_id, error=_told(request, escalation_id, error), status=error.status)
     messages.success(request, _said(decided, approve=answer == "approve"))
     return redirect("home" if request.POST.get("next") == "home" else "approvals")
 
 
-def _card_page(
+def card_page(
     request: PersonRequest, escalation_id: uuid.UUID, *, error: RemitError | None, status: int
 ) -> HttpResponse:
+    """The card beside its list; `error` says above it why nothing was done."""
     chosen = governance.escalation(principal=request.principal, escalation_id=escalation_id)
     tab = _tab(request)
     if tab == "mine" and (chosen.state != EscalationState.OPEN or not _may_decide(request)):
@@ -85,7 +89,16 @@ def _card_page(
 
 
 def _context(request: PersonRequest, tab: str, rows: list[Escalation], chosen: Escalation | None) -> dict[str, Any]:
-    context: dict[str, Any] = {"tab": tab, "rows": rows, "chosen": chosen, "may_decide": _may_decide(request)}
+    context: dict[str, Any] = {
+        "tab": tab,
+        "rows": rows,
+        "chosen": chosen,
+        "may_decide": _may_decide(request),
+        "groups": grouped(rows) if tab != "decided" else [],
+        "filters": _filters(request),
+        "filtered": any(value is not None for value in vars(_filters(request)).values()),
+        "choices": _choices(request) if tab != "decided" else None,
+    }
     sign_offs = [row.agent_id for row in rows if row.kind == "mission.sign_off" and row.agent_id]
     context["agent_names"] = agents.names_of_agents(request.principal, sign_offs) if sign_offs else {}
     if tab == "mine" and not rows:
@@ -108,11 +121,46 @@ def _context(request: PersonRequest, tab: str, rows: list[Escalation], chosen: E
 def _rows(request: PersonRequest, tab: str) -> list[Escalation]:
     match tab:
         case "mine":
-            return governance.escalations_waiting_for(request.principal)
+            return governance.escalations_waiting_for(request.principal, filters=_filters(request))
         case "open":
-            return governance.open_escalations(request.principal)
+            return governance.open_escalations(request.principal, filters=_filters(request))
         case _:
             return governance.decided_escalations(request.principal)
+
+
+def _filters(request: PersonRequest) -> InboxFilters:
+    """From the address; what is none of ours filters nothing."""
+    kind = request.GET.get("kind", "")
+    return InboxFilters(
+        kind=kind if kind in governance.known_kinds() else None,
+        team_id=id_of(request.GET.get("team")),
+        group_id=id_of(request.GET.get("group")),
+        irreversible=True if request.GET.get("risk") == "irreversible" else None,
+    )
+
+
+def _choices(request: PersonRequest) -> dict[str, Any]:
+    return {
+        "kinds": list(governance.known_kinds().items()),
+        "teams": tenancy.teams_with(request.principal, Permission.ESCALATION_VIEW),
+        "groups": governance.approver_groups(request.principal),
+    }
+
+
+@dataclass(frozen=True)
+class Group:
+    """Questions about the very same action, under the most urgent of them."""
+
+    first: Escalation
+    rest: list[Escalation]
+
+
+def grouped(rows: list[Escalation]) -> list[Group]:
+    """In the order of their most urgent question."""
+    by_digest: dict[str, list[Escalation]] = {}
+    for row in rows:
+        by_digest.setdefault(row.action.digest, []).append(row)
+    return [Group(found[0], found[1:]) for found in by_digest.values()]
 
 
 def _tab(request: PersonRequest) -> str:

@@ -53,6 +53,10 @@ class ApproverHealth:
     def approve_rate(self) -> float:
         return self.approvals / self.answers
 
+    @property
+    def approved_percent(self) -> int:
+        return round(100 * self.approve_rate)
+
 
 @dataclass(frozen=True)
 class GroupHealth:
@@ -75,6 +79,14 @@ class GroupHealth:
     @property
     def expired_share(self) -> float:
         return self.expired / self.questions
+
+    @property
+    def approved_percent(self) -> int:
+        return round(100 * self.approve_rate)
+
+    @property
+    def expired_percent(self) -> int:
+        return round(100 * self.expired_share)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 from django.contrib.postgres.expressions import ArraySubquery
 from django.db.models import DateTimeField, F, Func, OuterRef, Prefetch, Q, QuerySet, Value
@@ -17,8 +18,10 @@ from controlplane.tenancy.models import User
 from controlplane.tenancy.types import Permission, Principal
 from governance.approval_models import ApprovalRoute, ApproverGroup, BreakGlass, Delegation
 from governance.choices import EscalationState
+from governance.escalations.arranging import in_words
 from governance.escalations.deciding import is_claimed, why_not_decide
-from governance.escalations.electorate import electorate_of, electorates
+from governance.escalations.electorate import Electorate, electorate_of, electorates
+from governance.escalations.ways import Asked, Way, chosen_way, why_not
 from governance.models import Action, Escalation, Vote
 
 _BUCKET = timedelta(minutes=10)  # of questions due at about the same time, what can't be undone comes first
@@ -92,18 +95,12 @@ def answerers(principal: Principal, escalation: Escalation) -> Answerers:
     electorate = electorate_of(escalation)
     votes = list(escalation.votes.all())
     counted = len(electorate.taken(votes))
-    voted = {vote.user_id for vote in votes}
-    left = [
-        user_id
-        for user_id in electorate.people
-        if user_id not in voted and electorate.seat_for(user_id, votes) is not None
-    ]
     why = None
     if principal.has(Permission.ESCALATION_DECIDE, team_id=escalation.team_id):
         why = why_not_decide(principal, escalation, electorate, votes)
     return Answerers(
         why_not=why,
-        left=list(User.objects.filter(pk__in=left).order_by("name")),
+        left=list(User.objects.filter(pk__in=_left(electorate, votes)).order_by("name")),
         counted=counted,
         missing=max(0, escalation.needed - counted),
         in_reach=electorate.reachable(votes) >= escalation.needed,
@@ -157,6 +154,22 @@ def approval_routes(principal: Principal) -> list[ApprovalRoute]:
     return list(rows.select_related("team", "group", "next_group").order_by("position"))
 
 
+def routes_in_words(principal: Principal) -> list[tuple[ApprovalRoute, str]]:
+    """Each with its sentence."""
+    return [(row, in_words(row)) for row in approval_routes(principal)]
+
+
+def try_routes(
+    principal: Principal, *, kind: str, team_id: uuid.UUID, amount: Decimal | None, irreversible: bool
+) -> tuple[list[tuple[ApprovalRoute, str]], Way]:
+    """Each route with why it does not fit (empty: it does), and the way a question with these facts would take. An
+    amount stands for the kind's own and for any argument a route names."""
+    routes = approval_routes(principal)
+    named = {row.amount_argument: str(amount) for row in routes if row.amount_argument and amount is not None}
+    asked = Asked(kind=kind, team_id=team_id, arguments=named, amount=amount, irreversible=irreversible)
+    return [(row, why_not(row, asked)) for row in routes], chosen_way(routes, asked, seconds=3600)
+
+
 def delegations(principal: Principal) -> list[Delegation]:
     """In force or to come: all for administrators, otherwise those one gave or was given."""
     rows = Delegation.objects.filter(
@@ -176,16 +189,22 @@ def broken_glass(principal: Principal, *, only_open: bool = False, limit: int = 
     return list(rows.order_by(F("reviewed_at").desc(nulls_first=True), "-at")[:limit])
 
 
-def people_asked(escalation: Escalation) -> list[uuid.UUID]:
-    """Everybody who may answer it now."""
-    return electorate_of(escalation).people
+def left_to_answer(questions: Sequence[Escalation]) -> dict[uuid.UUID, list[User]]:
+    """Of questions of one organisation, with action and votes fetched: who may still answer each, by name. Four queries
+    however many they are, none without questions."""
+    found = electorates(questions)
+    left = {row.pk: _left(found[row.pk], list(row.votes.all())) for row in questions}
+    users = User.objects.in_bulk({user_id for people in left.values() for user_id in people}) if left else {}
+    return {
+        key: sorted((users[user_id] for user_id in people), key=lambda user: (user.name, user.pk))
+        for key, people in left.items()
+    }
 
 
-def unanswerable(escalations: Sequence[Escalation]) -> set[uuid.UUID]:
-    """Of questions of one organisation with their votes fetched: those nobody can settle as things are."""
-    found = electorates(escalations)
-    return {row.pk for row in escalations if found[row.pk].reachable(_votes(row)) < row.needed}
-
-
-def _votes(row: Escalation) -> list[Vote]:
-    return list(row.votes.all())
+def _left(electorate: Electorate, votes: Sequence[Vote]) -> list[uuid.UUID]:
+    voted = {vote.user_id for vote in votes}
+    return [
+        user_id
+        for user_id in electorate.people
+        if user_id not in voted and electorate.seat_for(user_id, votes) is not None
+    ]

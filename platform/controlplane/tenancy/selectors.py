@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Collection
-from dataclasses import dataclass
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
@@ -12,15 +11,6 @@ from django.db.models import Q, QuerySet
 
 from controlplane.tenancy.models import Membership, Organisation, Team, Token, TokenKind, User
 from controlplane.tenancy.types import ROLE_PERMISSIONS, Permission, Principal, Role
-
-
-@dataclass(frozen=True)
-class Holder:
-    """A person who holds a permission in one team, or in all of them (None)."""
-
-    user_id: uuid.UUID
-    name: str
-    team_id: uuid.UUID | None
 
 
 def teams_with(principal: Principal | None, permission: Permission) -> list[Team]:
@@ -40,14 +30,11 @@ def people_with(
     return list(people.order_by("name"))
 
 
-def holders_of(principal: Principal, permission: Permission) -> list[Holder]:
-    """Who of the principal's organisation holds the permission, and where, by name. One query for any number of
-    questions."""
+def people_with_anywhere(principal: Principal, permission: Permission) -> list[User]:
+    """Who of the principal's organisation holds the permission in some team, by name."""
     roles = [role.value for role in Role if permission in ROLE_PERMISSIONS[role]]
-    held = Membership.objects.filter(
-        organisation_id=principal.organisation_id, role__in=roles, user__is_active=True
-    ).order_by("user__name", "user_id")
-    return [Holder(*row) for row in held.values_list("user_id", "user__name", "team_id")]
+    held = Membership.objects.filter(organisation_id=principal.organisation_id, role__in=roles)
+    return list(User.objects.filter(pk__in=held.values("user_id"), is_active=True).order_by("name"))
 
 
 def people_of(principal: Principal) -> list[User]:

@@ -1,0 +1,246 @@
+"""A form for the arguments of a call, made from its tool's JSON schema. What a schema says simply becomes a field; all
+else is JSON, read strictly. Nothing that a stranger named becomes a name in HTML."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from django import forms
+
+from controlplane.common.canonical import parse_strict
+from controlplane.common.errors import RemitError
+from frontend.templatetags.plain_text import mark_hidden
+
+_ABSENT: Final = object()
+_SCALARS: Final = ("string", "number", "integer", "boolean")
+_LONG_TEXT: Final = 80
+_MOST_FIELDS: Final = 60
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument and how it is edited. `field` is its name in the form."""
+
+    field: str
+    name: str
+    kind: str  # "text", "lines", "integer", "number", "boolean", "choice", "list", "json"
+    schema: Mapping[str, Any]
+    required: bool
+    present: bool
+
+
+class ArgumentForm(forms.Form):
+    """`arguments()` after `is_valid()`: those of the call as edited, what is not in the form unchanged."""
+
+    def __init__(
+        self,
+        data: Any = None,
+        *,
+        schema: Mapping[str, Any],
+        current: Mapping[str, Any],
+        only: Sequence[str] | None = None,
+    ) -> None:
+        self._current = current
+        self._arguments = list(_arguments(schema, current, only))
+        initial = {item.field: _shown(item, current.get(item.name)) for item in self._arguments if item.present}
+        super().__init__(data, initial=initial, auto_id="edit-%s")
+        for item in self._arguments:
+            self.fields[item.field] = _field(item)
+
+    def arguments(self) -> dict[str, Any]:
+        edited = {name: value for name, value in self._current.items() if name not in self._names}
+        for item in self._arguments:
+            value = self.cleaned_data[item.field]
+            if value is not _ABSENT:
+                edited[item.name] = value
+        order = {name: number for number, name in enumerate(self._current)}
+        return dict(sorted(edited.items(), key=lambda pair: order.get(pair[0], len(order))))
+
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = dict(super().clean() or {})
+        for item in self._arguments:
+            if item.field not in cleaned:
+                continue
+            try:
+                cleaned[item.field] = _read(item, cleaned[item.field], self._current.get(item.name, _ABSENT))
+            except ValueError as error:
+                self.add_error(item.field, str(error))
+        return cleaned
+
+    @property
+    def _names(self) -> set[str]:
+        return {item.name for item in self._arguments}
+
+
+def _arguments(schema: Mapping[str, Any], current: Mapping[str, Any], only: Sequence[str] | None) -> Sequence[Argument]:
+    properties = schema.get("properties")
+    known = properties if isinstance(properties, Mapping) else {}
+    required, others = schema.get("required"), schema.get("additionalProperties")
+    names = [*known, *(name for name in current if name not in known)]
+    found = []
+    for number, name in enumerate(name for name in names if only is None or name in only):
+        part = known.get(name, others)
+        described = part if isinstance(part, Mapping) else {}
+        value = current.get(name, _ABSENT)
+        found.append(
+            Argument(
+                field=f"arg{number}",
+                name=str(name),
+                kind=_kind(described, value),
+                schema=described,
+                required=isinstance(required, list) and name in required,
+                present=value is not _ABSENT,
+            )
+        )
+    return found[:_MOST_FIELDS]
+
+
+def _kind(schema: Mapping[str, Any], value: Any) -> str:
+    """JSON wherever the value is not what the schema says, or holds characters that a field would hide."""
+    choices: Any = schema.get("enum")
+    declared = schema.get("type")
+    if _is_list_of_scalars(choices) and (value is _ABSENT or value in choices):
+        return "choice"
+    if value is not _ABSENT and not _fits(declared, value, schema):
+        return "json"
+    match declared:
+        case "string":
+            return "lines" if isinstance(value, str) and ("\n" in value or len(value) > _LONG_TEXT) else "text"
+        case "integer" | "number" | "boolean":
+            return str(declared)
+        case "array":
+            items = schema.get("items")
+            return "list" if isinstance(items, Mapping) and items.get("type") in _SCALARS else "json"
+    return "json"
+
+
+def _fits(declared: Any, value: Any, schema: Mapping[str, Any]) -> bool:
+    match declared:
+        case "string":
+            return isinstance(value, str) and _is_plain(value)
+        case "integer":
+            return isinstance(value, int) and not isinstance(value, bool)
+        case "number":
+            return isinstance(value, int | float) and not isinstance(value, bool)
+        case "boolean":
+            return isinstance(value, bool)
+        case "array":
+            items = schema.get("items")
+            if not isinstance(value, list) or not isinstance(items, Mapping):
+                return False
+            plain = all(not isinstance(item, str) or (item and "\n" not in item) for item in value)
+            return plain and all(_fits(items.get("type"), item, items) for item in value)
+    return False
+
+
+def _is_plain(text: str) -> bool:
+    """Whether a text field shows every character that is there, and sends each back as it was."""
+    return "\r" not in text and text == text.strip() and 'class="mark"' not in mark_hidden(text)
+
+
+def _is_list_of_scalars(value: Any) -> bool:
+    return (
+        isinstance(value, list) and 0 < len(value) <= 200 and not any(isinstance(item, list | dict) for item in value)
+    )
+
+
+def _field(item: Argument) -> forms.Field:
+    label, hint = item.name, _hint(item)
+    match item.kind:
+        case "choice":
+            given = [(_json(choice), str(choice)) for choice in item.schema["enum"]]
+            return forms.ChoiceField(
+                label=label, help_text=hint, required=item.required, choices=_optional(item, given)
+            )
+        case "boolean":
+            yes_no = [("true", "Yes"), ("false", "No")]
+            return forms.ChoiceField(
+                label=label, help_text=hint, required=item.required, choices=_optional(item, yes_no)
+            )
+        case "integer" | "number":
+            widget: forms.Widget = forms.TextInput(attrs={"inputmode": "decimal", "autocomplete": "off"})
+        case "text":
+            widget = forms.TextInput(attrs={"autocomplete": "off"})
+        case "json":
+            widget = forms.Textarea(attrs={"rows": 4, "class": "code", "spellcheck": "false"})
+        case _:
+            widget = forms.Textarea(attrs={"rows": 4})
+    needed = item.required and item.kind not in ("text", "lines", "list")
+    return forms.CharField(label=label, help_text=hint, required=needed, strip=False, widget=widget)
+
+
+def _optional(item: Argument, choices: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    return choices if item.required else [("", "Left out"), *choices]
+
+
+def _hint(item: Argument) -> str:
+    described = item.schema.get("description")
+    words = [str(described)[:300].strip()] if isinstance(described, str) and described.strip() else []
+    limits = [
+        f"{word} {item.schema[key]}"
+        for key, word in (("minimum", "at least"), ("maximum", "at most"), ("maxLength", "characters at most"))
+        if isinstance(item.schema.get(key), int | float)
+    ]
+    if item.kind == "list":
+        limits.append("one value a line")
+    if item.kind == "json":
+        limits.append("as JSON")
+    if not item.required and item.kind not in ("choice", "boolean"):
+        limits.append("empty means left out")
+    sentences = [text for text in (*words, ", ".join(limits)) if text]
+    return " ".join(f"{text[0].upper()}{text[1:].rstrip('.')}." for text in sentences)
+
+
+def _shown(item: Argument, value: Any) -> str:
+    match item.kind:
+        case "text" | "lines":
+            return str(value)
+        case "list":
+            return "\n".join(entry if isinstance(entry, str) else _json(entry) for entry in value)
+        case "json":
+            return json.dumps(value, ensure_ascii=not _is_plain(json.dumps(value, ensure_ascii=False)), indent=2)
+    return _json(value)
+
+
+def _read(item: Argument, text: str, current: Any) -> Any:
+    """The value somebody typed, or _ABSENT. Raises ValueError with a sentence."""
+    if item.kind in ("text", "lines"):
+        said = text.replace("\r\n", "\n")
+        return _ABSENT if said == "" and not item.required and current != "" else said
+    if item.kind == "list":
+        lines = [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
+        if not lines and not item.required and current is _ABSENT:
+            return _ABSENT
+        kind = item.schema["items"]["type"]
+        return [line if kind == "string" else _scalar(kind, line) for line in lines]
+    if not text.strip():
+        if item.required:
+            raise ValueError("Say a value: the tool needs it.")
+        return _ABSENT
+    return _strict(text) if item.kind in ("json", "choice") else _scalar(item.kind, text)
+
+
+def _scalar(kind: str, text: str) -> Any:
+    value = _strict(text.strip())
+    if kind == "boolean" and isinstance(value, bool):
+        return value
+    if kind == "integer" and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if kind == "number" and isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    words = {"integer": "a whole number", "number": "a number, such as 12.5", "boolean": "true or false"}
+    raise ValueError(f"Write {words[kind]}.")
+
+
+def _strict(text: str) -> Any:
+    try:
+        return parse_strict(text.encode("utf-8", "surrogatepass"))
+    except RemitError as error:
+        raise ValueError(error.message) from error
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True)

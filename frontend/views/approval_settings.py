@@ -1,0 +1,192 @@
+"""Who is asked: approver groups, routes and which of them a question would take, and who stands in for whom."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime, time
+from decimal import Decimal, InvalidOperation
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET, require_POST
+
+from controlplane.common.errors import FieldError, RemitError, invalid
+from controlplane.tenancy import selectors as tenancy
+from controlplane.tenancy.types import Permission
+from frontend.pages import PersonRequest, id_of, page, require_anywhere, zone_of
+from governance import selectors as governance
+from governance import services
+
+_UNITS = {"minutes": 60, "hours": 3600, "days": 86400}
+
+
+@page
+@never_cache
+@require_GET
+def overview(request: PersonRequest) -> HttpResponse:
+    return _page(request)
+
+
+@page
+@require_POST
+def save_group(request: PersonRequest) -> HttpResponse:
+    """A new group, or one that is named by `group`. `do=retire` asks it no more."""
+    group = id_of(request.POST.get("group"))
+    try:
+        if request.POST.get("do") == "retire" and group:
+            services.retire_group(actor=request.principal, group_id=group)
+            messages.success(request, "It is asked no more.")
+        else:
+            saved = services.save_group(
+                actor=request.principal,
+                name=request.POST.get("name", ""),
+                member_ids=[key for text in request.POST.getlist("members") if (key := id_of(text))],
+                group_id=group,
+            )
+            messages.success(request, f"Saved: {saved.name}.")
+    except RemitError as error:
+        return _page(request, error=error, part="groups")
+    return redirect("settings-approvals")
+
+
+@page
+@require_POST
+def save_route(request: PersonRequest) -> HttpResponse:
+    """A new route, or one that is named by `route`; `do` moves or removes it."""
+    route, what = id_of(request.POST.get("route")), request.POST.get("do", "save")
+    try:
+        if route and what in ("up", "down"):
+            services.move_route(actor=request.principal, route_id=route, up=what == "up")
+        elif route and what == "remove":
+            services.remove_route(actor=request.principal, route_id=route)
+            messages.success(request, "Removed. Questions that took it keep their way.")
+        else:
+            saved = services.save_route(actor=request.principal, route=_route(request), route_id=route)
+            messages.success(request, f"Saved: {saved.name}.")
+    except RemitError as error:
+        return _page(request, error=error, part="routes")
+    return redirect("settings-approvals")
+
+
+@page
+@require_POST
+def delegate(request: PersonRequest) -> HttpResponse:
+    """`do=end` ends one."""
+    delegation = id_of(request.POST.get("delegation"))
+    try:
+        if request.POST.get("do") == "end" and delegation:
+            services.end_delegation(actor=request.principal, delegation_id=delegation)
+            messages.success(request, "Ended.")
+        else:
+            made = services.delegate(
+                actor=request.principal,
+                from_user_id=id_of(request.POST.get("from_user")) or request.principal.id,
+                to_user_id=id_of(request.POST.get("to_user")) or uuid.UUID(int=0),
+                starts_at=_day(request, "from", time.min),
+                ends_at=_day(request, "until", time.max),
+                reason=request.POST.get("reason", ""),
+            )
+            messages.success(request, f"{made.to_user.name} stands in until {request.POST.get('until')}.")
+    except RemitError as error:
+        return _page(request, error=error, part="delegations")
+    return redirect("settings-approvals")
+
+
+def _page(request: PersonRequest, *, error: RemitError | None = None, part: str = "") -> HttpResponse:
+    principal = request.principal
+    require_anywhere(principal, Permission.ESCALATION_VIEW, "Approval settings")
+    approvers = tenancy.people_with_anywhere(principal, Permission.ESCALATION_DECIDE)
+    deciders = {user.pk for user in approvers}
+    groups = governance.approver_groups(principal)
+    context: dict[str, Any] = {
+        "may_change": principal.has(Permission.ORGANISATION_WRITE),
+        "decides": principal.user_id in deciders,
+        "groups": [(group, [user for user in group.members.all() if user.pk not in deciders]) for group in groups],
+        "routes": governance.routes_in_words(principal),
+        "kinds": list(governance.known_kinds().items()),
+        "teams": tenancy.teams_with(principal, Permission.ESCALATION_VIEW),
+        "people": approvers,
+        "delegations": governance.delegations(principal),
+        "units": list(_UNITS),
+        "given": request.POST if error else {},
+        "members": set(request.POST.getlist("members")) if error else set(),
+        "error": error,
+        "part": part,
+        "today": datetime.now(ZoneInfo(principal.time_zone)).date().isoformat(),
+        "tried": _tried(request),
+        "currency": tenancy.currency_of(principal),
+    }
+    return render(request, "settings/approvals.html", context, status=error.status if error else 200)
+
+
+def _tried(request: PersonRequest) -> dict[str, Any] | None:
+    """Which route a question would take, for the facts in the address. Nothing is asked of anybody."""
+    kind, team = request.GET.get("kind", ""), id_of(request.GET.get("team"))
+    if kind not in governance.known_kinds() or team is None:
+        return None
+    amount = _decimal(request.GET.get("amount", ""))
+    steps, way = governance.try_routes(
+        request.principal,
+        kind=kind,
+        team_id=team,
+        amount=amount,
+        irreversible=request.GET.get("irreversible") == "1",
+    )
+    return {"steps": steps, "way": way}
+
+
+def _route(request: PersonRequest) -> services.Route:
+    above = request.POST.get("amount_above", "").strip()
+    amount = _decimal(above)
+    wrong = []
+    if above and amount is None:
+        wrong.append(FieldError("/amount_above", "an amount, such as 100.00"))
+    needed = request.POST.get("needed", "1").strip()
+    if not (needed.isascii() and needed.isdigit() and len(needed) < 4):
+        wrong.append(FieldError("/needed", "a whole number"))
+    if wrong:
+        raise invalid("route.invalid", "The route can't be saved as it is.", *wrong)
+    whom = request.POST.get("next", "")
+    return services.Route(
+        name=request.POST.get("name", ""),
+        kind=request.POST.get("kind", ""),
+        team_id=id_of(request.POST.get("team")),
+        amount_above=amount,
+        amount_argument=request.POST.get("amount_argument", "").strip(),
+        only_irreversible="only_irreversible" in request.POST,
+        group_id=id_of(request.POST.get("asks")),
+        needed=int(needed),
+        answer_seconds=_seconds(request, "answer"),
+        next_group_id=id_of(whom),
+        next_seconds=_seconds(request, "next_time") if whom else None,
+    )
+
+
+def _seconds(request: PersonRequest, name: str) -> int | None:
+    text, unit = request.POST.get(name, "").strip(), request.POST.get(f"{name}_unit", "")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 6) or unit not in _UNITS:
+        raise invalid("route.invalid", "The route can't be saved as it is.", FieldError(f"/{name}", "a whole number"))
+    return int(text) * _UNITS[unit]
+
+
+def _day(request: PersonRequest, name: str, at: time) -> datetime:
+    """A day of the viewer's, as a moment."""
+    try:
+        day = datetime.fromisoformat(request.POST.get(name, "")).date()
+        return datetime.combine(day, at, zone_of(request.principal))
+    except (ValueError, OverflowError) as error:
+        raise invalid("delegation.invalid", "This can't be set as it is.", FieldError(f"/{name}", "a day")) from error
+
+
+def _decimal(text: str) -> Decimal | None:
+    try:
+        amount = Decimal(text.strip().replace(",", "."))
+    except InvalidOperation:
+        return None
+    return amount if amount.is_finite() else None

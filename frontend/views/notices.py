@@ -1,0 +1,41 @@
+"""What a person was told: the bell of the frame, and the page behind it. Only POST marks as read."""
+
+from __future__ import annotations
+
+from django.http import HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET, require_POST
+
+from controlplane.tenancy.types import Permission
+from frontend.pages import PersonRequest, id_of, page, require_anywhere
+from governance import selectors as governance
+from governance import services
+
+_IN_BELL = 8
+
+
+@page
+@never_cache
+@require_GET
+def listing(request: PersonRequest) -> HttpResponse:
+    require_anywhere(request.principal, Permission.ESCALATION_VIEW, "Notices")
+    return render(request, "notices/page.html", {"notices": governance.notices_of(request.principal, limit=100)})
+
+
+@page
+@never_cache
+@require_GET
+def bell(request: PersonRequest) -> HttpResponse:
+    """The sheet of the bell, fetched when it is opened."""
+    return render(request, "notices/sheet.html", {"notices": governance.notices_of(request.principal, limit=_IN_BELL)})
+
+
+@page
+@require_POST
+def read(request: PersonRequest) -> HttpResponse:
+    """All of them, or one that is opened with it."""
+    notice = id_of(request.POST.get("notice"))
+    services.mark_read(principal=request.principal, notice_ids=[notice] if notice else None)
+    question = id_of(request.POST.get("question"))
+    return redirect("approval", question) if question else redirect("notices")

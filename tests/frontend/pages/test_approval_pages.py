@@ -1,0 +1,357 @@
+"""The pages around a question: edit, claim, speak, identical ones, break-glass, settings, notices, mail links."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from controlplane.common.clock import now
+from controlplane.tenancy.models import User
+from controlplane.tenancy.types import Principal
+from governance import selectors, services
+from governance.approval_models import ApprovalRoute, ApproverGroup, BreakGlass, Delegation, EscalationMessage
+from governance.choices import ActionState, EscalationState
+from governance.escalations.notifying import link_to
+from governance.models import Action, Decision, Escalation, Vote
+
+SignIn = Callable[..., Client]
+HOSTILE = "=1+1<script>alert(1)</script>\x1b[31mred\u202egnp.exe"
+
+
+def page(browser: Client, path: str, status: int = 200, **query: str) -> str:
+    response = browser.get(path, query)
+    assert response.status_code == status, (path, response.status_code)
+    return str(response.content.decode())
+
+
+def send(browser: Client, address: str, /, *arguments: Any, status: int = 302, **body: Any) -> str:
+    response = browser.post(reverse(address, args=arguments), body)
+    assert response.status_code == status, (address, response.status_code, response.content.decode()[:2000])
+    return str(response.content.decode())
+
+
+def facts() -> tuple[Any, ...]:
+    return (
+        list(Action.objects.order_by("id").values_list("id", "state")),
+        list(Escalation.objects.order_by("id").values_list("id", "state", "version", "claimed_by")),
+        Vote.objects.count(),
+        Decision.objects.count(),
+        EscalationMessage.objects.count(),
+        BreakGlass.objects.count(),
+    )
+
+
+# Editing --------------------------------------------------------------------------------------------------------------
+
+
+def edited(amount: str, do: str, **more: str) -> dict[str, str]:
+    return {"arg0": amount, "arg1": "Delivered 9 days late", "arg2": "INV-0131", "do": do, "version": "1", **more}
+
+
+def test_the_form_shows_the_verdict_before_anything_is_sent(world: Any, bob: User, signed_in: SignIn) -> None:
+    escalation = world.ask_credit("240.00")
+    browser = signed_in(bob)
+    html = page(browser, reverse("approval-edit", args=[escalation.pk]))
+    assert 'value="240.00"' in html
+    assert "Approve as edited" not in html
+    before = facts()
+    html = send(browser, "approval-edit", escalation.pk, status=200, **edited("150.00", "preview"))
+    assert "What the gate would say" in html
+    assert "&quot;240.00&quot;" in html
+    assert "&quot;150.00&quot;" in html
+    assert "Approve as edited" in html
+    html = send(browser, "approval-edit", escalation.pk, status=200, **edited("900.00", "preview"))
+    assert "Approve as edited" not in html
+    assert "allowed only within limits" in html
+    assert facts() == before
+
+
+def test_sending_replaces_the_call_and_approves_it_once(world: Any, bob: User, signed_in: SignIn) -> None:
+    escalation = world.ask_credit("240.00")
+    browser = signed_in(bob)
+    send(browser, "approval-edit", escalation.pk, **edited("150.00", "send", reason="Half is enough"))
+    made = Action.objects.get(replaces=escalation.action_id)
+    assert (made.state, made.arguments["amount"]) == (ActionState.PERMITTED, "150.00")
+    assert Vote.objects.get().reason == "Half is enough"
+    html = page(browser, reverse("approval", args=[Escalation.objects.get(action=made).pk]))
+    assert "A person changed what the agent asked for" in html
+    before = facts()
+    assert "can&#x27;t be edited" in send(
+        browser, "approval-edit", escalation.pk, status=409, **edited("120.00", "send")
+    )
+    assert facts() == before
+
+
+@pytest.mark.parametrize("amount", ["900.00", "-5.00", "", "abc", "1e9"])
+def test_an_edit_that_the_gate_refuses_changes_nothing(world: Any, bob: User, signed_in: SignIn, amount: str) -> None:
+    escalation = world.ask_credit("240.00")
+    before = facts()
+    html = send(signed_in(bob), "approval-edit", escalation.pk, status=422, **edited(amount, "send"))
+    assert "The gate refuses it as edited" in html
+    assert facts() == before
+
+
+def test_whoever_may_not_decide_may_not_edit(
+    world: Any, alice: User, finn: User, charlie: User, signed_in: SignIn
+) -> None:
+    escalation = world.ask_credit("240.00")
+    before = facts()
+    for person, status in ((alice, 403), (finn, 404), (charlie, 404)):
+        browser = signed_in(person)
+        page(browser, reverse("approval-edit", args=[escalation.pk]), status=status)
+        send(browser, "approval-edit", escalation.pk, status=status, **edited("150.00", "send"))
+    assert facts() == before
+
+
+# Claiming, speaking ---------------------------------------------------------------------------------------------------
+
+
+def test_a_claim_is_shown_to_others_who_can_take_over(world: Any, bob: User, dana: User, signed_in: SignIn) -> None:
+    escalation = world.ask_credit()
+    first, second = signed_in(bob), signed_in(dana)
+    send(first, "approval-claim", escalation.pk)
+    assert "You are at work on this" in page(first, reverse("approval", args=[escalation.pk]))
+    html = page(second, reverse("approval", args=[escalation.pk]))
+    assert "is at work on this; their claim ends" in html
+    assert "Bob is at work" in page(second, reverse("approvals"), tab="open")
+    answer = {"answer": "approve", "version": "1"}
+    assert "Bob is at work on this." in send(second, "approval-decide", escalation.pk, status=409, **answer)
+    send(first, "approval-claim", escalation.pk, status=204, renew="1")
+    send(second, "approval-claim", escalation.pk, take="over")
+    send(second, "approval-decide", escalation.pk, **answer)
+    escalation.refresh_from_db()
+    assert escalation.state == EscalationState.APPROVED
+
+
+def test_what_is_said_stands_beside_the_question_and_looks_like_what_it_is(
+    world: Any, bob: User, signed_in: SignIn
+) -> None:
+    escalation = world.ask_credit()
+    browser = signed_in(bob)
+    send(browser, "approval-say", escalation.pk, text="Which delivery?", to="agent")
+    send(browser, "approval-say", escalation.pk, text=HOSTILE, to="people")
+    services.answer_question(principal=world.as_run, action_id=escalation.action_id, text=HOSTILE)
+    html = page(browser, reverse("approval", args=[escalation.pk]))
+    assert "Which delivery?" in html
+    assert "The agent’s own words" in html
+    assert "<script>alert" not in html
+    assert "\x1b" not in html
+    assert "\u202e" not in html
+    before = facts()
+    assert "Write something." in send(browser, "approval-say", escalation.pk, status=422, text=" ")
+    assert facts() == before
+
+
+# Identical questions --------------------------------------------------------------------------------------------------
+
+
+def test_identical_questions_are_grouped_and_answered_together(world: Any, bob: User, signed_in: SignIn) -> None:
+    rows = [world.ask_credit() for _ in range(3)]
+    browser = signed_in(bob)
+    html = page(browser, reverse("approvals"))
+    assert html.count("identical to the one above") == 2
+    assert "Approve all 3, once each" in html
+    send(browser, "approvals-decide", answer="approve", row=[f"{row.pk}:1" for row in rows])
+    assert set(Escalation.objects.values_list("state", flat=True)) == {"approved"}
+    assert "3 of 3 answered" in page(browser, reverse("approvals"))
+
+
+def test_a_bulk_answer_with_one_other_row_decides_nothing(world: Any, bob: User, signed_in: SignIn) -> None:
+    rows = [world.ask_credit(), world.ask_credit(), world.ask_credit("500.00")]
+    before = facts()
+    html = send(signed_in(bob), "approvals-decide", status=422, answer="approve", row=[f"{row.pk}:1" for row in rows])
+    assert "These are not the same" in html
+    for body in ({}, {"answer": "approve"}, {"answer": "approve", "row": "x"}, {"answer": "approve", "row": "1:1"}):
+        send(signed_in(bob), "approvals-decide", status=422, **body)
+    assert facts() == before
+
+
+def test_the_inbox_is_filtered_by_its_address(world: Any, bob: User, signed_in: SignIn) -> None:
+    world.ask_credit()
+    browser = signed_in(bob)
+    assert "Nothing fits these filters" in page(browser, reverse("approvals"), kind="budget.topup")
+    for query in ({"kind": "tool.call"}, {"kind": "no.such"}, {"team": "x"}, {"group": HOSTILE}):
+        assert "INV-0131" in page(browser, reverse("approvals"), **query)
+    assert "Nothing fits these filters" in page(browser, reverse("approvals"), risk="irreversible")
+
+
+# Break-glass ----------------------------------------------------------------------------------------------------------
+
+
+def test_broken_glass_is_seen_by_all_until_another_person_reviewed_it(
+    world: Any, nadia: User, bob: User, signed_in: SignIn
+) -> None:
+    escalation = world.ask_credit()
+    admin = signed_in(nadia)
+    assert "Break-glass" in page(admin, reverse("approval", args=[escalation.pk]))
+    before = facts()
+    send(admin, "approval-break-glass", escalation.pk, status=422, version="1", reason="urgent")
+    assert facts() == before
+    send(admin, "approval-break-glass", escalation.pk, version="1", reason="The payment run closes in five minutes.")
+    broken = BreakGlass.objects.get()
+    assert Action.objects.get(pk=escalation.action_id).state == ActionState.PERMITTED
+    approver = signed_in(bob)
+    assert "Nadia broke the glass." in page(approver, reverse("missions"))
+    send(admin, "broken-glass-review", broken.pk, status=403, verdict="justified", note="Fine.")
+    send(approver, "broken-glass-review", broken.pk, status=422, verdict="maybe", note="Hm.")
+    send(approver, "broken-glass-review", broken.pk, verdict="justified", note="It was an emergency.")
+    broken.refresh_from_db()
+    assert (broken.reviewed_by, broken.verdict) == (bob, "justified")
+    assert "It was an emergency." in page(approver, reverse("broken-glass"))
+
+
+def test_approvers_do_not_break_the_glass(world: Any, bob: User, signed_in: SignIn) -> None:
+    escalation = world.ask_credit()
+    browser = signed_in(bob)
+    assert "glass-dialog" not in page(browser, reverse("approval", args=[escalation.pk]))
+    before = facts()
+    send(browser, "approval-break-glass", escalation.pk, status=403, version="1", reason="A very good reason, this.")
+    assert facts() == before
+
+
+# Settings -------------------------------------------------------------------------------------------------------------
+
+
+def test_groups_routes_and_delegations_are_made_tried_and_ended(
+    world: Any, nadia: User, bob: User, dana: User, signed_in: SignIn
+) -> None:
+    admin = signed_in(nadia)
+    send(admin, "approval-group-save", name="Directors", members=[str(dana.pk)])
+    group = ApproverGroup.objects.get()
+    send(
+        admin,
+        "approval-route-save",
+        name="Large credits",
+        kind="tool.call",
+        amount_above="200.00",
+        amount_argument="amount",
+        asks=str(group.pk),
+        needed="1",
+        answer="2",
+        answer_unit="hours",
+    )
+    route = ApprovalRoute.objects.get()
+    assert (route.answer_seconds, route.group) == (7200, group)
+    html = page(
+        admin, reverse("settings-approvals"), kind="tool.call", team=str(world.team.pk), amount="240", irreversible=""
+    )
+    assert "it takes this one" in html
+    assert "not above 200" in page(
+        admin, reverse("settings-approvals"), kind="tool.call", team=str(world.team.pk), amount="100"
+    )
+    escalation = world.ask_credit("240.00")
+    browser = signed_in(bob)
+    assert "you are not in it" in page(browser, reverse("approval", args=[escalation.pk]))
+    assert "Nothing waits for you" in page(browser, reverse("approvals"))
+    tomorrow = (now() + timedelta(days=1)).date().isoformat()
+    away = signed_in(dana)
+    today = now().date().isoformat()
+    send(away, "delegation-save", to_user=str(bob.pk), **{"from": today, "until": tomorrow})
+    assert "Approve once" in page(browser, reverse("approval", args=[escalation.pk]))
+    send(browser, "delegation-save", do="end", delegation=str(Delegation.objects.get().pk))
+    assert "you are not in it" in page(browser, reverse("approval", args=[escalation.pk]))
+    send(admin, "approval-route-save", do="remove", route=str(route.pk))
+    send(admin, "approval-group-save", do="retire", group=str(group.pk))
+    assert "No groups" in page(admin, reverse("settings-approvals"))
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("approval-route-save", {"name": "X", "needed": "two"}),
+        ("approval-route-save", {"name": "", "needed": "1"}),
+        ("approval-route-save", {"name": "X", "needed": "1", "amount_above": "much"}),
+        ("approval-route-save", {"name": "X", "needed": "1", "answer": "5", "answer_unit": "years"}),
+        ("approval-group-save", {"name": "X"}),
+        ("approval-group-save", {"name": "X", "members": "not-an-id"}),
+        ("delegation-save", {"from": "soon", "until": "later"}),
+        ("delegation-save", {"from": "2026-01-01", "until": "9999-12-31"}),
+    ],
+)
+def test_what_makes_no_sense_is_said_beside_its_form(
+    world: Any, nadia: User, signed_in: SignIn, name: str, body: dict[str, str]
+) -> None:
+    html = send(signed_in(nadia), name, status=422, **body)
+    assert 'role="alert"' in html
+    assert [model.objects.count() for model in (ApprovalRoute, ApproverGroup, Delegation)] == [0, 0, 0]
+
+
+def test_approvers_see_the_settings_and_change_nothing_of_them(
+    world: Any, bob: User, finn: User, signed_in: SignIn
+) -> None:
+    browser = signed_in(bob)
+    assert "New route" not in page(browser, reverse("settings-approvals"))
+    send(browser, "approval-route-save", status=403, name="Mine", needed="1")
+    send(browser, "approval-group-save", status=403, name="Mine", members=[str(bob.pk)])
+    page(signed_in(finn), reverse("settings-approvals"), status=403)
+    assert [model.objects.count() for model in (ApprovalRoute, ApproverGroup)] == [0, 0]
+
+
+# Being told, health ---------------------------------------------------------------------------------------------------
+
+
+def test_the_bell_counts_and_opening_by_post_marks_as_read(
+    world: Any, bob: User, as_bob: Principal, signed_in: SignIn
+) -> None:
+    escalation = world.ask_credit()
+    services.tell_about(escalation.pk)
+    browser = signed_in(bob)
+    assert "Notices: 1 unread" in page(browser, reverse("home"))
+    assert "Apply credit" in page(browser, reverse("notices-bell"))
+    assert "Apply credit" in page(browser, reverse("notices"))
+    assert selectors.count_unread(as_bob) == 1
+    (notice,) = selectors.notices_of(as_bob)
+    send(browser, "notices-read", notice=str(notice.pk), question=str(escalation.pk))
+    assert selectors.count_unread(as_bob) == 0
+    assert "unread" not in page(browser, reverse("home"))
+
+
+def test_a_link_from_a_mail_opens_the_page_and_decides_nothing_whoever_fetches_it(
+    world: Any, bob: User, dana: User, signed_in: SignIn, client: Client
+) -> None:
+    escalation = world.ask_credit()
+    path = "/" + link_to(escalation.pk, bob.pk).partition("://")[2].partition("/")[2]
+    before = facts()
+    for browser in (client, signed_in(bob), signed_in(dana)):
+        for method in (browser.get, browser.head):
+            assert method(path).status_code == 302
+        assert browser.post(path).status_code in (302, 405)
+    assert signed_in(bob).get(path).headers["Location"] == reverse("approval", args=[escalation.pk])
+    assert "sign-in" in client.get(path).headers["Location"] or "login" in client.get(path).headers["Location"]
+    page(signed_in(bob), path + "x", status=404)
+    assert facts() == before
+
+
+def test_health_shows_numbers_and_a_table_to_take_away(world: Any, bob: User, signed_in: SignIn) -> None:
+    escalation = world.ask_credit()
+    browser = signed_in(bob)
+    send(browser, "approval-decide", escalation.pk, answer="approve", version="1")
+    User.objects.filter(pk=bob.pk).update(name="=HYPERLINK(1)")
+    html = page(browser, reverse("approval-health"), days="7")
+    assert "100 %" in html
+    response = browser.get(reverse("approval-health"), {"format": "csv"})
+    body = b"".join(response.streaming_content).decode()
+    assert "'=HYPERLINK(1),1,1,1.000" in body
+
+
+def test_lists_need_no_more_queries_for_more_questions(
+    world: Any, nadia: User, bob: User, signed_in: SignIn, django_assert_max_num_queries: Any
+) -> None:
+    browser = signed_in(bob)
+    world.ask_credit()
+    page(browser, reverse("approvals"))
+    from django.db import connection
+    from django.test.utils import CaptureQueriesContext
+
+    with CaptureQueriesContext(connection) as few:
+        page(browser, reverse("approvals"))
+    for number in range(12):
+        world.ask_credit(f"{200 + number}.00")
+    with CaptureQueriesContext(connection) as many:
+        page(browser, reverse("approvals"))
+    assert len(many) <= len(few) + 1
