@@ -126,11 +126,11 @@ class Frame:
 
     @property
     def has_notices(self) -> bool:
-        return self.principal is not None and self.principal.has_anywhere(Permission.ESCALATION_VIEW)
+        return self.principal is not None and self.principal.has_anywhere(Permission.ESCALATION_DECIDE)
 
     @cached_property
     def unread(self) -> int:
-        if self.principal is None:
+        if self.principal is None or not self.has_notices:
             return 0
         from governance.selectors import count_unread
 
