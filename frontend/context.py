@@ -125,6 +125,10 @@ class Frame:
         return count_waiting_for(principal=self.principal)
 
     @property
+    def may_see_approvals(self) -> bool:
+        return self.principal is not None and self.principal.has_anywhere(Permission.ESCALATION_VIEW)
+
+    @property
     def has_notices(self) -> bool:
         return self.principal is not None and self.principal.has_anywhere(Permission.ESCALATION_DECIDE)
 

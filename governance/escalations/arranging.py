@@ -57,7 +57,7 @@ def save_group(
     actor.require(Permission.ORGANISATION_WRITE)
     text, wanted = " ".join(name.split()), set(member_ids)
     errors = [] if 1 <= len(text) <= 80 else [FieldError("/name", "1 to 80 characters")]
-    belongs = Membership.objects.filter(organisation_id=actor.organisation_id)
+    belongs = Membership.objects.standing().filter(organisation_id=actor.organisation_id)
     members = list(User.objects.filter(pk__in=wanted).filter(pk__in=belongs.values("user_id")).order_by("name"))
     if len(members) != len(wanted) or not 1 <= len(members) <= _MOST_MEMBERS:
         errors.append(FieldError("/members", f"1 to {_MOST_MEMBERS} people of this organisation"))

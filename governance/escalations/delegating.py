@@ -109,7 +109,7 @@ def _wrong_times(starts_at: datetime, ends_at: datetime) -> list[FieldError]:
 
 
 def _approver(actor: Principal, user_id: uuid.UUID) -> User | None:
-    held = Membership.objects.filter(
-        organisation_id=actor.organisation_id, user_id=user_id, role__in=DECIDING_ROLES, user__is_active=True
+    held = Membership.objects.standing().filter(
+        organisation_id=actor.organisation_id, user_id=user_id, role__in=DECIDING_ROLES
     )
     return User.objects.filter(pk__in=held.values("user_id")).first()

@@ -146,9 +146,11 @@ def _asked(row: Escalation, groups: Mapping[uuid.UUID, frozenset[uuid.UUID]]) ->
 
 def _deciders(organisation_id: uuid.UUID) -> dict[uuid.UUID | None, set[uuid.UUID]]:
     found: dict[uuid.UUID | None, set[uuid.UUID]] = defaultdict(set)
-    held = Membership.objects.filter(
-        organisation_id=organisation_id, role__in=DECIDING_ROLES, user__is_active=True
-    ).values_list("team_id", "user_id")
+    held = (
+        Membership.objects.standing()
+        .filter(organisation_id=organisation_id, role__in=DECIDING_ROLES)
+        .values_list("team_id", "user_id")
+    )
     for team_id, user_id in held:
         found[team_id].add(user_id)
     return found

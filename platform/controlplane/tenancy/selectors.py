@@ -33,8 +33,8 @@ def people_with(
 def people_with_anywhere(principal: Principal, permission: Permission) -> list[User]:
     """Who of the principal's organisation holds the permission in some team, by name."""
     roles = [role.value for role in Role if permission in ROLE_PERMISSIONS[role]]
-    held = Membership.objects.filter(organisation_id=principal.organisation_id, role__in=roles)
-    return list(User.objects.filter(pk__in=held.values("user_id"), is_active=True).order_by("name"))
+    held = Membership.objects.standing().filter(organisation_id=principal.organisation_id, role__in=roles)
+    return list(User.objects.filter(pk__in=held.values("user_id")).order_by("name"))
 
 
 def people_of(principal: Principal) -> list[User]:

@@ -104,6 +104,7 @@ _PERMISSION_SENTENCES = {
     Permission.ACTION_PROPOSE: "Propose actions, as agents do",
     Permission.ESCALATION_VIEW: "See what waits for a person",
     Permission.ESCALATION_DECIDE: "Approve and refuse what waits for a person",
+    Permission.ESCALATION_BREAK_GLASS: "Pass over a question in an emergency, reviewed afterwards",
     Permission.BUDGET_VIEW: "See budgets",
     Permission.BUDGET_WRITE: "Set limits, freeze and release budgets",
     Permission.COST_VIEW: "See costs",

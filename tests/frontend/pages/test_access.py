@@ -29,6 +29,8 @@ from controlplane.tenancy.invitations import invite
 from controlplane.tenancy.members import fingerprint
 from controlplane.tenancy.models import Invitation, Membership, Organisation, Token, User
 from controlplane.tenancy.types import Permission, Principal, Role, system_principal
+from governance import services as governance
+from governance.approval_models import ApprovalRoute, ApproverGroup, BreakGlass, Delegation, EscalationMessage
 from governance.models import Action, Escalation, Vote
 
 SignIn = Callable[..., Client]
@@ -38,6 +40,11 @@ CLOSED_LISTS = {
     "missions": set(),
     "mission-new": set(),
     "approvals": {"finn"},
+    "approval-health": {"finn"},
+    "broken-glass": {"finn"},
+    "notices": {"finn"},
+    "notices-bell": set(),
+    "settings-approvals": {"finn"},
     "agents": set(),
     "agent-new": {"bob", "dana", "finn"},
     "budgets": set(),
@@ -56,12 +63,15 @@ CLOSED_LISTS = {
     "organisation": {"alice", "bob", "dana", "finn"},
     "search": set(),
 }
+DECIDING = {"approval-edit", "approval-claim", "approval-release", "approvals-decide", "broken-glass-review"}
+ARRANGING = {"approval-break-glass", "approval-group-save", "approval-route-save", "delegation-save"}
 MONEY = {"budget-limit", "budget-freeze", "budget-unfreeze", "budget-change"}
 PAGES_WITH_FORMS = {
     "mission-change",
     "mission-ask",
     "credential-new",
     "budget-limit",
+    "approval-edit",
 }  # opened at the address that they are sent to
 OWN_FORMS = ("me", "agent-new", "server-new", "mission-new", "switch-organisation", "member-invite", "token-new")
 OWN_FORMS += ("organisation", "sessions-end", "mfa_activate_totp", "mfa_generate_recovery_codes")
@@ -125,6 +135,34 @@ def forms(world: Any) -> dict[str, tuple[str, dict[str, str]]]:
         ),
         "approve": (reverse("approval-decide", args=[escalation.pk]), {"answer": "approve", "version": "1"}),
         "deny": (reverse("approval-decide", args=[escalation.pk]), {"answer": "deny", "version": "1", "reason": "no"}),
+        "approval-edit": (
+            reverse("approval-edit", args=[escalation.pk]),
+            {"do": "send", "version": "1", "arg0": "150.00", "arg1": "no", "arg2": "INV-0131"},
+        ),
+        "approval-claim": (reverse("approval-claim", args=[escalation.pk]), {}),
+        "approval-release": (reverse("approval-release", args=[escalation.pk]), {}),
+        "approval-say": (reverse("approval-say", args=[escalation.pk]), {"text": "Why?", "to": "agent"}),
+        "approval-break-glass": (
+            reverse("approval-break-glass", args=[escalation.pk]),
+            {"version": "1", "reason": "The payment run closes in minutes."},
+        ),
+        "approvals-decide": (reverse("approvals-decide"), {"answer": "approve", "row": f"{escalation.pk}:1"}),
+        "broken-glass-review": (
+            reverse("broken-glass-review", args=[BreakGlass.objects.get().pk]),
+            {"verdict": "justified", "note": "It was."},
+        ),
+        "approval-group-save": (
+            reverse("approval-group-save"),
+            {"group": str(ApproverGroup.objects.get().pk), "do": "retire"},
+        ),
+        "approval-route-save": (
+            reverse("approval-route-save"),
+            {"route": str(ApprovalRoute.objects.get().pk), "do": "remove"},
+        ),
+        "delegation-save": (
+            reverse("delegation-save"),
+            {"delegation": str(Delegation.objects.get().pk), "do": "end"},
+        ),
         "credential-new": (reverse("credential-new", args=[world.agent.pk]), {"name": "Laptop", "days": "30"}),
         "credential-revoke": (reverse("credential-revoke", args=[world.agent.pk, credential.pk]), {}),
         "agent-retire": (reverse("agent-retire", args=[world.agent.pk]), {}),
@@ -162,7 +200,12 @@ def state(world: Any) -> list[Any]:
         list(Token.objects.order_by("pk").values_list("pk", "revoked_at")),
         list(McpServer.objects.values_list("pk", "state", "checked_at")),
         list(McpTool.objects.order_by("pk").values_list("pk", "state", "read_only", "reversible", "definition_sha256")),
-        list(Escalation.objects.values_list("pk", "state", "version")),
+        list(Escalation.objects.order_by("pk").values_list("pk", "state", "version", "claimed_by")),
+        list(ApproverGroup.objects.values_list("pk", "name", "retired_at")),
+        list(ApprovalRoute.objects.values_list("pk", "name")),
+        list(Delegation.objects.values_list("pk", "ends_at")),
+        list(BreakGlass.objects.values_list("pk", "reviewed_by")),
+        EscalationMessage.objects.count(),
         list(Action.objects.order_by("pk").values_list("pk", "state")),
         list(AccountLimit.objects.order_by("pk").values_list("account", "money")),
         list(Account.objects.order_by("pk").values_list("pk", "frozen")),
@@ -178,9 +221,17 @@ def state(world: Any) -> list[Any]:
 
 
 @pytest.fixture
-def asked(world: Any, as_nadia: Principal, alice: User) -> Any:
+def asked(world: Any, as_nadia: Principal, alice: User, bob: User, dana: User) -> Any:
     world.act("books__overdue", "31 invoices")
+    governance.break_glass(
+        actor=as_nadia, escalation_id=world.ask_credit("180.00").pk, version=1, reason="The payment run closes."
+    )
     world.ask_credit()
+    governance.save_group(actor=as_nadia, name="Desk", member_ids=[bob.pk])
+    governance.save_route(actor=as_nadia, route=governance.Route(name="Widening", kind="mission.widen"))
+    governance.delegate(
+        actor=as_nadia, from_user_id=bob.pk, to_user_id=dana.pk, starts_at=now(), ends_at=now() + timedelta(days=1)
+    )
     budgets.change_limit(
         actor=system_principal(organisation_id=world.organisation.pk),
         account_id=world.account_of("team", world.team.pk),
@@ -215,6 +266,7 @@ def test_every_page_is_tried_here(asked: Any) -> None:
         | set(forms(asked))
     )
     elsewhere = {"sign-in-link", "mission-try", "audit-verify", "switch-organisation"}
+    elsewhere |= {"approval-from-mail", "notices-read"}  # tests/frontend/pages/test_approval_pages.py
     # One's own alone, or open to who has the link: tests/frontend/pages/test_identity.py.
     elsewhere |= {"settings", "invitation", "sessions-end", *(name for name in named if name.startswith("mfa_"))}
     elsewhere |= {"audit-job", "audit-download", "person-erase"}  # test_audit_proof
@@ -289,12 +341,12 @@ def test_an_unknown_id_and_a_foreign_one_look_the_same(
 def test_roles_without_the_permission_change_nothing(asked: Any, people: dict[str, User], signed_in: SignIn) -> None:
     may = {
         "alice": {name for name in forms(asked) if not name.startswith(("member-", "invitation-"))}
-        - {"approve", "deny"}
+        - {"approve", "deny", *DECIDING, *ARRANGING}
         - MONEY,
-        "bob": {"approve", "deny"},
-        "dana": {"approve", "deny"},
+        "bob": {"approve", "deny", "approval-say", *DECIDING, "delegation-save"},
+        "dana": {"approve", "deny", "approval-say", *DECIDING, "delegation-save"},
         "finn": {*MONEY, "budget-ask"},
-        "nadia": set(forms(asked)),
+        "nadia": set(forms(asked)) - {"broken-glass-review"},
     }
     for who, user in people.items():
         browser, before = signed_in(user), state(asked)
