@@ -89,12 +89,14 @@ def card_page(
 
 
 def _context(request: PersonRequest, tab: str, rows: list[Escalation], chosen: Escalation | None) -> dict[str, Any]:
+    groups = grouped(rows) if tab != "decided" else []
     context: dict[str, Any] = {
         "tab": tab,
         "rows": rows,
         "chosen": chosen,
         "may_decide": _may_decide(request),
-        "groups": grouped(rows) if tab != "decided" else [],
+        "groups": groups,
+        "identical": any(group.rest for group in groups),
         "filters": _filters(request),
         "filtered": any(value is not None for value in vars(_filters(request)).values()),
         "choices": _choices(request) if tab != "decided" else None,

@@ -1,0 +1,133 @@
+"""An approver's whole day by keyboard, and the approval pages in Chromium: they fit, and axe finds nothing."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.urls import reverse
+
+from controlplane.common.clock import now
+from controlplane.tenancy.models import User
+from controlplane.tenancy.types import Principal
+from governance import services
+from governance.choices import EscalationState
+from governance.models import Action, Escalation
+
+from .test_in_the_browser import Show, problems_of, show
+
+__all__ = ["show"]
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+@pytest.fixture
+def day(world: Any, as_nadia: Principal, nadia: User, bob: User, dana: User) -> Any:
+    """Groups, a route, a delegation, identical questions, one claimed and spoken about, one passed over."""
+    desk = services.save_group(actor=as_nadia, name="Finance desk", member_ids=[bob.pk, dana.pk])
+    heads = services.save_group(actor=as_nadia, name="Heads", member_ids=[nadia.pk])
+    services.save_route(
+        actor=as_nadia,
+        route=services.Route(
+            name="Large credits",
+            kind="tool.call",
+            group_id=desk.pk,
+            needed=2,
+            next_group_id=heads.pk,
+            next_seconds=3600,
+        ),
+    )
+    services.delegate(
+        actor=as_nadia,
+        from_user_id=dana.pk,
+        to_user_id=nadia.pk,
+        starts_at=now(),
+        ends_at=now() + timedelta(days=3),
+        reason="On leave",
+    )
+    broken = world.ask_credit("480.00", "Customer threatens to leave")
+    services.break_glass(
+        actor=as_nadia, escalation_id=broken.pk, version=1, reason="The payment run closes in five minutes."
+    )
+    asked = world.ask_credit("240.00")
+    for _ in range(2):
+        world.ask_credit("150.00", "Delivered 3 days late")
+    services.ask_agent(actor=_principal(bob), escalation_id=asked.pk, text="Which delivery was late, and by how much?")
+    services.answer_question(
+        principal=world.as_run, action_id=asked.action_id, text="Delivery D-77 arrived nine days late, see INV-0131."
+    )
+    services.claim(actor=_principal(dana), escalation_id=asked.pk)
+    for row in Escalation.objects.filter(state=EscalationState.OPEN):
+        services.tell_about(row.pk)
+    world.asked = asked
+    return world
+
+
+def _principal(user: User) -> Principal:
+    from controlplane.tenancy.services import principal_of_user
+
+    principal = principal_of_user(user=user)
+    assert principal is not None
+    return principal
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1600), ("dark", 360), ("dark", 1600), ("light", 360)])
+def test_the_approval_pages_fit_and_axe_finds_nothing(
+    day: Any, bob: User, nadia: User, show: Show, width: int, theme: str
+) -> None:
+    paths = {
+        "approvals": reverse("approvals"),
+        "approval": reverse("approval", args=[day.asked.pk]),
+        "approval-edit": reverse("approval-edit", args=[day.asked.pk]),
+        "broken-glass": reverse("broken-glass"),
+        "notices": reverse("notices"),
+        "approval-health": reverse("approval-health"),
+    }
+    page, wrong = show(bob, reverse("home"), width=width, theme=theme), []
+    for name, path in paths.items():
+        page.goto(path, wait_until="load")
+        wrong += problems_of(page, name, theme)
+    admin = show(nadia, reverse("settings-approvals"), width=width, theme=theme)
+    for fold in admin.locator("details.fold > summary").all():
+        fold.click()
+    wrong += problems_of(admin, "settings-approvals", theme)
+    assert not wrong, "\n".join(wrong)
+
+
+def test_an_approvers_day_by_keyboard_alone(day: Any, bob: User, nadia: User, show: Show) -> None:
+    page = show(bob, reverse("approvals"))
+    page.keyboard.press("j")
+    page.keyboard.press("k")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/approvals/*")
+    page.keyboard.press("c")  # take over, or claim
+    page.wait_for_selector("text=You are at work on this")
+    page.keyboard.press("e")
+    page.wait_for_url("**/edit")
+    page.locator("input[name=arg0]").fill("120.00")
+    page.keyboard.press("Tab")
+    page.locator("button[value=preview]").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#preview")
+    assert problems_of(page, "approval-edit-preview", "light") == []
+    page.locator("button[value=send]").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("text=Sent as edited with your approval")
+    made = Action.objects.get(replaces__isnull=False)
+    assert made.arguments["amount"] == "120.00"
+    second = show(nadia, reverse("approval", args=[made.escalations.get().pk]))
+    second.keyboard.press("a")
+    second.wait_for_url("**/approvals")
+    made.refresh_from_db()
+    assert made.state == "permitted"
+    assert page.complaints == []
+
+
+def test_the_bell_opens_what_waits(day: Any, bob: User, show: Show) -> None:
+    page = show(bob, reverse("home"))
+    page.locator(".bell > summary").click()
+    page.wait_for_selector(".bell .sheet form")
+    assert problems_of(page, "bell", "light") == []
+    page.locator(".bell .sheet form button").first.click()
+    page.wait_for_url("**/approvals/*")
+    assert page.complaints == []
