@@ -12,6 +12,7 @@ from django import forms
 
 from controlplane.common.canonical import parse_strict
 from controlplane.common.errors import RemitError
+from controlplane.common.plain import plain_line
 from frontend.templatetags.plain_text import mark_hidden
 
 _ABSENT: Final = object()
@@ -148,10 +149,10 @@ def _is_list_of_scalars(value: Any) -> bool:
 
 
 def _field(item: Argument) -> forms.Field:
-    label, hint = item.name, _hint(item)
+    label, hint = plain_line(item.name), _hint(item)
     match item.kind:
         case "choice":
-            given = [(_json(choice), str(choice)) for choice in item.schema["enum"]]
+            given = [(_json(choice), _choice_label(choice)) for choice in item.schema["enum"]]
             return forms.ChoiceField(
                 label=label, help_text=hint, required=item.required, choices=_optional(item, given)
             )
@@ -178,7 +179,7 @@ def _optional(item: Argument, choices: list[tuple[str, str]]) -> list[tuple[str,
 
 def _hint(item: Argument) -> str:
     described = item.schema.get("description")
-    words = [str(described)[:300].strip()] if isinstance(described, str) and described.strip() else []
+    words = [plain_line(described, limit=300)] if isinstance(described, str) and described.strip() else []
     limits = [
         f"{word} {item.schema[key]}"
         for key, word in (("minimum", "at least"), ("maximum", "at most"), ("maxLength", "characters at most"))
@@ -242,5 +243,11 @@ def _strict(text: str) -> Any:
         raise ValueError(error.message) from error
 
 
+def _choice_label(choice: Any) -> str:
+    """As it reads; with what would be hidden spelled out, so that no two choices look the same."""
+    text = choice if isinstance(choice, str) else _json(choice)
+    return text if _is_plain(text) else _json(choice)
+
+
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return json.dumps(value, sort_keys=True)

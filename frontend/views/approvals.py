@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.http import HttpResponse
@@ -26,6 +27,7 @@ from governance.choices import EscalationState
 from governance.models import Escalation
 from governance.selectors import InboxFilters
 
+_FILTERS = ("kind", "team", "group", "risk")
 TABS = ("mine", "open", "decided")
 _LOST_RACES = frozenset({"escalation.closed", "escalation.changed", "escalation.expired", "escalation.voted"})
 
@@ -96,6 +98,7 @@ def _context(request: PersonRequest, tab: str, rows: list[Escalation], chosen: E
         "chosen": chosen,
         "may_decide": _may_decide(request),
         "groups": groups,
+        "keep": _kept(request, tab),
         "identical": any(group.rest for group in groups),
         "filters": _filters(request),
         "filtered": any(value is not None for value in vars(_filters(request)).values()),
@@ -139,6 +142,13 @@ def _filters(request: PersonRequest) -> InboxFilters:
         group_id=id_of(request.GET.get("group")),
         irreversible=True if request.GET.get("risk") == "irreversible" else None,
     )
+
+
+def _kept(request: PersonRequest, tab: str) -> str:
+    """What a row's address keeps of the list's: its tab and filters."""
+    names = {"tab": tab} if tab != "mine" else {}
+    names |= {name: value for name in _FILTERS if (value := request.GET.get(name, ""))}
+    return f"?{urlencode(names)}" if names else ""
 
 
 def _choices(request: PersonRequest) -> dict[str, Any]:

@@ -1,0 +1,140 @@
+"""Forms made from schemas: what was not touched comes back exactly as it was, what can't be read is said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.template.loader import render_to_string
+
+from frontend.argument_forms import ArgumentForm
+
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "amount": {"type": "number", "minimum": 0, "description": "How much. <b>Really</b>"},
+        "count": {"type": "integer"},
+        "currency": {"enum": ["EUR", "USD", 1]},
+        "urgent": {"type": "boolean"},
+        "note": {"type": "string"},
+        "tags": {"type": "array", "items": {"type": "string"}},
+        "sizes": {"type": "array", "items": {"type": "integer"}},
+        "nested": {"type": "object"},
+        "maybe": {"type": ["string", "null"]},
+    },
+    "required": ["amount", "note"],
+}
+CALL: dict[str, Any] = {
+    "amount": 12.5,
+    "count": 3,
+    "currency": "EUR",
+    "urgent": True,
+    "note": "two\nlines",
+    "tags": ["a", "b c"],
+    "sizes": [1, 2],
+    "nested": {"deep": [1, {"x": None}]},
+    "maybe": None,
+    "unknown": ["kept"],
+}
+
+
+def filled(schema: Any, current: dict[str, Any], **changes: str) -> ArgumentForm:
+    """The form as a browser sends it back, with some fields typed over; named by argument."""
+    blank = ArgumentForm(schema=schema, current=current)
+    data = {field.html_name: field.value() for field in blank if field.value() is not None}
+    names = {blank.fields[field.html_name].label: field.html_name for field in blank}
+    data |= {names[name]: text for name, text in changes.items()}
+    return ArgumentForm(data, schema=schema, current=current)
+
+
+@pytest.mark.parametrize(
+    "current",
+    [
+        CALL,
+        {"amount": 1, "note": ""},
+        {"amount": "not a number", "note": 7},
+        {"amount": 1, "note": " spaces \u202e and \x1b[31m"},
+        {"amount": 1, "note": "line\r\nend"},
+        {"amount": 1, "note": "x", "tags": ["", "a\nb"], "sizes": [True]},
+        {"amount": 1, "note": "x", "currency": "GBP", "maybe": "text"},
+        {},
+    ],
+)
+def test_what_nobody_touched_comes_back_as_it_was(current: dict[str, Any]) -> None:
+    form = filled(SCHEMA, current)
+    if current:
+        assert form.is_valid(), form.errors
+        assert form.arguments() == current
+        assert list(form.arguments()) == list(current)
+        assert all(type(form.arguments()[name]) is type(value) for name, value in current.items())
+    else:
+        assert set(form.errors) == {"arg0"}
+
+
+def test_values_are_read_as_what_the_schema_says() -> None:
+    form = filled(
+        SCHEMA, CALL, amount="7", count="-1", currency="1", urgent="false", tags="x\r\n\r\ny ", sizes="5", maybe='"a"'
+    )
+    assert form.is_valid(), form.errors
+    told = form.arguments()
+    assert (told["amount"], told["count"], told["currency"], told["urgent"]) == (7, -1, 1, False)
+    assert (told["tags"], told["sizes"], told["maybe"]) == (["x", "y "], [5], "a")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("amount", "1e999"),
+        ("amount", "NaN"),
+        ("amount", "0x10"),
+        ("amount", "true"),
+        ("amount", "1,5"),
+        ("amount", ""),
+        ("count", "1.5"),
+        ("count", "9" * 40),
+        ("currency", '"GBP"'),
+        ("urgent", "yes"),
+        ("sizes", "1\ntwo"),
+        ("nested", '{"a": 1, "a": 2}'),
+        ("nested", "{"),
+        ("nested", '"\\ud800"'),
+    ],
+)
+def test_what_can_not_be_read_is_said_beside_its_field(name: str, text: str) -> None:
+    form = filled(SCHEMA, CALL, **{name: text})
+    assert not form.is_valid()
+    assert len(form.errors) == 1
+
+
+def test_optional_values_can_be_left_out_and_required_ones_emptied_only_as_text() -> None:
+    form = filled(SCHEMA, CALL, count="", currency="", urgent="", nested="", note="")
+    assert form.is_valid(), form.errors
+    assert set(form.arguments()) == set(CALL) - {"count", "currency", "urgent", "nested"}
+    assert form.arguments()["note"] == ""
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {},
+        {"properties": "none"},
+        {"properties": {"note": True}, "required": "note"},
+        {"properties": {"note": {"enum": []}}},
+        {"properties": {"note": {"type": "array", "items": True}}},
+        {"additionalProperties": False},
+    ],
+)
+def test_odd_schemas_give_json_fields_and_lose_nothing(schema: dict[str, Any]) -> None:
+    form = filled(schema, {"note": "a", "n": 1})
+    assert form.is_valid(), form.errors
+    assert form.arguments() == {"note": "a", "n": 1}
+
+
+def test_names_and_descriptions_of_strangers_stay_text() -> None:
+    hostile = '"><script>alert(1)</script>\x1b[31m\u202e'
+    schema = {"properties": {hostile: {"type": "string", "description": hostile, "enum": [hostile]}}}
+    (field,) = ArgumentForm(schema=schema, current={hostile: hostile})
+    html = render_to_string("components/field.html", {"field": field})
+    assert "<script>" not in html
+    assert 'name="arg0"' in html
+    assert not {"\x1b", "\u202e"} & set(html)
