@@ -229,15 +229,15 @@ def of(values: Mapping[Any, Any], key: Any) -> Any:
 
 
 @register.filter
-def spelt_text(value: object) -> str:
-    """The same without markup, for the options of a list. Escaped by the template like any text."""
-    return spell_hidden(without_ansi("" if value is None else str(value)))
-
-
-@register.filter
 def soon(moment: datetime | None) -> bool:
     """Less than a quarter of an hour away."""
     return moment is not None and moment - timezone.now() < timedelta(minutes=15)
+
+
+@register.filter
+def spelt_text(value: object) -> str:
+    """The same without markup, for the options of a list. Escaped by the template like any text."""
+    return spell_hidden(without_ansi("" if value is None else str(value)))
 
 
 @register.filter

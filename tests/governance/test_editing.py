@@ -357,7 +357,7 @@ def test_nobody_is_mailed_about_what_is_settled_or_no_longer_theirs(
     Membership.objects.filter(user=bob).delete()
     services.send_mails()
     assert [sent.to for sent in mail.outbox] == [[dana.email]]
-    other = gate.propose(60)
+    other = gate.propose(61)
     services.tell_about(gate.escalation(other).pk)
     gate.decide(other, as_dana)
     services.send_mails()
@@ -381,8 +381,8 @@ def test_a_mail_server_that_fails_is_tried_again_and_not_forever(
 
 
 def test_a_flood_of_questions_is_not_a_flood_of_mail(gate: Gate, dana: User, as_dana: Principal) -> None:
-    for _ in range(MOST_MAILS_AN_HOUR + 5):
-        services.tell_about(gate.escalation(gate.propose(60)).pk)
+    for number in range(MOST_MAILS_AN_HOUR + 5):
+        services.tell_about(gate.escalation(gate.propose(60, idempotency_key=str(number))).pk)
     services.send_mails()
     assert len(mail.outbox) == MOST_MAILS_AN_HOUR
     assert selectors.count_unread(as_dana) == MOST_MAILS_AN_HOUR + 5

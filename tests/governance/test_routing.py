@@ -218,7 +218,7 @@ def test_a_delegate_and_whom_they_stand_in_for_are_one_vote(
     judgement = gate.propose(60)
     gate.decide(judgement, as_dana)
     assert refused(gate, judgement, as_bob).code == "escalation.seat_taken"
-    other = gate.propose(60)
+    other = gate.propose(61)
     gate.decide(other, as_bob)
     assert gate.decide(other, as_dana).state == EscalationState.OPEN  # her own vote takes her say back
     assert gate.decide(other, acting(approvers[0])).state == EscalationState.APPROVED
@@ -307,7 +307,7 @@ def test_only_who_may_decide_claims(gate: Gate, as_alice: Principal, as_finn: Pr
 
 
 def test_identical_questions_are_answered_together_each_by_itself(gate: Gate, as_dana: Principal) -> None:
-    first, second, third = gate.propose(60), gate.propose(60), gate.propose(60)
+    first, second, third = (gate.propose(60, idempotency_key=str(number)) for number in range(3))
     rows = [(gate.escalation(judgement).pk, 1) for judgement in (first, second, third)]
     services.withdraw(actor=gate.run, action_id=second.action_id)
     results = services.decide_many(approver=as_dana, items=rows, approve=True, reason="")
@@ -321,7 +321,11 @@ def test_identical_questions_are_answered_together_each_by_itself(gate: Gate, as
 
 
 def test_a_dangerous_row_can_not_hide_among_identical_ones(gate: Gate, as_dana: Principal) -> None:
-    rows = [(gate.escalation(gate.propose(amount)).pk, 1) for amount in (60, 60, 99, 60)]
+    amounts = (60, 60, 99, 60)
+    rows = [
+        (gate.escalation(gate.propose(amount, idempotency_key=str(number))).pk, 1)
+        for number, amount in enumerate(amounts)
+    ]
     with pytest.raises(RemitError, match=r"bulk\.different"):
         services.decide_many(approver=as_dana, items=rows, approve=True, reason="")
     assert not Vote.objects.exists()
@@ -340,20 +344,22 @@ def test_others_questions_can_not_be_slipped_into_a_bulk_answer(
 
 
 def test_similar_means_the_same_and_nothing_broader(gate: Gate, as_dana: Principal) -> None:
-    mine, same, other = (gate.escalation(gate.propose(amount)) for amount in (60, 60, 61))
+    mine, same, other = (
+        gate.escalation(gate.propose(amount, idempotency_key=str(number))) for number, amount in enumerate((60, 60, 61))
+    )
     found = {row.pk for row in selectors.identical_to(as_dana, mine)}
     assert same.pk in found
     assert other.pk not in found
 
 
 def test_a_flood_of_questions_is_refused(gate: Gate) -> None:
-    proposed = [gate.propose(60) for _ in range(MOST_OPEN)]
+    proposed = [gate.propose(60, idempotency_key=str(number)) for number in range(MOST_OPEN)]
     assert {judgement.verdict for judgement in proposed} == {Verdict.ESCALATE}
-    judgement = gate.propose(60)
+    judgement = gate.propose(61)
     assert (judgement.verdict, judgement.reason_code) == (Verdict.DENY, "escalation.too_many_open")
     assert gate.propose(10).verdict is Verdict.ALLOW
     services.withdraw(actor=gate.run, action_id=proposed[0].action_id)
-    assert gate.propose(60).verdict is Verdict.ESCALATE
+    assert gate.propose(62).verdict is Verdict.ESCALATE
 
 
 def test_groups_and_routes_are_set_by_administrators_and_audited(

@@ -73,6 +73,19 @@ def test_what_was_edited_twice_is_found_by_what_was_asked_first(
     assert upstream.calls == [("apply_credit", SMALL)]
 
 
+def test_repeating_the_original_while_the_edited_one_waits_joins_its_question(
+    agent: Any, upstream: Any, approver: Principal, owner: Principal
+) -> None:
+    governance.save_route(actor=owner, route=governance.Route(name="Two", needed=2))
+    identifier = agent.call("books__apply_credit", LARGE).structured_content["id"]
+    made = edit(approver, identifier, LESS).action
+    edit_again = edit(approver, str(made.pk), {**LESS, "amount": "120.00"}).action
+    said = agent.call("books__apply_credit", LARGE).structured_content
+    assert (said["state"], said["id"]) == ("waiting", str(edit_again.pk))
+    assert Escalation.objects.filter(state="open").count() == 1
+    assert upstream.calls == []
+
+
 def test_another_call_does_not_carry_out_an_edited_one(agent: Any, upstream: Any, approver: Principal) -> None:
     identifier = agent.call("books__apply_credit", LARGE).structured_content["id"]
     edit(approver, identifier, LESS)

@@ -71,9 +71,11 @@ class World:
     run: Run
     as_run: Principal
 
-    def act(self, tool: str, summary: str = "", outcome: str = "success", **arguments: str) -> Judgement:
+    def act(
+        self, tool: str, summary: str = "", outcome: str = "success", key: str | None = None, **arguments: str
+    ) -> Judgement:
         """Propose a call as the agent; what is allowed is done and ends with `outcome`."""
-        proposal = Proposal(kind="tool.call", tool=tool, arguments=arguments, justification="")
+        proposal = Proposal(kind="tool.call", tool=tool, arguments=arguments, justification="", idempotency_key=key)
         judgement = governance.propose(proposer=self.as_run, proposal=proposal)
         if judgement.state is ActionState.PERMITTED and judgement.permit:
             governance.redeem(
@@ -87,9 +89,11 @@ class World:
             )
         return judgement
 
-    def ask_credit(self, amount: str = "240.00", reason: str = "Delivered 9 days late") -> Escalation:
+    def ask_credit(
+        self, amount: str = "240.00", reason: str = "Delivered 9 days late", key: str | None = None
+    ) -> Escalation:
         """A credit above what the clerk may give alone: waits for a person."""
-        judgement = self.act("books__apply_credit", invoice="INV-0131", amount=amount, reason=reason)
+        judgement = self.act("books__apply_credit", key=key, invoice="INV-0131", amount=amount, reason=reason)
         assert judgement.escalation is not None, judgement
         return Escalation.objects.select_related("action").get(pk=judgement.escalation.id)
 

@@ -151,7 +151,7 @@ def test_what_is_said_stands_beside_the_question_and_looks_like_what_it_is(
 
 
 def test_identical_questions_are_grouped_and_answered_together(world: Any, bob: User, signed_in: SignIn) -> None:
-    rows = [world.ask_credit() for _ in range(3)]
+    rows = [world.ask_credit(key=f"credit-{number}") for number in range(3)]
     browser = signed_in(bob)
     html = page(browser, reverse("approvals"))
     assert html.count("identical to the one above") == 2
@@ -162,7 +162,7 @@ def test_identical_questions_are_grouped_and_answered_together(world: Any, bob: 
 
 
 def test_a_bulk_answer_with_one_other_row_decides_nothing(world: Any, bob: User, signed_in: SignIn) -> None:
-    rows = [world.ask_credit(), world.ask_credit(), world.ask_credit("500.00")]
+    rows = [world.ask_credit(key="one"), world.ask_credit(key="two"), world.ask_credit("500.00")]
     before = facts()
     html = send(signed_in(bob), "approvals-decide", status=422, answer="approve", row=[f"{row.pk}:1" for row in rows])
     assert "These are not the same" in html

@@ -50,8 +50,8 @@ def day(world: Any, as_nadia: Principal, nadia: User, bob: User, dana: User) -> 
         actor=as_nadia, escalation_id=broken.pk, version=1, reason="The payment run closes in five minutes."
     )
     asked = world.ask_credit("240.00")
-    for _ in range(2):
-        world.ask_credit("150.00", "Delivered 3 days late")
+    for number in range(2):
+        world.ask_credit("150.00", "Delivered 3 days late", key=f"credit-{number}")
     services.ask_agent(actor=_principal(bob), escalation_id=asked.pk, text="Which delivery was late, and by how much?")
     services.answer_question(
         principal=world.as_run, action_id=asked.action_id, text="Delivery D-77 arrived nine days late, see INV-0131."
