@@ -1,5 +1,5 @@
-"""Ending every unwanted sandbox of a cluster at once. Needs no lease: what is wanted gone may be killed by anyone, twice
-or late, and a sandbox that is dead never lives again. The reconciler clears away what is left of them."""
+"""Ending every unwanted sandbox of a cluster at once. Needs no lease: what is wanted gone may be killed by anyone,
+twice or late, and a sandbox that is dead never lives again. The reconciler clears away what is left of them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Final
 import structlog
 from django.db import connection, transaction
 
-from controlplane.clusters import reconciler
 from controlplane.clusters.models import Cluster, Sandbox
-from controlplane.clusters.services import owner_of_purpose
+from controlplane.clusters.services import driver_of, owner_of_purpose
 from controlplane.clusters.types import DriverError, ExitReason, SandboxPhase, SandboxStatus
 from controlplane.common.clock import now
 from controlplane.live.services import announce
@@ -48,9 +47,7 @@ def end_unwanted(cluster_id: uuid.UUID) -> int:
     for start in range(0, len(unwanted), _BATCH):
         batch = unwanted[start : start + _BATCH]
         try:
-            dead = reconciler.driver_of(cluster).kill(
-                [str(pk) for pk, _ in batch], guests_of=[str(owner) for _, owner in batch]
-            )
+            dead = driver_of(cluster).kill([str(pk) for pk, _ in batch], guests_of=[str(owner) for _, owner in batch])
         except DriverError as error:
             log.warning("sandboxes.not_ended", cluster=cluster.name, error=error.message)
             return ended

@@ -93,9 +93,7 @@ class MemoryCluster:
             self.deleted.update(names)
             for name in names:
                 self.end(name, ExitReason.STOPPED, 137)
-            return [
-                self.known.get(name, SandboxStatus(name=name, phase=SandboxPhase.DELETED)) for name in names
-            ]
+            return [self.known.get(name, SandboxStatus(name=name, phase=SandboxPhase.DELETED)) for name in names]
 
     def logs(self, name: str, *, offset: int = 0, limit: int = 65536) -> LogChunk:
         with self._around("logs"):

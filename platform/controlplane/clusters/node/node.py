@@ -178,7 +178,7 @@ class Node:
             self._tell(last)
             log.info("sandbox %s deleted", name)
 
-    async def kill(self, names: Collection[str], *, guests_of: Collection[str]) -> list[SandboxStatus]:
+    async def kill(self, names: Collection[str], *, guests_of: Collection[str]) -> Sequence[SandboxStatus]:
         """End many at once, and with them the sandboxes whose label `run` is in `guests_of`. What it returns is dead.
 
         The output of those named stays readable until they are deleted; guests are forgotten. A name nobody knows is
@@ -192,7 +192,9 @@ class Node:
         for sandbox in named.values():
             sandbox.stop(ExitReason.STOPPED)
         waiting = [asyncio.create_task(sandbox.finished.wait()) for sandbox in named.values()]
-        gone = await asyncio.gather(*(self.delete(name) for name in guests if name not in named), return_exceptions=True)
+        gone = await asyncio.gather(
+            *(self.delete(name) for name in guests if name not in named), return_exceptions=True
+        )
         if waiting:
             _, undead = await asyncio.wait(waiting, timeout=DEATH_PATIENCE_SECONDS + 1)
             for task in undead:
