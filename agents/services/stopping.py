@@ -214,9 +214,11 @@ def _tell(made: Stop, missions: list[Mission]) -> None:
 def _prove(stop_id: uuid.UUID, cluster_ids: frozenset[uuid.UUID]) -> None:
     """After the commit. Whatever of it fails, or is cut short, workers do: they were told, and they sweep."""
     try:
-        clusters.end_now(cluster_ids=cluster_ids)
-    finally:
         note_proofs(stop_id=stop_id)
+        clusters.end_now(cluster_ids=cluster_ids)
+        note_proofs(stop_id=stop_id)
+    finally:
+        clusters.clear_away(cluster_ids=cluster_ids)
 
 
 def _over(target: Target) -> Exception:

@@ -128,13 +128,21 @@ def delete_sandboxes(*, purpose: str, owner_ids: Collection[uuid.UUID]) -> froze
 
 
 def end_now(*, cluster_ids: Collection[uuid.UUID]) -> None:
-    """After commit: tell the workers, and end what is unwanted from here at once. Should this process die in between,
-    a worker does it."""
-    from controlplane.clusters import ending, tasks
+    """After commit: end what is unwanted from here, at once. Should this process die in between, a worker's sweep
+    does it."""
+    from controlplane.clusters import ending
+
+    for cluster_id in sorted(cluster_ids):
+        ending.end_unwanted(cluster_id)
+
+
+def clear_away(*, cluster_ids: Collection[uuid.UUID]) -> None:
+    """Tell the workers that there is something to end, or to clear away after its end. Waits for nobody, but for a
+    broker that is down."""
+    from controlplane.clusters import tasks
 
     for cluster_id in sorted(cluster_ids):
         tasks.reconcile.wake(str(cluster_id))
-        ending.end_unwanted(cluster_id)
 
 
 def resize_sandbox(*, actor: Principal, sandbox_id: uuid.UUID, resources: Resources) -> Sandbox:
