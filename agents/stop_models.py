@@ -75,6 +75,11 @@ class Stop(models.Model):
         return self.lifted_at is None and not self.is_final
 
     @property
+    def proven_seconds(self) -> float | None:
+        """From the click to the last proof."""
+        return (self.proven_at - self.at).total_seconds() if self.proven_at else None
+
+    @property
     def frozen_for(self) -> str:
         """What the frozen budget says. Another text there means that somebody froze it for another reason since."""
         return f"Stopped with {self.name}: {self.reason}"[:300]

@@ -14,6 +14,7 @@ from django.db.models import Q, QuerySet
 
 from agents.choices import ENDED_MISSION_STATES, WIDE_STOPS, MissionState, RunState, StopScope
 from agents.models import Agent, Mission, Run, Stop
+from agents.stop_models import StopQuerySet
 from budgets import selectors as budget_reads
 from budgets import services as budgets
 from controlplane.clusters.models import Sandbox
@@ -30,6 +31,15 @@ LIFT: Final = "stop.lift"
 LIVE_RUNS: Final = (RunState.PENDING, RunState.STARTING, RunState.RUNNING)
 LIVE_MISSIONS: Final = (MissionState.AWAITING_SIGN_OFF, MissionState.ACTIVE, MissionState.PAUSED)
 _ALIVE: Final = (SandboxPhase.PENDING, SandboxPhase.RUNNING)
+_TITLES: Final = {
+    "missions": "Decisions",
+    "permits": "Permits",
+    "questions": "Questions",
+    "tokens": "Tokens",
+    "processes": "Processes",
+    "holds": "Held money",
+    "budget": "Budget",
+}
 _LOCKS: Final = 0x53544F50  # the class of advisory locks that stops and starts of one organisation share
 
 
@@ -173,13 +183,12 @@ def proofs(stop: Stop) -> list[Rung]:
     of, counts = target_of(stop), stop.counts
     lives = governance.alive(of.reach())
     rungs = [
-        _rung(stop, "permits", "Permits", lives.permits, counts.get("permits", 0), "permits neither used nor voided"),
-        _rung(stop, "questions", "Questions", lives.questions, counts.get("questions", 0), "questions still open"),
+        _rung(stop, "permits", lives.permits, counts.get("permits", 0), "permits neither used nor voided"),
+        _rung(stop, "questions", lives.questions, counts.get("questions", 0), "questions still open"),
         _tokens(stop, of, counts),
         _rung(
             stop,
             "processes",
-            "Processes",
             of.sandboxes().filter(observed_phase__in=_ALIVE).count(),
             counts.get("sandboxes", 0),
             "sandboxes their node has not reported dead; it reports one when its last process is gone",
@@ -187,7 +196,6 @@ def proofs(stop: Stop) -> list[Rung]:
         _rung(
             stop,
             "holds",
-            "Held money",
             _unstarted(of),
             counts.get("holds", 0),
             "holds of work that had not started",
@@ -204,8 +212,10 @@ def executing(stop: Stop) -> QuerySet[Action]:
     return target_of(stop).reach().actions().filter(state="executing").order_by("id")
 
 
-def stops(principal: Principal | None) -> QuerySet[Stop]:
-    return Stop.objects.visible_to(principal).select_related("by", "lifted_by", "team").order_by("-id")
+def stops(principal: Principal | None) -> StopQuerySet:
+    """What the principal may see, the latest first."""
+    rows = Stop.objects.visible_to(principal)
+    return rows.select_related("by", "lifted_by", "team", "organisation").order_by("-id")
 
 
 def stop_named(principal: Principal | None, stop_id: uuid.UUID) -> Stop:
@@ -259,6 +269,37 @@ def exclusive_lock(organisation_id: uuid.UUID) -> None:
     _lock("pg_advisory_xact_lock", organisation_id)
 
 
+def holding(of: Target) -> Stop | None:
+    """The stop of exactly that which holds, or ended it."""
+    return Stop.objects.filter(scope=of.scope, scope_id=of.id, lifted_at__isnull=True).first()
+
+
+def kept_proofs(stop: Stop) -> list[tuple[str, datetime, float]]:
+    """Of a stop that was lifted: what had been seen to hold, when, and how many seconds after the click."""
+    moments = [(name, datetime.fromisoformat(text)) for name, text in stop.proofs.items()]
+    return [(_TITLES[name], moment, (moment - stop.at).total_seconds()) for name, moment in moments]
+
+
+def asks_a_second(stop: Stop) -> bool:
+    """As the shipped policy has it; an organisation's own rules may ask for more."""
+    return stop.scope != StopScope.AGENT or at_stake(stop)[0] > stop.organisation.sign_off_above
+
+
+def lifting_asked(principal: Principal, stop: Stop) -> Action | None:
+    """The latest request to lift it that waits for a person, with its questions."""
+    rows = Action.objects.restrict(principal, Permission.ACTION_VIEW).filter(kind=LIFT, subject_id=stop.pk)
+    return rows.filter(state="waiting").prefetch_related("escalations").order_by("-id").first()
+
+
+def may_lift(principal: Principal, stop: Stop) -> bool:
+    """Who may ask for it: whoever could make the same stop."""
+    try:
+        target(principal, stop.kind_of_scope, stop.scope_id)
+    except RemitError:
+        return False
+    return stop.in_force
+
+
 def at_stake(stop: Stop) -> tuple[Decimal, str]:
     """Money that could be spent once the stop is lifted: what the missions it paused have left, at most what the frozen
     budget has. With the currency."""
@@ -279,9 +320,7 @@ def _lock(function: str, organisation_id: uuid.UUID) -> None:
 
 def _missions(stop: Stop, of: Target, counts: Mapping[str, Any]) -> Rung:
     active = of.missions().filter(state=MissionState.ACTIVE).count()
-    return _rung(
-        stop, "missions", "Decisions", active, counts.get("missions", 0), "missions for which a call could be allowed"
-    )
+    return _rung(stop, "missions", active, counts.get("missions", 0), "missions for which a call could be allowed")
 
 
 def _tokens(stop: Stop, of: Target, counts: Mapping[str, Any]) -> Rung:
@@ -291,9 +330,7 @@ def _tokens(stop: Stop, of: Target, counts: Mapping[str, Any]) -> Rung:
         left += 0 if stop.in_force else credentials
         note = f"{credentials} credentials of agents open nothing while the stop holds." if credentials else ""
         note = note.replace("1 credentials of agents open", "1 credential of an agent opens")
-    return _rung(
-        stop, "tokens", "Tokens", left, counts.get("tokens", 0), "tokens of runs neither revoked nor expired", note
-    )
+    return _rung(stop, "tokens", left, counts.get("tokens", 0), "tokens of runs neither revoked nor expired", note)
 
 
 def _unstarted(of: Target) -> int:
@@ -310,13 +347,13 @@ def _budget(stop: Stop, of: Target) -> Rung:
     note = "" if opened else "It has no budget: it never started."
     if opened and not stop.froze:
         note = "It was frozen before, and stays so when the stop is lifted."
-    return _rung(stop, "budget", "Budget", int(opened and not frozen), int(opened), "budgets not frozen", note)
+    return _rung(stop, "budget", int(opened and not frozen), int(opened), "budgets not frozen", note)
 
 
-def _rung(stop: Stop, name: str, title: str, left: int, found_then: int, how: str, note: str = "") -> Rung:
+def _rung(stop: Stop, name: str, left: int, found_then: int, how: str, note: str = "") -> Rung:
     since = datetime.fromisoformat(stop.proofs[name]) if name in stop.proofs else None
     seconds = (since - stop.at).total_seconds() if since else None
-    return Rung(name, title, left == 0, left, max(found_then, left), how, since, seconds, note)
+    return Rung(name, _TITLES[name], left == 0, left, max(found_then, left), how, since, seconds, note)
 
 
 def _run(principal: Principal, key: uuid.UUID) -> Target | None:

@@ -18,7 +18,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
 from agents import selectors, services
-from agents.choices import ENDED_MISSION_STATES, MissionState, Outcome, Runtime
+from agents.choices import ENDED_MISSION_STATES, MissionState, Outcome, Runtime, StopScope
 from agents.grants import parse_grants
 from agents.models import Mission
 from agents.timeline import timeline
@@ -109,7 +109,6 @@ def context_of(request: PersonRequest, mission: Mission, tab: str, part: str) ->
         "balance": budgets.mission_spend(mission_ids=[mission.pk]).get(mission.pk),
         "done": sum(item.state != "open" for item in mission.checklist.all()),
         "token": request.session.pop(f"{SHOWN_ONCE}:{mission.pk}", "") if tab == "timeline" and not part else "",
-        "stop_url": reverse("mission-operate", args=[mission.pk, "stop"]),
         "reject_url": reverse("mission-operate", args=[mission.pk, "reject"]),
         "row": selectors.mission_rows(request.principal, [mission])[0] if part in ("", "head") else None,
         **_OF_TAB.get(tab, _nothing)(request, mission),
@@ -195,8 +194,8 @@ def operate(request: PersonRequest, mission_id: uuid.UUID, what: str) -> HttpRes
             services.resume_mission(actor=actor, mission_id=mission_id)
             messages.success(request, "Resumed.")
         case "stop":
-            services.stop_mission(actor=actor, mission_id=mission_id, reason=reason)
-            messages.success(request, "Stopped. Its permits and tokens are dead and its sandbox is being removed.")
+            made = services.stop(actor=actor, scope=StopScope.MISSION, scope_id=mission_id, reason=reason)
+            return redirect("stop", stop_id=made.pk)
         case "restart":
             services.restart_run(actor=actor, mission_id=mission_id)
             messages.success(request, "Another attempt starts.")

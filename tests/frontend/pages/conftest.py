@@ -87,6 +87,11 @@ class World:
             )
         return judgement
 
+    def begin(self, tool: str, **arguments: str) -> Judgement:
+        """Sent, and under way outside."""
+        proposal = Proposal(kind="tool.call", tool=tool, arguments=arguments, audience="mcp")
+        return governance.propose_and_start(proposer=self.as_run, proposal=proposal)
+
     def ask_credit(self, amount: str = "240.00", reason: str = "Delivered 9 days late") -> Escalation:
         """A credit above what the clerk may give alone: waits for a person."""
         judgement = self.act("books__apply_credit", invoice="INV-0131", amount=amount, reason=reason)
