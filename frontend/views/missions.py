@@ -150,7 +150,8 @@ def _asking_for_budget(
     request: PersonRequest, mission: Mission, balance: Balance | None, *, may_operate: bool
 ) -> dict[str, Any]:
     """Whether its last call found its own budget too small, and whether the viewer may ask for more."""
-    if balance is None or mission.state not in (MissionState.ACTIVE, MissionState.PAUSED):
+    under_way = mission.state in (MissionState.ACTIVE, MissionState.PAUSED) and mission.paused_by_id is None
+    if balance is None or not under_way:
         return {"short_of_money": None, "may_ask": False}
     filters = governance.ActionFilters(mission_id=mission.pk, kind="tool.call")
     last = next(iter(governance.actions(principal=request.principal, filters=filters, limit=1).items), None)

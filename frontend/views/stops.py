@@ -81,6 +81,7 @@ def detail(request: PersonRequest, stop_id: uuid.UUID) -> HttpResponse:
         "proofs": [_proof(stop, rung) for rung in stops.proofs(stop)] if stop.lifted_at is None else [],
         "kept": stops.kept_proofs(stop) if stop.lifted_at is not None else [],
         "executing": list(stops.executing(stop)[:SHOWN]) if stop.lifted_at is None else [],
+        "paused_number": stop.paused_missions.count(),
         "paused": list(stop.paused_missions.order_by("id")[:SHOWN]),
         "may_lift": may_lift,
         "asked": asked,
