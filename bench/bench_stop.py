@@ -1,6 +1,6 @@
 """Stop: from the click to the last proof, with 100 running sandboxes on a real local node.
 
-`python bench/bench_stop.py` prints one JSON object. A PostgreSQL, a node and a worker of its own, in a temporary folder;
+`python bench/bench_stop.py` prints one JSON object. PostgreSQL, node and worker are its own, in a temporary folder;
 every run is an agent's program that sleeps. Each round starts `BENCH_SANDBOXES` (100) of them, gives some permits and
 questions, stops their team, waits for the last proof, and lifts the stop again.
 """

@@ -61,6 +61,7 @@ class Lift:
             excluded_user_ids=[proposer.user_id] if proposer.user_id else [],
             escalation_ttl_seconds=_DAY,
             currency=currency,
+            amount=money,
             still=functools.partial(_still, made),
         )
 
