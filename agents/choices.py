@@ -85,6 +85,19 @@ class RunState(StatusChoices):
 ENDED_RUN_STATES = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.STOPPED, RunState.LOST})
 
 
+class StopScope(StatusChoices):
+    """What one stop reaches. A stopped attempt or mission is over; the wider ones hold until they are lifted."""
+
+    RUN = "run", "deny", "stop", "Attempt"
+    MISSION = "mission", "deny", "stop", "Mission"
+    AGENT = "agent", "deny", "stop", "Agent"
+    TEAM = "team", "deny", "stop", "Team"
+    ORGANISATION = "organisation", "deny", "stop", "Organisation"
+
+
+WIDE_STOPS = (StopScope.AGENT, StopScope.TEAM, StopScope.ORGANISATION)
+
+
 class Transport(StatusChoices):
     STDIO = "stdio", "neutral", "server", "Program in our sandbox"
     HTTP = "http", "neutral", "external", "Streamable HTTP"

@@ -18,8 +18,21 @@ from agents.choices import (
     Transport,
     VersionState,
 )
+from agents.stop_models import Stop
 from controlplane.common.ids import new_id
 from controlplane.tenancy.querysets import TenantQuerySet
+
+__all__ = [
+    "Agent",
+    "AgentVersion",
+    "ChecklistItem",
+    "McpServer",
+    "McpTool",
+    "Mission",
+    "MissionVersion",
+    "Run",
+    "Stop",
+]
 
 
 class AgentQuerySet(TenantQuerySet["Agent"]):
@@ -103,6 +116,8 @@ class Mission(models.Model):
     started_at = models.DateTimeField(null=True)
     ended_at = models.DateTimeField(null=True)
     deadline = models.DateTimeField(null=True)  # of the version in force, repeated for sweeps
+    # The stop that paused it, until it is resumed or ends.
+    paused_by = models.ForeignKey(Stop, on_delete=models.SET_NULL, null=True, related_name="paused_missions")
 
     objects = MissionQuerySet.as_manager()
 

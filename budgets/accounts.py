@@ -165,7 +165,7 @@ def freeze(*, actor: Principal, account_id: uuid.UUID, reason: str) -> None:
     require_reason(reason)
     with transaction.atomic():
         account = locked_for_writing(actor, account_id)
-        _freeze(actor, account, reason)
+        record_freeze(actor, account, reason)
 
 
 def unfreeze(*, actor: Principal, account_id: uuid.UUID, reason: str = "") -> None:
@@ -174,10 +174,7 @@ def unfreeze(*, actor: Principal, account_id: uuid.UUID, reason: str = "") -> No
         account = locked_for_writing(actor, account_id)
         if account.closed_at is not None:
             raise conflict("budget.closed", "What this budget was for is over.", "Open another mission.")
-        calls.set_frozen(account_id=account.pk, frozen=False, reason="")
-        _journal(account, "unfreeze", reason)
-        record(event=Event.BUDGET_UNFROZEN, actor=actor, subject=subject_of(account), payload={"reason": reason})
-        announce(f"budget:{account.pk}", "balance")
+        record_release(actor, account, reason)
 
 
 def close_account(*, actor: Principal, account_id: uuid.UUID, reason: str) -> None:
@@ -187,7 +184,7 @@ def close_account(*, actor: Principal, account_id: uuid.UUID, reason: str) -> No
         if account.closed_at is not None:
             return
         Account.objects.filter(pk=account.pk).update(closed_at=now())
-        _freeze(actor, account, reason)
+        record_freeze(actor, account, reason)
 
 
 def set_guard(*, actor: Principal, account_id: uuid.UUID, repeats: int, ring_repeats: int = 10, ring: int = 32) -> None:
@@ -259,7 +256,16 @@ def _allocate(
     )
 
 
-def _freeze(actor: Principal, account: Account, reason: str) -> None:
+def record_release(actor: Principal, account: Account, reason: str) -> None:
+    """Inside a transaction that holds the account, by whoever has judged who may."""
+    calls.set_frozen(account_id=account.pk, frozen=False, reason="")
+    _journal(account, "unfreeze", reason)
+    record(event=Event.BUDGET_UNFROZEN, actor=actor, subject=subject_of(account), payload={"reason": reason})
+    announce(f"budget:{account.pk}", "balance")
+
+
+def record_freeze(actor: Principal, account: Account, reason: str) -> None:
+    """Inside a transaction that holds the account, by whoever has judged who may."""
     calls.set_frozen(account_id=account.pk, frozen=True, reason=reason[:300])
     _journal(account, "freeze", reason)
     record(event=Event.BUDGET_FROZEN, actor=actor, subject=subject_of(account), payload={"reason": reason})

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from django.db import DataError, OperationalError
+from django.db import DataError, OperationalError, connection
 from psycopg import errors
 
 from budgets.types import Amounts, Reserve
@@ -124,6 +124,56 @@ def set_limit(
     *, account_id: uuid.UUID, kind: str, money: Decimal | None, tokens: int | None, steps: int | None
 ) -> None:
     _one("SELECT budgets_set_limit(%s, %s, %s, %s, %s)", (account_id, kind, money, tokens, steps))
+
+
+def lock_for_stop(*, hold_ids: Sequence[uuid.UUID], account_id: uuid.UUID | None) -> None:
+    """Holds, then windows in the order every writer takes them (see budgets.models.Window), until the transaction ends:
+    of several holds, each voided leaf → root, the second would else begin below what the first already has."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM budgets_hold WHERE id = ANY(%s) ORDER BY id FOR UPDATE", [list(hold_ids)])
+        cursor.execute(
+            "SELECT 1 FROM budgets_window WHERE id IN ("
+            " SELECT unnest(window_ids) FROM budgets_hold WHERE id = ANY(%s)"
+            " UNION SELECT id FROM budgets_window WHERE account_id = %s AND ends_at > now())"
+            " ORDER BY depth DESC, account_id, kind, starts_at FOR UPDATE",
+            [list(hold_ids), account_id],
+        )
+
+
+def void_many(*, hold_ids: Sequence[uuid.UUID]) -> int:
+    """How many were released by this; those that were released or charged before are left as they are."""
+    with _named_failures():
+        rows = run_alone(
+            "SELECT count(*) FILTER (WHERE budgets_void(id) = 'voided') FROM unnest(%s::uuid[]) AS hold (id)",
+            (list(hold_ids),),
+        )
+    return int(rows[0][0])
+
+
+def settle_many(
+    *, hold_ids: Sequence[uuid.UUID], money: Sequence[Decimal]
+) -> list[tuple[uuid.UUID, list[uuid.UUID], Decimal]]:
+    """Of those that overran: the hold, the accounts, the largest amount beyond a limit."""
+    with _named_failures():
+        rows = run_alone(
+            "SELECT hold.id, answer.overruns, answer.beyond FROM unnest(%s::uuid[], %s::numeric[]) AS hold (id, money)"
+            " CROSS JOIN LATERAL budgets_settle(hold.id, hold.money, NULL, NULL) AS answer"
+            " WHERE cardinality(answer.overruns) > 0",
+            (list(hold_ids), list(money)),
+        )
+    return [(row[0], list(row[1]), row[2]) for row in rows]
+
+
+def keep_overruns_frozen(*, account_id: uuid.UUID) -> None:
+    """After an account was released: windows that were charged beyond their limit stay frozen."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE budgets_window SET frozen = true WHERE account_id = %s AND ends_at > now() AND NOT frozen AND ("
+            " (overrun_money > 0 AND held_money + spent_money + overrun_money > limit_money)"
+            " OR (overrun_tokens > 0 AND held_tokens + spent_tokens + overrun_tokens > limit_tokens)"
+            " OR (overrun_steps > 0 AND held_steps + spent_steps + overrun_steps > limit_steps))",
+            [account_id],
+        )
 
 
 def set_frozen(*, account_id: uuid.UUID, frozen: bool, reason: str) -> None:

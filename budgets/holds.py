@@ -106,7 +106,7 @@ def charge(*, hold_id: uuid.UUID, money: Decimal | None, tokens: int | None, ste
     with early_unlock(savepoint=False):
         outcome, charged, overran, beyond = calls.settle(hold_id=hold_id, money=money, tokens=tokens, steps=steps)
         if overran:
-            _tell_overrun(overran, beyond, hold_id)
+            tell_overrun(overran, beyond, hold_id)
     if outcome == "unknown":
         raise not_found("hold")
     if outcome == "voided":
@@ -137,7 +137,7 @@ def _require_open(outcome: str, state: str | None) -> None:
         raise conflict("ledger.hold_closed", "This hold is closed.", "Reserve again.", state=state)
 
 
-def _tell_overrun(account_ids: Sequence[uuid.UUID], beyond: Decimal, hold_id: uuid.UUID) -> None:
+def tell_overrun(account_ids: Sequence[uuid.UUID], beyond: Decimal, hold_id: uuid.UUID) -> None:
     for account in Account.objects.filter(pk__in=account_ids).select_related("organisation"):
         record(
             event=Event.BUDGET_OVERRUN,

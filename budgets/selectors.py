@@ -106,6 +106,12 @@ def ceiling(*, account_id: uuid.UUID) -> Balance | None:
     return min(limiting, key=lambda entry: entry.left.money or Decimal(0), default=None)
 
 
+def spend_of(*, account_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, Balance]:
+    """What each of these budgets has left, for callers that have judged access to what they are for. One query."""
+    wanted = list(account_ids)
+    return _by_account(_read("a.id = ANY(%s)", [wanted])) if wanted else {}
+
+
 def limits_decided(*, account_id: uuid.UUID, window: WindowKind) -> Limits | None:
     """The limits last decided for an account, also where spending keeps them from being reached yet; None without one.
     For callers that have judged access to what the account is for."""

@@ -14,9 +14,12 @@ from budgets.changes import change_limit, confirm_change, refuse_change, withdra
 from budgets.costs.facts import register_missions
 from budgets.holds import charge, dispatch, extend, note_result, reserve, reserve_batch, settle, void
 from budgets.port import LedgerPort
-from budgets.topup import register_responsible
+from budgets.stopping import Charge, Halted, halt, is_frozen, release_halted, unstarted_holds
+from budgets.topup import register_objection, register_responsible
 
 __all__ = [
+    "Charge",
+    "Halted",
     "LedgerPort",
     "account_of",
     "apply_limit",
@@ -27,17 +30,22 @@ __all__ = [
     "dispatch",
     "extend",
     "freeze",
+    "halt",
+    "is_frozen",
     "note_result",
     "open_account",
     "refuse_change",
     "register_missions",
+    "register_objection",
     "register_responsible",
+    "release_halted",
     "reserve",
     "reserve_batch",
     "set_guard",
     "set_limit",
     "settle",
     "unfreeze",
+    "unstarted_holds",
     "void",
     "withdraw_change",
 ]

@@ -31,6 +31,15 @@ def register_responsible(lookup: ResponsibleFor) -> None:
     _RESPONSIBLE[:] = [lookup]
 
 
+Objection = Callable[[uuid.UUID, uuid.UUID | None, str, uuid.UUID | None], Finding | None]
+_OBJECTIONS: Final[list[Objection]] = []
+
+
+def register_objection(lookup: Objection) -> None:
+    """`lookup(organisation_id, team_id, subject_type, subject_id)`: why that budget may not grow now, or None."""
+    _OBJECTIONS[:] = [lookup]
+
+
 class TopUp:
     """Arguments: `money` ("5.00"), `reason`, and `account_id`, which a run may leave out: its own mission's budget."""
 
@@ -44,7 +53,8 @@ class TopUp:
         if account.team_id is None:
             raise invalid("budget.no_team", "The organisation's own budget is set by finance, not asked for.")
         limit = money_limit(account)
-        guards = []
+        where = (account.organisation_id, account.team_id, account.subject_type, account.subject_id)
+        guards = [found for lookup in _OBJECTIONS if (found := lookup(*where)) is not None]
         if account.closed_at is not None:
             guards.append(Finding(Verdict.DENY, "budget.closed", "What this budget was for is over."))
         elif limit is None:

@@ -62,6 +62,7 @@ WORK = (
 )
 ARRANGEMENTS = (
     NavItem("Servers", "/servers", "server", Permission.SERVER_VIEW, later=True),
+    NavItem("Stops", "/stops", "stop", Permission.MISSION_VIEW, later=True),
     NavItem("Policies", "/policies", "policy", Permission.POLICY_VIEW, later=True),
     NavItem("Settings", "/settings", "settings", Permission.MEMBER_VIEW, later=True),
 )
@@ -144,7 +145,7 @@ class Frame:
     def strips(self) -> list[Strip]:
         if self.principal is None or not _strip_sources:
             return []
-        key = f"frame.strips.{self.principal.organisation_id}.{self.principal.id}"
+        key = strips_key(self.principal)
         strips: list[Strip] | None = cache.get(key)
         if strips is None:
             strips = [strip for source in _strip_sources for strip in source(self.principal)]
@@ -181,6 +182,11 @@ class Frame:
             for item in items
             if item.permission is None or person.has_anywhere(item.permission)
         ]
+
+
+def strips_key(principal: Principal) -> str:
+    """Where a person's warnings are kept; whoever just changed one of them drops it."""
+    return f"frame.strips.{principal.organisation_id}.{principal.id}"
 
 
 def frame(request: HttpRequest) -> dict[str, Frame]:

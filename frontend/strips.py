@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from django.urls import reverse
 
+from agents import stops
 from budgets import alerts
 from budgets.types import WindowKind
 from controlplane.audit import selectors as audit
@@ -14,6 +15,7 @@ from controlplane.clusters import selectors as clusters
 from controlplane.common.clock import now
 from controlplane.tenancy.types import Permission, Principal
 from frontend.context import Strip, register_strip_source
+from frontend.pages import zone_of
 from frontend.templatetags.titles import briefly
 from governance import selectors as governance_reads
 from governance import services as governance
@@ -21,14 +23,29 @@ from governance.bundles import active_bundle
 
 NODE_SILENT = timedelta(seconds=15)
 SEALER_BEHIND_SECONDS = 5.0
+MOST_STOPS = 3
 
 
 def register() -> None:
     for source in (
-        *(glass_broken, policies_missing, node_silent, sealer_behind, trail_contradicted),
+        *(stops_in_force, glass_broken, policies_missing, node_silent, sealer_behind, trail_contradicted),
         *(budgets_nearly_spent, judge_off, judge_resting),
     ):
         register_strip_source(source)
+
+
+def stops_in_force(principal: Principal) -> Iterator[Strip]:
+    """To everyone whom it concerns, until it is lifted."""
+    for stop in stops.stops(principal).in_force()[:MOST_STOPS]:
+        since = stop.at.astimezone(zone_of(principal))
+        yield Strip(
+            f"{stop.name[:1].upper()}{stop.name[1:]} is stopped.",
+            f"By {stop.by.name} on {since.day} {since:%b} at {since:%H:%M}: {stop.reason}",
+            "See the proofs, or lift it",
+            reverse("stop", args=[stop.pk]),
+            tone="deny",
+            icon="stop",
+        )
 
 
 def glass_broken(principal: Principal) -> Iterator[Strip]:

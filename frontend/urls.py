@@ -33,6 +33,7 @@ from frontend.views import (
     second_factor,
     servers,
     sign_in,
+    stops,
     tokens,
 )
 
@@ -99,6 +100,10 @@ urlpatterns = [
     path("servers/<uuid:server_id>/switch", servers.switch, name="server-switch"),
     path("tools/<uuid:tool_id>/approve", servers.approve, name="tool-approve"),
     path("tools/<uuid:tool_id>/describe", servers.describe, name="tool-describe"),
+    path("stops", stops.listing, name="stops"),
+    path("stops/new", stops.new, name="stop-new"),
+    path("stops/<uuid:stop_id>", stops.detail, name="stop"),
+    path("stops/<uuid:stop_id>/lift", stops.lift, name="stop-lift"),
     path("policies", policies.active, name="policies"),
     path("me", me.profile, name="me"),
     path("me/sessions/<int:session_id>/end", me.end_session, name="session-end"),

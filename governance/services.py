@@ -23,15 +23,20 @@ from governance.outcomes import check_outcome, reconcile, record_outcome, record
 from governance.previewing import preview
 from governance.proposing import propose, propose_and_start
 from governance.redeeming import redeem
+from governance.stopping import Alive, Reach, Voided, alive, void_reach
 from governance.sweeping import SweepCounts, VoidCounts, sweep, void_open
 
 __all__ = [
+    "Alive",
     "EditPreview",
     "Edited",
+    "Reach",
     "Result",
     "Route",
     "SweepCounts",
     "VoidCounts",
+    "Voided",
+    "alive",
     "answer_question",
     "ask_agent",
     "break_glass",
@@ -70,5 +75,6 @@ __all__ = [
     "troubled_judges",
     "untold",
     "void_open",
+    "void_reach",
     "withdraw",
 ]

@@ -33,7 +33,10 @@ SELECT m.id, m.team_id, m.state, m.state_reason, m.owner_id, m.account_id, m.ver
        THEN (SELECT count(*) FROM governance_action g WHERE g.run_id = r.id AND g.tool = %(tool)s
              AND g.id IS DISTINCT FROM %(again)s
              AND g.state IN ('permitted', 'executing', 'succeeded', 'failed', 'unknown'))
-       ELSE 0 END
+       ELSE 0 END,
+       (SELECT stop.name || ' was stopped: ' || stop.reason FROM agents_stop stop
+        WHERE stop.scope IN ('agent', 'team', 'organisation')
+          AND stop.scope_id IN (m.agent_id, m.team_id, m.organisation_id) AND stop.lifted_at IS NULL LIMIT 1)
 FROM agents_mission m
 JOIN agents_missionversion v ON v.mission_id = m.id AND v.number = m.version
 JOIN agents_agent a ON a.id = m.agent_id
@@ -93,6 +96,7 @@ class Snapshot:
     server_state: str | None
     recent: int
     calls: int
+    stopped: str | None
 
 
 def read(proposer: Principal, mission_id: uuid.UUID, run_id: uuid.UUID | None, proposal: Proposal) -> Snapshot:

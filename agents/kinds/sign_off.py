@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from agents import stops
 from agents.choices import ENDED_MISSION_STATES, MissionState, VersionState
 from agents.models import Mission, MissionVersion
 from agents.remits import Remit
@@ -38,6 +39,7 @@ class SignOff:
             guards.append(Finding(Verdict.DENY, "mission.not_draft", "This mission was started or ended meanwhile."))
         if version.number != mission.version:
             guards.append(Finding(Verdict.DENY, "mission.version_superseded", "It has been reworded since."))
+        guards += _stopped(mission)
         return _prepared(proposer, proposal, mission, version, f"Start “{mission.title}”", guards)
 
     def on_decided(self, *, action_id: uuid.UUID, state: ActionState, actor: Principal) -> None:
@@ -66,6 +68,8 @@ class Widen:
             guards.append(Finding(Verdict.DENY, "mission.ended", "This mission is over."))
         if version.number <= mission.version:
             guards.append(Finding(Verdict.DENY, "mission.version_superseded", "A later version is already in force."))
+        if version.widens:
+            guards += _stopped(mission)
         return _prepared(
             proposer, proposal, mission, version, f"Change “{mission.title}” to version {version.number}", guards
         )
@@ -117,8 +121,20 @@ def _named(proposer: Principal, proposal: Proposal) -> tuple[Mission, MissionVer
     return mission, version
 
 
-def _still(mission: Mission) -> bool:
-    """Whether nobody changed the mission meanwhile; it stays locked, since this decision may change it."""
+def _stopped(mission: Mission) -> list[Finding]:
+    stop = stops.in_force_for(mission)
+    if stop is None:
+        return []
+    return [Finding(Verdict.DENY, "stop.in_force", stops.in_words(stop), ("Lift the stop first.",))]
+
+
+def _still(mission: Mission, *, starts: bool) -> bool:
+    """Whether nobody changed the mission meanwhile; it stays locked, since this decision may change it. What lets it do
+    more is not decided while a stop holds or begins."""
+    if starts:
+        stops.share_lock(mission.organisation_id)
+        if stops.in_force_for(mission) is not None:
+            return False
     rows = Mission.objects.select_for_update(of=("self",))
     return (
         rows.filter(pk=mission.pk, state=mission.state, version=mission.version).values_list("pk").first() is not None
@@ -172,7 +188,7 @@ def _prepared(
         subject_id=mission.pk,
         excluded_user_ids=[user for user in {proposer.user_id, mission.owner_id} if user is not None],
         escalation_ttl_seconds=_DAY,
-        still=functools.partial(_still, mission),
+        still=functools.partial(_still, mission, starts=proposal.kind == SignOff.code or version.widens),
         amount=version.budget_money,
         currency=version.currency,
     )

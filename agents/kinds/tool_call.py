@@ -177,6 +177,7 @@ def _imagined(team: str, tool: McpTool | None) -> Snapshot:
         server_state=None,
         recent=0,
         calls=0,
+        stopped=None,
     )
 
 
@@ -210,6 +211,9 @@ def _guards(snapshot: Snapshot, proposal: Proposal) -> list[Finding]:
     def deny(code: str, message: str, *remedies: str) -> None:
         found.append(Finding(Verdict.DENY, code, message, remedies))
 
+    if snapshot.stopped is not None:
+        words = f"Nothing is allowed now: {snapshot.stopped}"
+        deny("stop.in_force", words[:400], "Wait until a person lifts the stop.")
     if snapshot.mission_state in ENDED_MISSION_STATES:
         deny(
             "mission.ended",

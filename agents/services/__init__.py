@@ -5,6 +5,7 @@ from agents.services.agents import add_version, note_heartbeat, register_agent, 
 from agents.services.asking import ask_for_budget
 from agents.services.changing import change_mission
 from agents.services.credentials import issue_credential, revoke_credential
+from agents.services.lifting import ask_to_lift, resume_lifted
 from agents.services.missions import (
     accept_outcome,
     draft_mission,
@@ -18,12 +19,14 @@ from agents.services.missions import (
 from agents.services.people import update_profile
 from agents.services.progress import claim_outcome, report_progress
 from agents.services.runs import issue_run_token, restart_run
+from agents.services.stopping import note_open_proofs, note_proofs, stop
 
 __all__ = [
     "Remit",
     "accept_outcome",
     "add_version",
     "ask_for_budget",
+    "ask_to_lift",
     "change_mission",
     "claim_outcome",
     "draft_mission",
@@ -31,14 +34,18 @@ __all__ = [
     "issue_credential",
     "issue_run_token",
     "note_heartbeat",
+    "note_open_proofs",
+    "note_proofs",
     "pause_mission",
     "register_agent",
     "reject_outcome",
     "report_progress",
     "restart_run",
+    "resume_lifted",
     "resume_mission",
     "retire_agent",
     "revoke_credential",
+    "stop",
     "stop_mission",
     "submit_mission",
     "update_profile",

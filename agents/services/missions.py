@@ -11,17 +11,19 @@ from typing import Any
 import structlog
 from django.db import transaction
 
+from agents import stops
 from agents.choices import (
     ENDED_MISSION_STATES,
     AgentState,
     CheckState,
     MissionState,
     Outcome,
+    StopScope,
     VersionState,
 )
 from agents.models import Agent, ChecklistItem, Mission, MissionVersion
 from agents.remits import Remit
-from agents.services import runs
+from agents.services import runs, stopping
 from budgets import services as budgets
 from budgets.types import Level, Limits, WindowKind
 from controlplane.audit.events import Event
@@ -161,18 +163,18 @@ def pause_mission(*, actor: Principal, mission_id: uuid.UUID, reason: str = "") 
 
 
 def resume_mission(*, actor: Principal, mission_id: uuid.UUID) -> Mission:
-    return _operate(actor, mission_id, [MissionState.PAUSED], MissionState.ACTIVE, "", Event.MISSION_RESUMED)
+    """Raises 409 `stop.in_force` while its agent, team or organisation is stopped."""
+    mission = _operable(actor, mission_id)
+    with transaction.atomic():
+        stops.require_no_stop(mission)
+        return _operate(actor, mission_id, [MissionState.PAUSED], MissionState.ACTIVE, "", Event.MISSION_RESUMED)
 
 
 def stop_mission(*, actor: Principal, mission_id: uuid.UUID, reason: str = "") -> Mission:
     """End it now: permits and tokens die, questions are withdrawn, holds released, the sandbox is deleted, the budget
     frozen."""
-    live = [MissionState.DRAFT, MissionState.AWAITING_SIGN_OFF, MissionState.ACTIVE, MissionState.PAUSED]
-    reason = reason.strip() or f"Stopped by {actor.name}"
-    with transaction.atomic():
-        mission = _operate(actor, mission_id, live, MissionState.STOPPED, reason, Event.MISSION_STOPPED)
-        _shut_down(actor=actor, mission=mission, reason=reason)
-    return mission
+    stopping.stop(actor=actor, scope=StopScope.MISSION, scope_id=mission_id, reason=reason)
+    return Mission.objects.select_related("agent").get(pk=mission_id)
 
 
 def expire_missions() -> int:
@@ -297,7 +299,7 @@ def _move(
     rows = Mission.objects.filter(pk=mission_id, state__in=from_states)
     if number is not None:
         rows = rows.filter(version=number)
-    moved = rows.update(state=to, state_reason=reason[:300])
+    moved = rows.update(state=to, state_reason=reason[:300], paused_by=None)
     if moved:
         announce(f"mission:{mission_id}", "state")
         organisation = Mission.objects.values_list("organisation_id", flat=True).get(pk=mission_id)

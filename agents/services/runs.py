@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 
@@ -15,6 +17,7 @@ from agents.models import AgentVersion, Mission, Run
 from budgets import prices
 from budgets import services as budgets
 from budgets.types import Amounts
+from controlplane.audit import services as audit
 from controlplane.audit.events import Event
 from controlplane.audit.services import Subject, record
 from controlplane.clusters import services as clusters
@@ -143,6 +146,46 @@ def end_run(*, actor: Principal, run: Run, state: RunState, reason: str) -> bool
     return True
 
 
+@dataclass(frozen=True)
+class Ended:
+    """What the end of many runs leaves to their stop: charges and holds for the ledger, clusters to be told."""
+
+    tokens: int
+    charges: Sequence[budgets.Charge]
+    unstarted: Sequence[uuid.UUID]
+    clusters: frozenset[uuid.UUID]
+
+
+def end_runs(*, actor: Principal, live: Sequence[Run], reason: str) -> Ended:
+    """`end_run` for many at once, by a stop that holds their missions and these rows and voids their actions itself."""
+    moment = now()
+    ids = [run.pk for run in live]
+    Run.objects.filter(pk__in=ids).update(
+        state=RunState.STOPPED, desired="stopped", reason=reason[:300], ended_at=moment
+    )
+    dead = tokens.revoke(run_id__in=ids)
+    audit.record_many(
+        [
+            audit.row(
+                event=Event.RUN_ENDED,
+                actor=actor,
+                subject=_subject(run.mission),
+                payload={"attempt": run.attempt, "run_id": str(run.pk), "state": "stopped", "reason": reason},
+            )
+            for run in live
+        ]
+    )
+    for run in live:
+        announce(f"mission:{run.mission_id}", "run")
+    held = [(run, _seconds_cost(run)) for run in live if run.hold_id is not None]
+    return Ended(
+        tokens=dead,
+        charges=[budgets.Charge(run.hold_id, cost) for run, cost in held if run.hold_id and cost is not None],
+        unstarted=[run.hold_id for run, cost in held if run.hold_id and cost is None],
+        clusters=clusters.delete_sandboxes(purpose=PURPOSE, owner_ids=ids),
+    )
+
+
 class RunSandboxes:
     """Answers for sandboxes of runs (clusters.services.SandboxOwner)."""
 
@@ -155,6 +198,17 @@ class RunSandboxes:
                 raise DriverError("Its run has ended.", permanent=True, code="run.ended")
             token = _issue(run, run.mission)
         return programs.launch(version=run.agent_version, mission=run.mission, run=run, secrets={"REMIT_TOKEN": token})
+
+    def lock(self, *, sandbox: Sandbox) -> None:
+        """The mission before everything else, as a stop takes it: an attempt that ends may start the next one."""
+        if sandbox.mission_id is not None:
+            Mission.objects.filter(pk=sandbox.mission_id).select_for_update(no_key=True).values_list("pk").first()
+
+    def on_ended(self, *, sandbox_ids: Sequence[uuid.UUID]) -> None:
+        from agents.services.stopping import note_open_proofs
+
+        rows = Mission.objects.filter(runs__sandbox_id__in=sandbox_ids)
+        note_open_proofs(organisation_ids=frozenset(rows.values_list("organisation_id", flat=True)))
 
     def on_change(self, *, sandbox: Sandbox) -> None:
         run = Run.objects.select_related("mission", "mission__agent").filter(pk=sandbox.owner_id).first()
@@ -262,17 +316,24 @@ def _hold_sandbox_seconds(run: Run, mission: Mission, version: AgentVersion) -> 
 def _settle_sandbox_seconds(run: Run) -> None:
     if run.hold_id is None:
         return
+    cost = _seconds_cost(run)
+    if cost is None:
+        budgets.void(hold_id=run.hold_id)
+    else:
+        budgets.settle(hold_id=run.hold_id, amounts=Amounts(money=cost))
+
+
+def _seconds_cost(run: Run) -> Decimal | None:
+    """What its sandbox cost until now; None when it never started."""
     sandbox = run.sandbox
     if sandbox is None or sandbox.started_at is None:
-        budgets.void(hold_id=run.hold_id)
-        return
+        return None
     seconds = Decimal(str(((sandbox.exited_at or now()) - sandbox.started_at).total_seconds()))
-    money = prices.sandbox_price(
+    return prices.sandbox_price(
         organisation_id=sandbox.organisation_id,
         resources=Resources(**sandbox.desired_resources),
         seconds=max(seconds, Decimal(1)),
     )
-    budgets.settle(hold_id=run.hold_id, amounts=Amounts(money=money))
 
 
 def _subject(mission: Mission) -> Subject:

@@ -116,6 +116,7 @@ def detail(request: PersonRequest, agent_id: uuid.UUID) -> HttpResponse:
         "currency": rows[0].balance.currency if rows and rows[0].balance else _currency(request),
         "rate": _percent(agent.accepted_missions, agent.ended_missions),  # type: ignore[attr-defined]
         "may_retire": agent.state == AgentState.ACTIVE and principal.has(Permission.AGENT_WRITE, team_id=agent.team_id),
+        "may_operate": principal.has(Permission.MISSION_OPERATE, team_id=agent.team_id),
         "retire_url": reverse("agent-retire", args=[agent.pk]),
         "now": now(),
     }

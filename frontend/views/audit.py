@@ -39,6 +39,7 @@ SUBJECT_TYPES = (
     "person",
     "team",
     "organisation",
+    "stop",
 )
 _SUBJECT_PAGES = {
     "mission": "mission",
@@ -47,6 +48,7 @@ _SUBJECT_PAGES = {
     "escalation": "approval",
     "server": "server",
     "budget": "budget",
+    "stop": "stop",
 }
 _CSV_HEADER = (
     "sequence",

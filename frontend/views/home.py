@@ -20,6 +20,7 @@ from budgets import selectors as budgets
 from controlplane.common.clock import now
 from controlplane.common.ids import parse_id
 from controlplane.tenancy.middleware import SESSION_ORGANISATION
+from controlplane.tenancy.selectors import teams_with
 from controlplane.tenancy.types import Permission
 from frontend.pages import PersonRequest, page
 from governance import selectors as governance
@@ -73,6 +74,8 @@ def home(request: PersonRequest) -> HttpResponse:
         "sample_ready": readiness_of(principal, TEMPLATES["receivables"], installing).ready,
         "may_start": principal.has_anywhere(Permission.MISSION_WRITE),
         "may_decide": _may_decide(request),
+        "teams": teams_with(principal, Permission.MISSION_OPERATE),
+        "may_stop_all": principal.has(Permission.MISSION_OPERATE),
         **_spend(request),
     }
     return render(request, "home/page.html", context)

@@ -18,7 +18,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
 from agents import selectors, services
-from agents.choices import ENDED_MISSION_STATES, MissionState, Outcome, Runtime
+from agents.choices import ENDED_MISSION_STATES, MissionState, Outcome, Runtime, StopScope
 from agents.grants import parse_grants
 from agents.models import Mission
 from agents.timeline import timeline
@@ -109,7 +109,6 @@ def context_of(request: PersonRequest, mission: Mission, tab: str, part: str) ->
         "balance": budgets.mission_spend(mission_ids=[mission.pk]).get(mission.pk),
         "done": sum(item.state != "open" for item in mission.checklist.all()),
         "token": request.session.pop(f"{SHOWN_ONCE}:{mission.pk}", "") if tab == "timeline" and not part else "",
-        "stop_url": reverse("mission-operate", args=[mission.pk, "stop"]),
         "reject_url": reverse("mission-operate", args=[mission.pk, "reject"]),
         "row": selectors.mission_rows(request.principal, [mission])[0] if part in ("", "head") else None,
         **_OF_TAB.get(tab, _nothing)(request, mission),
@@ -151,7 +150,8 @@ def _asking_for_budget(
     request: PersonRequest, mission: Mission, balance: Balance | None, *, may_operate: bool
 ) -> dict[str, Any]:
     """Whether its last call found its own budget too small, and whether the viewer may ask for more."""
-    if balance is None or mission.state not in (MissionState.ACTIVE, MissionState.PAUSED):
+    under_way = mission.state in (MissionState.ACTIVE, MissionState.PAUSED) and mission.paused_by_id is None
+    if balance is None or not under_way:
         return {"short_of_money": None, "may_ask": False}
     filters = governance.ActionFilters(mission_id=mission.pk, kind="tool.call")
     last = next(iter(governance.actions(principal=request.principal, filters=filters, limit=1).items), None)
@@ -195,8 +195,8 @@ def operate(request: PersonRequest, mission_id: uuid.UUID, what: str) -> HttpRes
             services.resume_mission(actor=actor, mission_id=mission_id)
             messages.success(request, "Resumed.")
         case "stop":
-            services.stop_mission(actor=actor, mission_id=mission_id, reason=reason)
-            messages.success(request, "Stopped. Its permits and tokens are dead and its sandbox is being removed.")
+            made = services.stop(actor=actor, scope=StopScope.MISSION, scope_id=mission_id, reason=reason)
+            return redirect("stop", stop_id=made.pk)
         case "restart":
             services.restart_run(actor=actor, mission_id=mission_id)
             messages.success(request, "Another attempt starts.")

@@ -59,6 +59,10 @@ class Event(models.TextChoices):
     MISSION_REJECTED = "mission.rejected", "{actor} rejected the outcome of {subject}: {reason}"
     CHECKLIST_CLAIMED = "checklist.claimed", "{actor} claims “{item}” of {subject}"
 
+    STOP_MADE = "stop.made", "{actor} stopped {subject}: {reason}"
+    STOP_PROVEN = "stop.proven", "{subject}: nothing of it was left after {seconds} s"
+    STOP_LIFTED = "stop.lifted", "{actor} lifted the stop of {subject}"
+
     RUN_STARTED = "run.started", "Attempt {attempt} of {subject} started"
     RUN_ENDED = "run.ended", "Attempt {attempt} of {subject} ended: {reason}"
     SANDBOX_RESIZED = "sandbox.resized", "{actor} resized the sandbox {subject}"

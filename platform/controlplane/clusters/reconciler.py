@@ -187,6 +187,8 @@ def _write(sandbox: Sandbox, observed: SandboxStatus, look: _Pass) -> bool:
     agreed = resources == sandbox.desired_resources
     settled = {} if _waits(sandbox) else {"dirty": False, "attempts": 0, "next_attempt_at": None}
     with transaction.atomic():
+        if observed.phase != before:
+            owner_of(sandbox).lock(sandbox=sandbox)
         rows = _fenced(sandbox, look)
         if observed.phase is SandboxPhase.DELETED:
             rows = rows.exclude(observed_phase=SandboxPhase.DELETED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Final, Protocol
 
@@ -40,8 +40,14 @@ class SandboxOwner(Protocol):
         Raises DriverError, permanent when it must not start any more; whatever else it raises is tried again later.
         """
 
+    def lock(self, *, sandbox: Sandbox) -> None:
+        """Called first in the transaction that will write a new phase: rows whose locks come before the sandbox's."""
+
     def on_change(self, *, sandbox: Sandbox) -> None:
         """Called inside the transaction that wrote a new phase."""
+
+    def on_ended(self, *, sandbox_ids: Sequence[uuid.UUID]) -> None:
+        """Called after it was noted that unwanted sandboxes have no process left. `on_change` follows for each."""
 
 
 _OWNERS: Final[dict[str, SandboxOwner]] = {}
@@ -52,7 +58,11 @@ def register_owner(purpose: str, owner: SandboxOwner) -> None:
 
 
 def owner_of(sandbox: Sandbox) -> SandboxOwner:
-    return _OWNERS[sandbox.purpose]
+    return owner_of_purpose(sandbox.purpose)
+
+
+def owner_of_purpose(purpose: str) -> SandboxOwner:
+    return _OWNERS[purpose]
 
 
 def local_cluster() -> Cluster:
@@ -104,6 +114,35 @@ def delete_sandbox(*, sandbox_id: uuid.UUID) -> None:
     rows = Sandbox.objects.filter(pk=sandbox_id)
     if rows.exclude(observed_phase=SandboxPhase.DELETED).update(desired="deleted", dirty=True, next_attempt_at=None):
         _wake(rows.get())
+
+
+def delete_sandboxes(*, purpose: str, owner_ids: Collection[uuid.UUID]) -> frozenset[uuid.UUID]:
+    """Desire the end of all of them, in two statements. Returns their clusters: after the commit `end_now` ends them.
+
+    Inside the caller's transaction, by an owner that has checked who may ask."""
+    rows = Sandbox.objects.filter(purpose=purpose, owner_id__in=owner_ids)
+    rows = rows.exclude(observed_phase=SandboxPhase.DELETED)
+    clusters = frozenset(rows.values_list("cluster_id", flat=True))
+    rows.update(desired="deleted", dirty=True, next_attempt_at=None)
+    return clusters
+
+
+def end_now(*, cluster_ids: Collection[uuid.UUID]) -> None:
+    """After commit: end what is unwanted from here, at once. Should this process die in between, a worker's sweep
+    does it."""
+    from controlplane.clusters import ending
+
+    for cluster_id in sorted(cluster_ids):
+        ending.end_unwanted(cluster_id)
+
+
+def clear_away(*, cluster_ids: Collection[uuid.UUID]) -> None:
+    """Tell the workers that there is something to end, or to clear away after its end. Waits for nobody, but for a
+    broker that is down."""
+    from controlplane.clusters import tasks
+
+    for cluster_id in sorted(cluster_ids):
+        tasks.reconcile.wake(str(cluster_id))
 
 
 def resize_sandbox(*, actor: Principal, sandbox_id: uuid.UUID, resources: Resources) -> Sandbox:

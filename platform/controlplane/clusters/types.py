@@ -143,7 +143,7 @@ class DriverError(Exception):
 
 
 class ClusterDriver(Protocol):
-    """Five verbs, all idempotent, none slower than ten seconds. Recipe for a new one: CONTRIBUTING, “Add a cluster
+    """Its verbs are all idempotent, none slower than ten seconds. Recipe for a new one: CONTRIBUTING, “Add a cluster
     driver”."""
 
     def info(self) -> NodeInfo: ...
@@ -160,5 +160,11 @@ class ClusterDriver(Protocol):
 
     def delete(self, name: str) -> None:
         """Kill every process of it and forget it. Unknown names succeed."""
+
+    def kill(self, names: Sequence[str], *, guests_of: Sequence[str] = ()) -> Sequence[SandboxStatus]:
+        """End many at once; returned is what has no process left, as exited, or deleted where the name was unknown.
+
+        Their output stays until they are deleted, and no name among them ever starts again. Sandboxes whose label `run`
+        is in `guests_of` end too and are forgotten."""
 
     def logs(self, name: str, *, offset: int = 0, limit: int = 65536) -> LogChunk: ...

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from controlplane.common.clock import now
 from controlplane.common.errors import RemitError
-from controlplane.tenancy import tokens
+from controlplane.tenancy import barring, tokens
 from controlplane.tenancy.models import Membership, SignInLink, TokenKind, User
 from controlplane.tenancy.types import ALL_TEAMS, Permission, Principal, PrincipalKind, Role
 
@@ -55,6 +55,8 @@ def principal_of_token(text: str) -> Principal:
         if not person:
             raise RemitError("token.owner_gone", "The person this token belongs to has left the organisation.", 401)
         return _with(person, token=token, scopes=scopes)
+    if token.kind == TokenKind.AGENT:  # a run's token is revoked instead
+        barring.require_not_barred(token)
     return Principal(
         kind=_KINDS[TokenKind(token.kind)],
         id=token.run_id or token.agent_id or token.id,

@@ -89,6 +89,11 @@ class World:
             )
         return judgement
 
+    def begin(self, tool: str, **arguments: str) -> Judgement:
+        """Sent, and under way outside."""
+        proposal = Proposal(kind="tool.call", tool=tool, arguments=arguments, audience="mcp")
+        return governance.propose_and_start(proposer=self.as_run, proposal=proposal)
+
     def ask_credit(
         self, amount: str = "240.00", reason: str = "Delivered 9 days late", key: str | None = None
     ) -> Escalation:

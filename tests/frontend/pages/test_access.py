@@ -14,8 +14,8 @@ from django.test import Client
 from django.urls import get_resolver, reverse
 
 from agents import services as agents
-from agents.choices import MissionState, ServerState, ToolState
-from agents.models import Agent, McpServer, McpTool, Mission
+from agents.choices import MissionState, Runtime, ServerState, StopScope, ToolState
+from agents.models import Agent, McpServer, McpTool, Mission, Stop
 from budgets import services as budgets
 from budgets.changes import wording_of
 from budgets.costs.facts import refresh_changed
@@ -54,6 +54,7 @@ CLOSED_LISTS = {
     "servers": set(),
     "server-new": {"bob", "dana", "finn"},
     "policies": set(),
+    "stops": set(),
     "me": set(),
     "members": set(),
     "roles": set(),
@@ -70,6 +71,7 @@ PAGES_WITH_FORMS = {
     "mission-change",
     "mission-ask",
     "credential-new",
+    "stop-new",
     "budget-limit",
     "approval-edit",
 }  # opened at the address that they are sent to
@@ -97,6 +99,8 @@ def items(world: Any) -> dict[str, str]:
         "server": reverse("server", args=[world.server.pk]),
         "member": reverse("member", args=[world.owner.id]),
         "token-rotate": reverse("token-rotate", args=[laptop(world).pk]),
+        "stop": reverse("stop", args=[Stop.objects.get(name="the agent Packer").pk]),
+        "stop-question": reverse("stop-new") + f"?scope=mission&id={mission.pk}",
     }
 
 
@@ -174,6 +178,8 @@ def forms(world: Any) -> dict[str, tuple[str, dict[str, str]]]:
         "server-refresh": (reverse("server-refresh", args=[world.server.pk]), {}),
         "server-switch": (reverse("server-switch", args=[world.server.pk]), {"on": "0"}),
         "tool-approve": (reverse("tool-approve", args=[tool.pk]), {"sha256": tool.definition_sha256}),
+        "stop-new": (reverse("stop-new"), {"scope": "mission", "id": str(mission.pk)}),
+        "stop-lift": (reverse("stop-lift", args=[Stop.objects.get(name="the agent Packer").pk]), {}),
         "tool-describe": (reverse("tool-describe", args=[tool.pk]), {}),
         "member-roles": (
             reverse("member-roles", args=[world.owner.id]),
@@ -216,6 +222,7 @@ def state(world: Any) -> list[Any]:
         list(Invitation.objects.values_list("pk", "hash", "revoked_at", "accepted_at")),
         UserSession.objects.filter(ip="192.0.2.7").count(),
         list(Organisation.objects.order_by("pk").values_list("name", "time_zone", "second_factor_required")),
+        list(Stop.objects.order_by("pk").values_list("pk", "lifted_at")),
         Entry.objects.exclude(event__startswith="person.").count(),
     ]
 
@@ -243,6 +250,8 @@ def asked(world: Any, as_nadia: Principal, alice: User, bob: User, dana: User) -
     agents.issue_credential(
         actor=world.owner, agent_id=world.agent.pk, name="Laptop", expires_at=now() + timedelta(days=30)
     )
+    packer = agents.register_agent(actor=world.owner, team_id=world.team.pk, name="Packer", runtime=Runtime.EXTERNAL)
+    agents.stop(actor=world.owner, scope=StopScope.AGENT, scope_id=packer.pk, reason="Look first")
     expires_at = now() + timedelta(days=7)
     issue_personal_token(
         principal=world.owner, user=alice, name="Laptop", expires_at=expires_at, scopes={Permission.MISSION_VIEW}

@@ -224,7 +224,10 @@ def test_without_script_everything_is_a_form(world: Any, show: Show, nadia: User
     page.goto(reverse("mission", args=[world.mission.pk]))
     page.click("text=Pause")
     assert "Paused." in page.content()
-    page.click("dialog#confirm-stop button.danger")
+    page.click("#mission-stop a")
+    page.fill("#stop-reason", "No ticket")
+    page.click("text=Stop it now")
+    assert "Proofs" in page.content()  # no node answers here: its sandbox is still said to be alive
     assert Mission.objects.get(pk=world.mission.pk).state == "stopped"
     page.goto(reverse("audit"))
     page.click("text=Verify the chain")
@@ -272,7 +275,7 @@ def test_a_timeline_follows_who_reads_its_end_and_tells_the_others(busy: Any, sh
     page.click("[data-fresh]")
     assert page.evaluate(at_end)
     assert page.locator("[data-fresh]").is_hidden()
-    assert page.locator("#mission-stop button").is_visible()  # the head has left the screen
+    assert page.locator("#mission-stop a").is_visible()  # also when the head has left the screen
     busy.act("books__attachment", path="/etc/shadow")
     page.evaluate(refresh)
     page.locator("#timeline-items", has_text="/etc/shadow").wait_for()
@@ -329,3 +332,51 @@ def test_a_long_check_and_a_long_export_fill_their_bars_in_place(
 def _shoot(page: Any, name: str) -> None:
     if folder := os.environ.get("REMIT_SCREENSHOTS"):
         page.screenshot(path=Path(folder, f"{name}.png"))
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1600), ("dark", 360), ("dark", 1600), ("light", 360)])
+def test_a_team_is_stopped_from_home_by_keyboard_and_the_page_proves_it(
+    busy: Any, show: Show, nadia: User, theme: str, width: int
+) -> None:
+    """The question as a dialog with its numbers, the proofs, the list, the strip on every page, asking to lift it."""
+    busy.begin("books__customer", invoice="INV-0199")
+    page = show(nadia, reverse("home"), width=width, theme=theme)
+    page.click("main summary:has-text('Stop')")
+    page.click("text=The team Receivables")
+    page.wait_for_selector("#stop-dialog >> text=1 open question")
+    wrong = problems_of(page, "stop-question", theme)
+    page.fill("#stop-reason", "Credits went to the wrong customers")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("text=Still running outside")
+    assert page.locator(".ladder >> text=after").count() >= 6
+    wrong += problems_of(page, "stop", theme)
+    page.goto(reverse("stops"))
+    wrong += problems_of(page, "stops", theme)
+    page.goto(reverse("missions"))
+    assert "The team Receivables is stopped." in page.locator(".strips").inner_text()
+    wrong += problems_of(page, "stop-strip", theme)
+    page.click(".strips >> text=See the proofs")
+    page.click("text=Lift the stop")
+    page.wait_for_selector("#lift-stop >> text=It waits for a second person")
+    wrong += problems_of(page, "stop-lift", theme)
+    page.click("text=Ask to lift it")
+    page.wait_for_selector("text=asked")
+    wrong += problems_of(page, "stop-asked", theme)
+    page.goto(reverse("mission", args=[busy.mission.pk]))
+    wrong += problems_of(page, "stop-mission", theme)
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_question_to_stop_an_agent_or_an_attempt_opens_where_it_is_seen(
+    world: Any, show: Show, alice: User
+) -> None:
+    page = show(alice, reverse("agent", args=[world.agent.pk]))
+    page.click("header.top >> text=Stop")
+    page.wait_for_selector("#stop-dialog >> text=Stop the agent Receivables clerk?")
+    page.keyboard.press("Escape")
+    page.goto(reverse("mission-tab", args=[world.mission.pk, "runs"]))
+    page.click("text=Stop this attempt")
+    page.wait_for_selector("#stop-dialog >> text=Stop attempt 1")
+    page.click("#stop-dialog >> text=Keep it running")
+    assert Mission.objects.get(pk=world.mission.pk).state == "active"
+    assert page.complaints == []

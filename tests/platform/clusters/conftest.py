@@ -88,6 +88,13 @@ class MemoryCluster:
             self.deleted.add(name)
             self.known.pop(name, None)
 
+    def kill(self, names: Sequence[str], *, guests_of: Sequence[str] = ()) -> Sequence[SandboxStatus]:
+        with self._around("kill"):
+            self.deleted.update(names)
+            for name in names:
+                self.end(name, ExitReason.STOPPED, 137)
+            return [self.known.get(name, SandboxStatus(name=name, phase=SandboxPhase.DELETED)) for name in names]
+
     def logs(self, name: str, *, offset: int = 0, limit: int = 65536) -> LogChunk:
         with self._around("logs"):
             self._status(name)
@@ -154,6 +161,7 @@ class Owner:
     """Answers for the test's sandboxes and remembers what it was told."""
 
     told: list[tuple[uuid.UUID, str, str]] = field(default_factory=list)
+    ended: list[uuid.UUID] = field(default_factory=list)
     trouble: Exception | None = None
     before_launch: Callable[[], None] | None = None
 
@@ -166,6 +174,12 @@ class Owner:
 
     def on_change(self, *, sandbox: Sandbox) -> None:
         self.told.append((sandbox.pk, sandbox.observed_phase, sandbox.exit_reason))
+
+    def lock(self, *, sandbox: Sandbox) -> None:
+        """Nothing of it comes before a sandbox."""
+
+    def on_ended(self, *, sandbox_ids: Sequence[uuid.UUID]) -> None:
+        self.ended.extend(sandbox_ids)
 
     def phases_of(self, sandbox: Sandbox) -> list[str]:
         return [phase for key, phase, _ in self.told if key == sandbox.pk]

@@ -48,6 +48,11 @@ class LocalDriver:
     def delete(self, name: str) -> None:
         self._call("delete", name=name)
 
+    def kill(self, names: Sequence[str], *, guests_of: Sequence[str] = ()) -> Sequence[SandboxStatus]:
+        return [
+            wire.status_from_wire(item) for item in self._call("kill", names=list(names), guests_of=list(guests_of))
+        ]
+
     def logs(self, name: str, *, offset: int = 0, limit: int = 65536) -> LogChunk:
         return wire.chunk_from_wire(self._call("logs", name=name, offset=offset, limit=limit))
 

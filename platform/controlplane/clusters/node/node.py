@@ -10,7 +10,7 @@ import os
 import secrets
 import shutil
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -159,9 +159,7 @@ class Node:
 
         The name stays dead, known before or not: a start that was asked for earlier may arrive only now.
         """
-        self._deleted[name] = None
-        while len(self._deleted) > MOST_DELETED_NAMES:
-            self._deleted.popitem(last=False)
+        self._remember_deleted(name)
         sandbox = self._sandboxes.get(name)
         if sandbox is None:
             return
@@ -179,6 +177,33 @@ class Node:
             sandbox.forget()
             self._tell(last)
             log.info("sandbox %s deleted", name)
+
+    async def kill(self, names: Collection[str], *, guests_of: Collection[str]) -> Sequence[SandboxStatus]:
+        """End many at once, and with them the sandboxes whose label `run` is in `guests_of`. What it returns is dead.
+
+        The output of those named stays readable until they are deleted; guests are forgotten. A name nobody knows is
+        answered as deleted and stays dead, like one that was deleted. One that can't be killed yet is left out.
+        """
+        for name in names:
+            self._remember_deleted(name)
+        named = {name: sandbox for name in names if (sandbox := self._sandboxes.get(name)) is not None}
+        owners = set(guests_of)
+        guests = [name for name, sandbox in self._sandboxes.items() if sandbox.labels.get("run") in owners]
+        for sandbox in named.values():
+            sandbox.stop(ExitReason.STOPPED)
+        waiting = [asyncio.create_task(sandbox.finished.wait()) for sandbox in named.values()]
+        gone = await asyncio.gather(
+            *(self.delete(name) for name in guests if name not in named), return_exceptions=True
+        )
+        if waiting:
+            _, undead = await asyncio.wait(waiting, timeout=DEATH_PATIENCE_SECONDS + 1)
+            for task in undead:
+                task.cancel()
+        for error in gone:
+            if isinstance(error, BaseException):
+                log.warning("guest not ended: %s", error)
+        dead = [sandbox.status() for sandbox in named.values() if sandbox.finished.is_set()]
+        return dead + [SandboxStatus(name, SandboxPhase.DELETED) for name in names if name not in named]
 
     def logs(self, name: str, *, offset: int, limit: int) -> LogChunk:
         return self._known(name).logs(offset=offset, limit=min(limit, MOST_LOG_BYTES))
@@ -271,6 +296,11 @@ class Node:
         if self._refusals:
             parts.append(f"Not used: {'; '.join(self._refusals)}.")
         return " ".join(parts)
+
+    def _remember_deleted(self, name: str) -> None:
+        self._deleted[name] = None
+        while len(self._deleted) > MOST_DELETED_NAMES:
+            self._deleted.popitem(last=False)
 
     def _known(self, name: str) -> Sandbox:
         sandbox = self._sandboxes.get(name)

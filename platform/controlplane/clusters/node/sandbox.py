@@ -7,7 +7,7 @@ import contextlib
 import os
 import select
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -76,6 +76,10 @@ class Sandbox:
     @property
     def running(self) -> bool:
         return self._phase in (SandboxPhase.PENDING, SandboxPhase.RUNNING)
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        return self._spec.labels
 
     def status(self) -> SandboxStatus:
         usage = self._usage()

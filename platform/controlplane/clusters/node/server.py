@@ -138,6 +138,9 @@ class Connections:
             case "delete":
                 await node.delete(_name(request))
                 return None
+            case "kill":
+                names, guests_of = _names(request, "names"), _names(request, "guests_of")
+                return [wire.status_to_wire(status) for status in await node.kill(names, guests_of=guests_of)]
             case "logs":
                 offset, limit = _whole(request, "offset", 0), _whole(request, "limit", 65536)
                 return wire.chunk_to_wire(node.logs(_name(request), offset=offset, limit=limit))
@@ -183,6 +186,13 @@ def _name(request: wire.Wire) -> str:
     if not isinstance(name, str):
         raise DriverError("name must be text.", permanent=True, code="wire.malformed")
     return name
+
+
+def _names(request: wire.Wire, field: str) -> list[str]:
+    names = request.get(field, [])
+    if not isinstance(names, list) or any(not isinstance(name, str) for name in names):
+        raise DriverError(f"{field} must be a list of text.", permanent=True, code="wire.malformed")
+    return names
 
 
 def _whole(request: wire.Wire, field: str, default: int) -> int:

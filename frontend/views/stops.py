@@ -1,0 +1,152 @@
+"""Stops: asking once with numbers, the proofs of one while they come in, the list, and lifting."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+
+from django.contrib import messages
+from django.core.cache import cache
+from django.http import HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from agents import services, stops
+from agents.choices import WIDE_STOPS, StopScope
+from agents.models import Stop
+from agents.stops import Rung
+from controlplane.common.clock import now
+from controlplane.common.cursors import page as cursor_page
+from controlplane.common.errors import RemitError, not_found
+from controlplane.tenancy.types import Permission
+from frontend.context import strips_key
+from frontend.pages import PersonRequest, id_of, is_part, page, require_anywhere
+from governance.types import Judgement
+
+DIALOG = "stop-dialog"
+SHOWN = 20
+PATIENCE_SECONDS = 15  # a rung that holds back longer than this is said to
+
+
+@dataclass(frozen=True)
+class Proof:
+    """A rung as it is drawn."""
+
+    rung: Rung
+    tone: str
+    said: str
+
+
+@page
+@require_GET
+def listing(request: PersonRequest) -> HttpResponse:
+    require_anywhere(request.principal, Permission.MISSION_VIEW, "Stops")
+    found = cursor_page(stops.stops(request.principal), cursor=request.GET.get("cursor"))
+    return render(request, "stops/list.html", {"rows": found.items, "page": found})
+
+
+@page
+@never_cache
+@require_http_methods(["GET", "POST"])
+def new(request: PersonRequest) -> HttpResponse:
+    """What will happen, with numbers, asked once; then it is done. The dialog is the include the page uses."""
+    given = request.POST if request.method == "POST" else request.GET
+    scope, scope_id = given.get("scope", ""), id_of(given.get("id"))
+    if scope not in StopScope.values or scope_id is None:
+        raise not_found("page")
+    target = stops.target(request.principal, StopScope(scope), scope_id)
+    if request.method == "POST":
+        made = services.stop(
+            actor=request.principal, scope=StopScope(scope), scope_id=scope_id, reason=given.get("reason", "")
+        )
+        cache.delete(strips_key(request.principal))
+        return redirect("stop", stop_id=made.pk)
+    held = stops.holding(target)
+    if held is not None and not is_part(request):
+        return redirect("stop", stop_id=held.pk)
+    context = {"target": target, "found": stops.found(target), "wide": target.scope in WIDE_STOPS, "held": held}
+    return render(request, "stops/confirm.html" if is_part(request) == DIALOG else "stops/new.html", context)
+
+
+@page
+@never_cache
+@require_GET
+def detail(request: PersonRequest, stop_id: uuid.UUID) -> HttpResponse:
+    stop = stops.stop_named(request.principal, stop_id)
+    may_lift = stops.may_lift(request.principal, stop)
+    asked = stops.lifting_asked(request.principal, stop) if stop.in_force else None
+    context = {
+        "stop": stop,
+        "proofs": [_proof(stop, rung) for rung in stops.proofs(stop)] if stop.lifted_at is None else [],
+        "kept": stops.kept_proofs(stop) if stop.lifted_at is not None else [],
+        "executing": list(stops.executing(stop)[:SHOWN]) if stop.lifted_at is None else [],
+        "paused_number": stop.paused_missions.count(),
+        "paused": list(stop.paused_missions.order_by("id")[:SHOWN]),
+        "may_lift": may_lift,
+        "asked": asked,
+        "question": next((row for row in asked.escalations.all() if row.state == "open"), None) if asked else None,
+        "at_stake": stops.at_stake(stop) if may_lift else None,
+        "second": may_lift and stops.asks_a_second(stop),
+    }
+    return render(request, "stops/detail.html", context)
+
+
+@page
+@require_POST
+def lift(request: PersonRequest, stop_id: uuid.UUID) -> HttpResponse:
+    """Ask the gate to lift it; who may do that alone has done it on return."""
+    try:
+        judgement = services.ask_to_lift(
+            actor=request.principal,
+            stop_id=stop_id,
+            resume=request.POST.get("resume") == "1",
+            reason=request.POST.get("reason", ""),
+        )
+    except RemitError as error:
+        if error.status != 409:
+            raise
+        messages.error(request, f"{error.message} {' '.join(error.remedies)}")
+    else:
+        _say(request, judgement)
+    cache.delete(strips_key(request.principal))
+    return redirect("stop", stop_id=stop_id)
+
+
+def _say(request: PersonRequest, judgement: Judgement) -> None:
+    if judgement.state == "waiting":
+        messages.info(request, "Asked. The stop holds until a second person agrees.")
+    elif judgement.state == "denied":
+        messages.error(request, f"Refused: {judgement.message}")
+    else:
+        messages.success(request, "The stop is lifted.")
+
+
+def _proof(stop: Stop, rung: Rung) -> Proof:
+    noun, verb = _NOUNS[rung.name]
+    if rung.name == "budget":
+        said = "Frozen" if rung.found and rung.holds else "Not frozen" if rung.found else "Nothing to freeze"
+    elif rung.name == "missions":
+        said = "Nothing is allowed any more" if rung.holds else _still_run(rung.left)
+    elif rung.found == 0:
+        said = f"There were no {noun}"
+    else:
+        said = f"{rung.left:,} of {rung.found:,} {noun} {verb}"
+    waited = (now() - stop.at).total_seconds()
+    broken = rung.since is not None or waited > PATIENCE_SECONDS
+    return Proof(rung, "allow" if rung.holds else "deny" if broken else "wait", said)
+
+
+def _still_run(number: int) -> str:
+    return "1 mission still runs" if number == 1 else f"{number:,} missions still run"
+
+
+_NOUNS = {
+    "missions": ("missions", "run"),
+    "permits": ("permits", "live"),
+    "questions": ("questions", "open"),
+    "tokens": ("tokens of runs", "live"),
+    "processes": ("sandboxes", "alive"),
+    "holds": ("holds of work not started", "left"),
+    "budget": ("budgets", "open"),
+}

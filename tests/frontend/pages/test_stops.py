@@ -1,0 +1,157 @@
+"""The pages of stops without script: the question with its numbers, the proofs, the list, the strip, lifting."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from django.core.cache import cache
+from django.test import Client
+from django.urls import reverse
+
+from agents import services as agents
+from agents.choices import StopScope
+from agents.models import Mission, Stop
+from controlplane.tenancy.models import User
+from governance import services as governance
+from governance.models import Escalation
+
+SignIn = Callable[..., Client]
+
+
+def html(browser: Client, path: str, status: int = 200) -> str:
+    response = browser.get(path)
+    assert response.status_code == status, response.content.decode()[:400]
+    return response.content.decode()
+
+
+def question(scope: str, key: uuid.UUID) -> str:
+    return f"{reverse('stop-new')}?scope={scope}&id={key}"
+
+
+def stop_team(world: Any, reason: str = "Look first") -> Stop:
+    return agents.stop(actor=world.owner, scope=StopScope.TEAM, scope_id=world.team.pk, reason=reason)
+
+
+def test_the_question_says_with_numbers_what_will_happen(world: Any, alice: User, signed_in: SignIn) -> None:
+    world.ask_credit()
+    world.begin("books__customer", invoice="INV-0199")
+    text = html(signed_in(alice), question("mission", world.mission.pk))
+    for part in (
+        "1 open question",
+        "1 sandbox</b> is killed",
+        "1 action</b> was already sent",
+        "1 token",
+        "ends for good",
+    ):
+        assert part in text, part
+
+
+def test_stopping_leads_to_the_proofs_and_a_second_click_to_the_same_page(
+    world: Any, alice: User, signed_in: SignIn
+) -> None:
+    browser = signed_in(alice)
+    body = {"scope": "team", "id": str(world.team.pk), "reason": "Credits went astray"}
+    first, again = (browser.post(reverse("stop-new"), body) for _ in range(2))
+    stop = Stop.objects.get()
+    assert first["Location"] == again["Location"] == reverse("stop", args=[stop.pk])
+    text = html(browser, first["Location"])
+    for part in ("Credits went astray", "Permits", "Tokens", "Processes", "Held money", "Frozen", "Counted now:"):
+        assert part in text, part
+    assert browser.get(question("team", world.team.pk))["Location"] == first["Location"]
+
+
+def test_a_rung_that_no_longer_holds_is_said_to(world: Any, alice: User, signed_in: SignIn) -> None:
+    stop = stop_team(world)
+    agents.note_proofs(stop_id=stop.pk)
+    Mission.objects.filter(pk=world.mission.pk).update(state="active")
+    assert "1 mission still runs" in html(signed_in(alice), reverse("stop", args=[stop.pk]))
+
+
+def test_everyone_whom_it_concerns_sees_the_strip_and_nobody_else(
+    world: Any, alice: User, bob: User, charlie: User, signed_in: SignIn
+) -> None:
+    stop_team(world, "<b>Look</b> first")
+    for user in (alice, bob):
+        text = html(signed_in(user), reverse("home"))
+        assert "The team Receivables is stopped." in text
+        assert "&lt;b&gt;Look&lt;/b&gt; first" in text
+    assert "is stopped." not in html(signed_in(charlie), reverse("home"))
+
+
+def test_a_mission_stopped_with_its_team_can_not_be_resumed_from_its_page(
+    world: Any, alice: User, signed_in: SignIn
+) -> None:
+    stop_team(world)
+    browser = signed_in(alice)
+    assert "Look first" in html(browser, reverse("mission", args=[world.mission.pk]))
+    response = browser.post(reverse("mission-operate", args=[world.mission.pk, "resume"]))
+    assert response.status_code == 409
+    assert "Lift the stop first" in response.content.decode()
+    assert Mission.objects.get(pk=world.mission.pk).state == "paused"
+
+
+def test_lifting_asks_a_second_person_who_answers_on_approvals(
+    world: Any, alice: User, dana: User, as_dana: Any, signed_in: SignIn
+) -> None:
+    stop = stop_team(world)
+    browser = signed_in(alice)
+    path = reverse("stop", args=[stop.pk])
+    assert "It waits for a second person" in html(browser, path)
+    browser.post(reverse("stop-lift", args=[stop.pk]), {"resume": "1"})
+    escalation = Escalation.objects.get(kind="stop.lift")
+    waiting = html(browser, path)
+    assert reverse("approval", args=[escalation.pk]) in waiting
+    assert "Lift the stop</button>" not in waiting
+    card = html(signed_in(dana), reverse("approval", args=[escalation.pk]))
+    assert "Lift the stop of the team Receivables" in card
+    governance.decide(approver=as_dana, escalation_id=escalation.pk, version=1, approve=True, reason="")
+    lifted = html(browser, path)
+    assert "Lifted" in lifted
+    assert "What had held" in lifted
+    cache.clear()  # a warning is kept for some seconds
+    assert "is stopped." not in html(signed_in(dana), reverse("missions"))
+
+
+def test_who_may_only_look_is_offered_no_button(world: Any, bob: User, finn: User, signed_in: SignIn) -> None:
+    stop = stop_team(world)
+    for user in (bob, finn):
+        browser = signed_in(user)
+        assert "Lift the stop" not in html(browser, reverse("stop", args=[stop.pk]))
+        assert 'data-opens="stop-dialog"' not in html(browser, reverse("home"))
+        assert 'data-opens="stop-dialog"' not in html(browser, reverse("mission", args=[world.mission.pk]))
+        html(browser, question("team", world.team.pk), 404)
+
+
+def test_nonsense_in_the_address_is_not_found(world: Any, alice: User, signed_in: SignIn, nobody: uuid.UUID) -> None:
+    browser = signed_in(alice)
+    for path in (
+        question("planet", world.mission.pk),
+        question("mission", nobody),
+        f"{reverse('stop-new')}?scope=mission&id=1",
+        reverse("stop-new"),
+        reverse("stop", args=[nobody]),
+    ):
+        html(browser, path, 404)
+    assert not Stop.objects.exists()
+
+
+def test_the_list_costs_the_same_number_of_queries_however_long_it_is(
+    world: Any, nadia: User, signed_in: SignIn, queries: Callable[..., int]
+) -> None:
+    stop_team(world)
+    browser, path = signed_in(nadia), reverse("stops")
+    few = queries(browser, path)
+    for number in range(6):
+        Stop.objects.create(
+            organisation=world.organisation,
+            scope="mission",
+            scope_id=uuid.uuid4(),
+            name=f"Mission {number}",
+            reason="r",
+            by=nadia,
+            at="2026-01-01T00:00:00Z",
+            counts={"sandboxes": number},
+        )
+    assert queries(browser, path) == few
