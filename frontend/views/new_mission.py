@@ -3,6 +3,7 @@ gate."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from django import forms
@@ -26,6 +27,7 @@ from controlplane.tenancy.types import Permission
 from frontend.ceilings import ceiling_of_team, in_words
 from frontend.pages import PersonRequest, id_of, page
 from frontend.submitting import tell_submitted
+from frontend.templatetags.amounts import money_text
 
 _WIDGET_ATTRIBUTES = {"money": {"inputmode": "decimal"}, "hours": {"inputmode": "numeric"}}
 
@@ -56,17 +58,19 @@ def new(request: PersonRequest) -> HttpResponse:
             error = refused
     form = _form(chosen, request.POST if request.method == "POST" else None, error)
     installing = samples_installing(request.principal)
+    currency = currency_of(request.principal)
+    ceilings = [in_words(found) for team in teams if (found := ceiling_of_team(team.pk)) is not None]
+    _say_limits(form.fields["budget"], money_text(sign_off_above(request.principal), currency), ceilings)
     context = {
         "templates": list(TEMPLATES.values()),
         "chosen": chosen,
         "form": form,
         "teams": teams,
         "error": error if error and not form.errors else None,
-        "currency": currency_of(request.principal),
+        "currency": currency,
         "installing": installing,
         "here": readiness_of(request.principal, chosen, installing),
-        "sign_off_above": sign_off_above(request.principal),
-        "ceilings": [in_words(found) for team in teams if (found := ceiling_of_team(team.pk)) is not None],
+        "ceilings": ceilings,
     }
     return render(request, "missions/new/page.html", context, status=error.status if error else 200)
 
@@ -90,6 +94,12 @@ def _form(chosen: Template, data: Any, error: RemitError | None) -> forms.Form:
             name = problem.pointer.strip("/").split("/")[-1]
             form.add_error(name if name in form.fields else None, problem.message)
     return form
+
+
+def _say_limits(budget: forms.Field, sign_off: str, ceilings: Sequence[str]) -> None:
+    """Beside the amount: what else decides how much of it can be spent, and when a second person is asked."""
+    tighter = [f"{words}: no mission of it can spend more." for words in ceilings]
+    budget.help_text = " ".join([f"{budget.help_text}. Above {sign_off} a second person signs it off.", *tighter])
 
 
 def _form_field(field: Any) -> forms.Field:
