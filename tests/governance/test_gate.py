@@ -10,6 +10,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from controlplane.common.ids import new_id
 from governance import gate as pipeline
 from governance.bundles import forget
 from governance.choices import BundleState, Verdict
@@ -65,7 +66,8 @@ def test_the_answer_is_as_severe_as_its_severest_stage(
     scene = gate.scene
     scene.guards, scene.tool_approved, scene.mission_active, scene.effects = guards, approved_tool, active, effects
     gate.ledger.refusal = HoldRefused("budget.exhausted", "Nothing is left.") if full else None
-    judgement = gate.propose(amount)
+    # Another invoice each time: the same call again would join the question that is open.
+    judgement = gate.propose(arguments={"amount": amount, "invoice": f"INV-{new_id()}"})
     decision = Decision.objects.get(action_id=judgement.action_id)
     said = [Verdict(stage["verdict"]) for stage in decision.stages if stage["verdict"]]
     assert judgement.verdict is max(said, key=lambda verdict: verdict.severity)
