@@ -112,8 +112,12 @@ def lines(
     cursor: str | None = None,
     limit: int = 50,
 ) -> LinePage:
-    """`selectors.lines`; where nothing is asked for by id, nothing to see is an empty page."""
-    if account_id is None and mission_id is None:
-        if not Account.objects.restrict(principal, Permission.BUDGET_VIEW).exists():
-            return LinePage([], None)
+    """`selectors.lines`, where nothing to see is an empty page. Raises 422 `cursor.invalid`."""
+    visible = Account.objects.restrict(principal, Permission.BUDGET_VIEW)
+    if account_id is not None:
+        visible = visible.filter(pk=account_id)
+    if mission_id is not None:
+        visible = visible.filter(subject_type="mission", subject_id=mission_id)
+    if not visible.exists():
+        return LinePage([], None)
     return selectors.lines(principal, account_id=account_id, mission_id=mission_id, cursor=cursor, limit=limit)

@@ -71,7 +71,9 @@ COMPONENTS: dict[str, Any] = {
     "ActionPage": _object({"items": {"type": "array", "items": _ref("Action")}, "next": _or_null(_TEXT)}),
     "ActionResult": _object({**_ITEM, "escalation": _or_null(_ESCALATION), "result": {"type": "object"}}),
     "ActionBatch": {
-        **_object({"items": {"type": "array", "items": _ref("ActionProposal"), "maxItems": LARGEST_BATCH, "minItems": 1}}),
+        **_object(
+            {"items": {"type": "array", "items": _ref("ActionProposal"), "maxItems": LARGEST_BATCH, "minItems": 1}}
+        ),
         "additionalProperties": False,
     },
     "ActionBatchAnswer": _object(

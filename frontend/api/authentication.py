@@ -44,7 +44,7 @@ class SessionAuthentication(authentication.SessionAuthentication):
             return None
         if request.method not in _SAFE:
             try:
-                self.enforce_csrf(request)
+                self.enforce_csrf(django_request)
             except exceptions.PermissionDenied as error:
                 raise RemitError(
                     "csrf.failed",

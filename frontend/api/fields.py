@@ -58,13 +58,13 @@ class Choice(serializers.ChoiceField):
 class Id(serializers.Field):  # type: ignore[type-arg]
     """An id in its canonical text form."""
 
-    default_error_messages = {"invalid": "an id, as answers give it"}  # type: ignore[assignment]
+    default_error_messages = {"invalid": "an id, as answers give it"}
 
     def to_internal_value(self, data: Any) -> uuid.UUID:
         found = parse_id(data)
         if found is None:
             self.fail("invalid")
-        return cast(uuid.UUID, found)
+        return found
 
     def to_representation(self, value: Any) -> str:
         return str(value)
@@ -74,7 +74,7 @@ class Id(serializers.Field):  # type: ignore[type-arg]
 class Moment(serializers.Field):  # type: ignore[type-arg]
     """RFC 3339. Answers are in UTC with a `Z`."""
 
-    default_error_messages = {"invalid": "a moment such as 2031-05-04T12:00:00Z"}  # type: ignore[assignment]
+    default_error_messages = {"invalid": "a moment such as 2031-05-04T12:00:00Z"}
 
     def to_internal_value(self, data: Any) -> datetime:
         if not isinstance(data, str) or not _MOMENT.match(data):
@@ -116,7 +116,7 @@ class MoneyIn(serializers.Serializer):  # type: ignore[type-arg]
 class Json(serializers.Field):  # type: ignore[type-arg]
     """An object of any shape. What comes in has passed the strict parser."""
 
-    default_error_messages = {"invalid": "an object"}  # type: ignore[assignment]
+    default_error_messages = {"invalid": "an object"}
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
         if not isinstance(data, dict):

@@ -53,6 +53,13 @@ class Operation:
     one_transaction: bool
 
 
+class ProblemField(serializers.Serializer):  # type: ignore[type-arg]
+    """What is wrong with one field."""
+
+    pointer = serializers.CharField(allow_blank=True)
+    detail = serializers.CharField()
+
+
 class Problem(serializers.Serializer):  # type: ignore[type-arg]
     """RFC 9457. `code` is stable, `remedies` say what to do next, `errors` point into the request."""
 
@@ -61,12 +68,10 @@ class Problem(serializers.Serializer):  # type: ignore[type-arg]
     status = serializers.IntegerField()
     detail = serializers.CharField()
     code = serializers.CharField()
-    errors = inline_serializer(
-        "ProblemField", {"pointer": serializers.CharField(allow_blank=True), "detail": serializers.CharField()}, many=True
-    )
+    errors = ProblemField(many=True)  # type: ignore[assignment]  # DRF's own attribute of that name is a property
     remedies = serializers.ListField(child=serializers.CharField())
     trace_id = serializers.CharField(allow_blank=True)
-    data = serializers.DictField(required=False)
+    data = serializers.DictField(required=False)  # type: ignore[assignment]
 
 
 class NoBody(Body):
@@ -97,14 +102,14 @@ def operation(
             operation_id=name,
             summary=summary,
             description=f"{about}\n\n{needed}".strip(),
-            parameters=[query, *_header_parameters(changes, if_match)],
+            parameters=[*([query] if query is not Query else []), *_header_parameters(changes, if_match)],
             request=(body if body is not NoBody else None) if changes else None,
             responses={
                 status: _page_of(answer) if listed else answer,
                 **{(code, PROBLEM_TYPE): Problem for code in _possible(method, changes, if_match)},
             },
         )
-        return cast(F, documented(method))
+        return documented(method)
 
     return declare
 
@@ -130,6 +135,7 @@ class Resource(APIView):
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         if request.method == "OPTIONS":
             return
+        _ = request._request.body  # before anything else reads the stream: it is hashed as it was sent
         super().initial(request, *args, **kwargs)
         if not isinstance(request.auth, Principal):
             raise RemitError(
@@ -151,7 +157,7 @@ class Resource(APIView):
         if chosen.if_match:
             self.expected = _version_of(request.headers.get("If-Match"))
 
-    def options(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ARG002
+    def options(self, request: Any, *args: Any, **kwargs: Any) -> Response:  # noqa: ARG002
         return Response(status=204)
 
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Response:
@@ -310,9 +316,7 @@ def _read_query(form: type[Query], request: Request) -> Mapping[str, Any]:
 
 def _read_body(form: type[Body], request: Request) -> Mapping[str, Any]:
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise RemitError(
-            "body.compressed", "Compressed bodies are not read.", 415, remedies=("Send it uncompressed.",)
-        )
+        raise RemitError("body.compressed", "Compressed bodies are not read.", 415, remedies=("Send it uncompressed.",))
     data = request.data if request._request.body else {}
     serializer = form(data=data)
     if not serializer.is_valid():

@@ -30,6 +30,4 @@ class StrictJSONParser(BaseParser):
 
 
 def too_large() -> RemitError:
-    return RemitError(
-        "body.too_large", f"At most {MAX_BYTES} bytes are read.", 413, remedies=("Send less at a time.",)
-    )
+    return RemitError("body.too_large", f"At most {MAX_BYTES} bytes are read.", 413, remedies=("Send less at a time.",))

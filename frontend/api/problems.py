@@ -11,7 +11,7 @@ from django.http import Http404, UnreadablePostError
 from rest_framework import exceptions
 from rest_framework.response import Response
 
-from controlplane.common.errors import FieldError, RemitError, invalid, not_found
+from controlplane.common.errors import FieldError, RemitError, internal_error, invalid, not_found
 from controlplane.common.http import PROBLEM_TYPE, problem_headers
 from controlplane.common.observability import trace_id
 from controlplane.common.outages import outage_of
@@ -25,12 +25,7 @@ def problem_details(exception: Exception, context: Mapping[str, Any]) -> Respons
     error = named(exception)
     if error is None:
         log.exception("api.failed", view=type(context.get("view")).__name__)
-        error = RemitError(
-            "internal.error",
-            "Something went wrong on our side.",
-            500,
-            remedies=("Try again; if it stays, give the trace id to whoever runs this Remit.",),
-        )
+        error = internal_error()
     return Response(
         error.problem(trace_id=trace_id()),
         status=error.status,

@@ -12,6 +12,7 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
 from drf_spectacular.generators import SchemaGenerator
+from drf_spectacular.openapi import AutoSchema
 
 from frontend.api.actions_schema import COMPONENTS, PATHS
 
@@ -20,6 +21,17 @@ _RATE_HEADERS = {
     "RateLimit-Remaining": "How many of them are left.",
     "RateLimit-Reset": "Seconds until all are there again.",
 }
+
+
+class Described(AutoSchema):
+    """Names of components as clients should read them: a serializer `MissionOut` describes a `Mission`."""
+
+    def get_serializer_name(self, serializer: Any, direction: Any) -> Any:
+        name = super().get_serializer_name(serializer, direction)
+        for ending in ("OutPage", "Out", "Shape"):
+            if name.endswith(ending):
+                return name.removesuffix(ending) + ending.removeprefix("Out").removeprefix("Shape")
+        return name
 
 
 @require_safe
@@ -41,13 +53,17 @@ def _as_json() -> bytes:
 
 
 def describe_what_is_not_django(result: dict[str, Any], **_: Any) -> dict[str, Any]:
-    """A hook of drf-spectacular: adds `/api/v1/actions`, and headers that every answer has."""
+    """A hook of drf-spectacular: `/api/v1/actions`, the headers of every answer, no unknown fields in bodies."""
     for methods in result["paths"].values():
         for described in methods.values():
             for status, answer in described["responses"].items():
                 answer.setdefault("headers", {}).update(_headers(status))
+    for name, component in result["components"]["schemas"].items():
+        if name.endswith(("Body", "In")):
+            component["additionalProperties"] = False
     result["paths"] = dict(sorted({**result["paths"], **PATHS}.items()))
     result["components"]["schemas"].update(COMPONENTS)
+    _tidy(result)
     result["servers"] = [{"url": "/", "description": "This Remit"}]
     return result
 
@@ -61,3 +77,19 @@ def _headers(status: str) -> dict[str, Any]:
     if status in ("429", "503"):
         found["Retry-After"] = {"description": "Seconds to wait.", "schema": {"type": "integer"}}
     return found
+
+
+def _tidy(value: Any) -> None:
+    """Without what says nothing here: answers are answers, whether or not a field could be written."""
+    if isinstance(value, list):
+        for item in value:
+            _tidy(item)
+    if not isinstance(value, dict):
+        return
+    for name in ("x-spec-enum-id", "readOnly"):
+        if not isinstance(value.get(name), dict):  # a field may be called so
+            value.pop(name, None)
+    if list(value) == ["allOf"] and len(value["allOf"]) == 1:
+        value.update(value.pop("allOf")[0])
+    for item in value.values():
+        _tidy(item)

@@ -77,5 +77,5 @@ urlpatterns = [
     *documented,
     path("api/v1/schema", schema.schema, name="api-schema"),
     path("api/v1/docs", documentation.reference, name="api-docs"),
-    re_path(r"^api(/|\Z)", nothing_here),
+    re_path(r"^api(?:/|\Z)", nothing_here),
 ]

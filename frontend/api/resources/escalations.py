@@ -81,5 +81,7 @@ class EscalationDecide(EscalationItem):
                 reason=self.body["reason"],
             )
         except RemitError as error:
-            raise changed_meanwhile() from error if error.code == _LATER_VOTE else error
+            if error.code == _LATER_VOTE:
+                raise changed_meanwhile() from error
+            raise
         return self.shown(escalation_id)

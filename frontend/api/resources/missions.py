@@ -157,7 +157,9 @@ class MissionChange(MissionResource):
                 expected_version=latest,
             )
         except RemitError as error:
-            raise changed_meanwhile() from error if error.code == _LATER_VERSION else error
+            if error.code == _LATER_VERSION:
+                raise changed_meanwhile() from error
+            raise
         return self.answered(mission_id, judgement)
 
 
@@ -292,9 +294,7 @@ class Runs(MissionResource):
     def post(self, request: Request) -> HttpResponseBase:
         mission = self.mission(self.body["mission_id"], Permission.MISSION_OPERATE)
         run = services.restart_run(actor=self.principal, mission_id=mission.pk)
-        return self.item(
-            shapes.RunOut(run).data, version=run.state, status=201, location=f"/api/v1/runs/{run.pk}"
-        )
+        return self.item(shapes.RunOut(run).data, version=run.state, status=201, location=f"/api/v1/runs/{run.pk}")
 
 
 class RunItem(Resource):

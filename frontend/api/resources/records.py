@@ -86,9 +86,7 @@ class Sandboxes(SandboxResource):
         listed=True,
     )
     def get(self, request: Request) -> Response:
-        rows = clusters.sandboxes(
-            self.principal, mission_id=self.query.get("mission"), phase=self.query.get("phase")
-        )
+        rows = clusters.sandboxes(self.principal, mission_id=self.query.get("mission"), phase=self.query.get("phase"))
         return self.page(rows, lambda found: list(shapes.SandboxOut(found, many=True).data))
 
 

@@ -86,9 +86,7 @@ class ServerRefresh(ServerResource):
     )
     def post(self, request: Request, server_id: uuid.UUID) -> Response:
         selectors.server(self.principal, server_id)
-        return Response(
-            shapes.RefreshedOut(services.refresh_tools(actor=self.principal, server_id=server_id)).data
-        )
+        return Response(shapes.RefreshedOut(services.refresh_tools(actor=self.principal, server_id=server_id)).data)
 
 
 class ServerSwitchOn(ServerResource):

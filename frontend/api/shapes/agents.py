@@ -55,7 +55,7 @@ class AgentVersionOut(serializers.Serializer):  # type: ignore[type-arg]
     id = Id()
     agent_id = Id()
     number = serializers.IntegerField()
-    label = serializers.CharField(allow_blank=True)
+    label = serializers.CharField(allow_blank=True)  # type: ignore[assignment]
     program = serializers.CharField(allow_blank=True)
     command = serializers.ListField(child=serializers.CharField())
     resources = serializers.DictField()
@@ -84,7 +84,7 @@ class AgentBody(_Runs):
 
 class AgentVersionBody(_Runs):
     agent_id = Id()
-    label = Text(max_length=40)
+    label = Text(max_length=40)  # type: ignore[assignment]
 
 
 class AgentQuery(ListQuery):

@@ -60,7 +60,7 @@ class RemitOut(serializers.Serializer):  # type: ignore[type-arg]
 class RemitIn(Body):
     goal = Text(max_length=4000)
     criteria = serializers.ListField(child=Text(max_length=300), min_length=1, max_length=30)
-    grants = GrantIn(many=True, required=False, max_length=_MOST_GRANTS)
+    grants = GrantIn(many=True, required=False, max_length=_MOST_GRANTS)  # type: ignore[call-arg]
     budget = MoneyIn()
     budget_tokens = Whole(min_value=1, max_value=10**12, required=False, allow_null=True)
     budget_steps = Whole(min_value=1, max_value=10**9, required=False, allow_null=True)

@@ -79,7 +79,7 @@ class ServerOut(serializers.Serializer):  # type: ignore[type-arg]
 class MountIn(Body):
     """A folder of the state folder that its program sees; `{run}` and `{mission}` are filled in."""
 
-    source = Text(max_length=200)
+    source = Text(max_length=200)  # type: ignore[assignment]
     target = Text(max_length=200)
     writable = Flag(required=False, default=False)
 
@@ -91,7 +91,7 @@ class ServerBody(Body):
     environment = Text(max_length=60, required=False, default="", allow_blank=True)
     command = serializers.ListField(child=Text(max_length=400), required=False, default=list, max_length=40)
     url = Text(max_length=400, required=False, default="", allow_blank=True)
-    mounts = MountIn(many=True, required=False, default=list, max_length=20)
+    mounts = MountIn(many=True, required=False, default=list, max_length=20)  # type: ignore[call-arg]
 
 
 class RefreshedOut(serializers.Serializer):  # type: ignore[type-arg]
@@ -119,7 +119,7 @@ class ToolOut(serializers.Serializer):  # type: ignore[type-arg]
     definition_sha256 = serializers.CharField()
     pending_definition = Json(allow_null=True)
     offered_sha256 = serializers.SerializerMethodField()
-    read_only = serializers.BooleanField()
+    read_only = serializers.BooleanField()  # type: ignore[assignment]
     reversible = serializers.BooleanField()
     effects = serializers.ListField(child=serializers.CharField())
     approved_by_id = Id(allow_null=True)
@@ -140,14 +140,14 @@ class ApproveBody(Body):
 
 
 class DescribeBody(Body):
-    read_only = Flag()
+    read_only = Flag()  # type: ignore[assignment]
     reversible = Flag()
     effects = serializers.ListField(child=Text(max_length=60), max_length=20)
 
 
 class TemplateFieldOut(serializers.Serializer):  # type: ignore[type-arg]
     name = serializers.CharField()
-    label = serializers.CharField()
+    label = serializers.CharField()  # type: ignore[assignment]
     kind = serializers.ChoiceField(["text", "money", "hours", "choice"])
     default = serializers.CharField(allow_blank=True)
     hint = serializers.CharField(allow_blank=True)

@@ -19,8 +19,6 @@ class IdempotencyKey(models.Model):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(
-                fields=["organisation_id", "requester_id", "key_hash"], name="idempotency_key_once"
-            )
+            models.UniqueConstraint(fields=["organisation_id", "requester_id", "key_hash"], name="idempotency_key_once")
         ]
         indexes = [models.Index(fields=["expires_at"], name="idempotency_expiry")]

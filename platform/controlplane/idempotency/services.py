@@ -91,7 +91,7 @@ def sweep() -> int:
     return IdempotencyKey.objects.filter(pk__in=expired[:_SWEPT_AT_ONCE]).delete()[0]
 
 
-# Below: one level down -------------------------------------------------------------------------------------------------
+# Below: one level down ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -48,10 +48,9 @@ def _named(headers: dict[str, str]) -> dict[str, str]:
 
 
 @pytest.fixture(autouse=True)
-def _fresh_rate_limits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _fresh_rate_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every test counts from nothing."""
     monkeypatch.setattr(rate_limits, "_LIMITERS", {})
-    yield
 
 
 @pytest.fixture
