@@ -52,6 +52,13 @@ class SessionAuthentication(authentication.SessionAuthentication):
                     403,
                     remedies=("Send the cookie's value as X-CSRFToken, or use a token instead of the cookie.",),
                 ) from error
+        if getattr(django_request, "must_set_up", False):
+            raise RemitError(
+                "second_factor.required",
+                "Your organisation asks for a second factor, and you have none yet.",
+                403,
+                remedies=("Set one up on your profile page.",),
+            )
         if django_request.principal is None:
             raise RemitError(
                 "organisation.none",

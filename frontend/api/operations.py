@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ M = TypeVar("M", bound=models.Model)
 F = TypeVar("F", bound=Callable[..., Any])
 
 _KEPT_HEADERS: Final = ("ETag", "Location", "Content-Type")
+_ETAG: Final = '^"[0-9A-Za-z._]{1,80}-[0-9a-f]{1,64}"$'
 _STATUSES: Final = (401, 403, 406, 422, 429, 500, 503)
 _STATUSES_OF_POST: Final = (400, 408, 409, 413, 415, 428)
 
@@ -290,10 +292,10 @@ def _version_of(header: str | None) -> str:
             428,
             remedies=("Read the object, then send its ETag back as If-Match.",),
         )
-    inner = header.strip()
-    if len(inner) < 3 or len(inner) > 200 or inner[0] != '"' or inner[-1] != '"' or "-" not in inner:
-        raise changed_meanwhile()
-    return inner[1:-1].rpartition("-")[0]
+    if not re.match(_ETAG, header.strip()):
+        problem = FieldError("/if_match", "one ETag as it was read, with its quotes")
+        raise invalid("precondition.malformed", "That is not an ETag of this interface.", problem)
+    return header.strip()[1:-1].rpartition("-")[0]
 
 
 def _tags(header: str | None) -> list[str]:
@@ -355,7 +357,7 @@ def _header_parameters(changes: bool, if_match: bool) -> list[OpenApiParameter]:
         found.append(
             OpenApiParameter(
                 "If-Match",
-                str,
+                {"type": "string", "pattern": _ETAG},
                 OpenApiParameter.HEADER,
                 required=True,
                 description="The ETag of what you read. 412 when it has changed since.",

@@ -9,12 +9,14 @@ from django.views.decorators.csrf import csrf_exempt
 from controlplane.common.errors import not_found
 from controlplane.common.http import problem_response
 from frontend.api import documentation, schema
-from frontend.api.resources import agents, budgets, escalations, missions, records, servers
+from frontend.api.resources import agents, budgets, costs, escalations, missions, people, records, servers
 
 _MISSION = "api/v1/missions/<uuid:mission_id>"
 _AGENT = "api/v1/agents/<uuid:agent_id>"
 _BUDGET = "api/v1/budgets/<uuid:budget_id>"
 _SERVER = "api/v1/mcp-servers/<uuid:server_id>"
+_CHANGE = "api/v1/limit-changes/<uuid:change_id>"
+_MEMBER = "api/v1/members/<uuid:user_id>"
 _TOOL = "api/v1/tools/<uuid:tool_id>"
 
 documented = [
@@ -45,11 +47,21 @@ documented = [
     path(f"{_BUDGET}:set-limit", budgets.BudgetSetLimit.as_view()),
     path(f"{_BUDGET}:freeze", budgets.BudgetFreeze.as_view()),
     path(f"{_BUDGET}:unfreeze", budgets.BudgetUnfreeze.as_view()),
+    path("api/v1/limit-changes", budgets.LimitChanges.as_view()),
+    path(f"{_CHANGE}:confirm", budgets.LimitChangeConfirm.as_view()),
+    path(f"{_CHANGE}:refuse", budgets.LimitChangeRefuse.as_view()),
+    path(f"{_CHANGE}:withdraw", budgets.LimitChangeWithdraw.as_view()),
+    path("api/v1/costs", costs.Costs.as_view()),
+    path("api/v1/costs/missions/<uuid:mission_id>", costs.CostOfMission.as_view()),
+    path("api/v1/costs/goals/<str:goal>/missions", costs.CostsOfGoal.as_view()),
     path("api/v1/holds", budgets.Holds.as_view()),
     path("api/v1/holds/<uuid:hold_id>", budgets.HoldItem.as_view()),
     path("api/v1/ledger-lines", budgets.LedgerLines.as_view()),
     path("api/v1/audit-entries", records.AuditEntries.as_view()),
     path("api/v1/audit-entries/<uuid:entry_id>", records.AuditEntryItem.as_view()),
+    path("api/v1/audit-entries:verify", records.AuditVerify.as_view()),
+    path("api/v1/audit-entries:export", records.AuditExport.as_view()),
+    path("api/v1/audit-jobs/<uuid:job_id>", records.AuditJobItem.as_view()),
     path("api/v1/mcp-servers", servers.Servers.as_view()),
     path(_SERVER, servers.ServerItem.as_view()),
     path(f"{_SERVER}:refresh", servers.ServerRefresh.as_view()),
@@ -61,6 +73,20 @@ documented = [
     path(f"{_TOOL}:describe", servers.ToolDescribe.as_view()),
     path("api/v1/templates", servers.Templates.as_view()),
     path("api/v1/templates/<slug:code>", servers.TemplateItem.as_view()),
+    path("api/v1/members", people.Members.as_view()),
+    path(_MEMBER, people.MemberItem.as_view()),
+    path(f"{_MEMBER}:set-roles", people.MemberSetRoles.as_view()),
+    path(f"{_MEMBER}:deactivate", people.MemberDeactivate.as_view()),
+    path(f"{_MEMBER}:reactivate", people.MemberReactivate.as_view()),
+    path(f"{_MEMBER}:reset-second-factor", people.MemberResetSecondFactor.as_view()),
+    path("api/v1/invitations", people.Invitations.as_view()),
+    path("api/v1/invitations/<uuid:invitation_id>:renew", people.InvitationRenew.as_view()),
+    path("api/v1/invitations/<uuid:invitation_id>:revoke", people.InvitationRevoke.as_view()),
+    path("api/v1/teams", people.Teams.as_view()),
+    path("api/v1/teams/<uuid:team_id>", people.TeamItem.as_view()),
+    path("api/v1/tokens", people.Tokens.as_view()),
+    path("api/v1/tokens/<uuid:token_id>:rotate", people.TokenRotate.as_view()),
+    path("api/v1/tokens/<uuid:token_id>:revoke", people.TokenRevoke.as_view()),
     path("api/v1/sandboxes", records.Sandboxes.as_view()),
     path("api/v1/sandboxes/<uuid:sandbox_id>", records.SandboxItem.as_view()),
     path("api/v1/sandboxes/<uuid:sandbox_id>/log", records.SandboxLog.as_view()),

@@ -10,13 +10,16 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from budgets import listing, selectors, services
+from budgets.changes import wording_of
 from budgets.types import Balance, WindowKind
-from controlplane.idempotency.services import one_at_a_time
+from controlplane.common.errors import RemitError
 from controlplane.tenancy.types import Permission
-from frontend.api.operations import Resource, digest_of, operation
+from frontend.api.operations import Resource, changed_meanwhile, digest_of, operation
 from frontend.api.shapes import budgets as shapes
-from frontend.api.shapes.common import GivenReasonBody, ReasonBody
+from frontend.api.shapes.common import GivenReasonBody
 from frontend.api.shapes.missions import amount_from
+
+_LATER_LIMIT = "budget.changed"
 
 
 class BudgetResource(Resource):
@@ -71,25 +74,38 @@ class BudgetSetLimit(BudgetResource):
         "Set a budget's limits in one window",
         permission=Permission.BUDGET_WRITE,
         body=shapes.SetLimitBody,
-        answer=shapes.BudgetOut,
+        answer=shapes.ChangedOut,
         if_match=True,
-        about="Below what is held and spent, a limit takes hold at once and sinks as holds clear.",
+        about=(
+            "What gives away more than one person may waits for a second one, as a limit change. Below what is held "
+            "and spent, a limit takes hold at once and sinks as holds clear."
+        ),
     )
     def post(self, request: Request, budget_id: uuid.UUID) -> HttpResponseBase:
-        one_at_a_time(f"budget:{budget_id}")
+        window = WindowKind(self.body["window"])
+        # Before the ETag is compared: whoever changes it from now on makes the service refuse.
+        seen = wording_of(selectors.limit_of(self.principal, budget_id, window))
         found = self.budget(budget_id, Permission.BUDGET_WRITE)
         self.must_match(version_of(found))
         limits = self.body["limits"]
         money = limits.get("money")
         amount = amount_from(money, currency=found.currency, pointer="/limits/money") if money else None
-        services.set_limit(
-            actor=self.principal,
-            account_id=budget_id,
-            window=WindowKind(self.body["window"]),
-            limits=shapes.limits_from(limits, amount),
-            reason=self.body["reason"],
-        )
-        return self.shown(budget_id)
+        try:
+            changed = services.change_limit(
+                actor=self.principal,
+                account_id=budget_id,
+                window=window,
+                limits=shapes.limits_from(limits, amount),
+                reason=self.body["reason"],
+                seen=seen,
+            )
+        except RemitError as error:
+            if error.code == _LATER_LIMIT:
+                raise changed_meanwhile() from error
+            raise
+        now_ = self.budget(budget_id)
+        data = {"waits": changed.waits, "change_id": changed.change_id, "budget": now_}
+        return self.item(shapes.ChangedOut(data).data, version=version_of(now_))
 
 
 class BudgetFreeze(BudgetResource):
@@ -112,13 +128,76 @@ class BudgetUnfreeze(BudgetResource):
         "budgets_unfreeze",
         "Release a frozen budget",
         permission=Permission.BUDGET_WRITE,
-        body=ReasonBody,
+        body=GivenReasonBody,
         answer=shapes.BudgetOut,
     )
     def post(self, request: Request, budget_id: uuid.UUID) -> HttpResponseBase:
         self.budget(budget_id, Permission.BUDGET_WRITE)
         services.unfreeze(actor=self.principal, account_id=budget_id, reason=self.body["reason"])
         return self.shown(budget_id)
+
+
+class LimitChanges(Resource):
+    tag = "limit-changes"
+
+    @operation(
+        "limit_changes_list",
+        "List limits that wait for a second person",
+        permission=Permission.BUDGET_VIEW,
+        query=shapes.ChangeQuery,
+        answer=shapes.LimitChangeOut,
+        listed=True,
+        about="The oldest first, all on one page.",
+    )
+    def get(self, request: Request) -> Response:
+        rows = selectors.changes_waiting(self.principal, account_id=self.query.get("budget"))
+        return Response({"items": [shapes.change_of(row) for row in rows], "next": None})
+
+
+class LimitChangeConfirm(Resource):
+    tag = "limit-changes"
+
+    @operation(
+        "limit_changes_confirm",
+        "Agree to somebody else's change of a limit",
+        permission=Permission.BUDGET_WRITE,
+        answer=None,
+        status=204,
+    )
+    def post(self, request: Request, change_id: uuid.UUID) -> Response:
+        services.confirm_change(actor=self.principal, change_id=change_id)
+        return Response(status=204)
+
+
+class LimitChangeRefuse(Resource):
+    tag = "limit-changes"
+
+    @operation(
+        "limit_changes_refuse",
+        "Refuse somebody else's change of a limit",
+        permission=Permission.BUDGET_WRITE,
+        body=GivenReasonBody,
+        answer=None,
+        status=204,
+    )
+    def post(self, request: Request, change_id: uuid.UUID) -> Response:
+        services.refuse_change(actor=self.principal, change_id=change_id, reason=self.body["reason"])
+        return Response(status=204)
+
+
+class LimitChangeWithdraw(Resource):
+    tag = "limit-changes"
+
+    @operation(
+        "limit_changes_withdraw",
+        "Withdraw your own change of a limit",
+        permission=Permission.BUDGET_WRITE,
+        answer=None,
+        status=204,
+    )
+    def post(self, request: Request, change_id: uuid.UUID) -> Response:
+        services.withdraw_change(actor=self.principal, change_id=change_id)
+        return Response(status=204)
 
 
 class Holds(Resource):

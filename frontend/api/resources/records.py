@@ -9,6 +9,7 @@ from django.http.response import HttpResponseBase
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from controlplane.audit import jobs
 from controlplane.audit import selectors as audit
 from controlplane.clusters import selectors as clusters
 from controlplane.clusters import services
@@ -20,6 +21,8 @@ from controlplane.idempotency.services import one_at_a_time
 from controlplane.tenancy.types import Permission
 from frontend.api.operations import Resource, operation
 from frontend.api.shapes import records as shapes
+
+AT_ONCE_SECONDS = 2.0
 
 
 class AuditEntries(Resource):
@@ -67,6 +70,52 @@ class AuditEntryItem(Resource):
         if found is None:
             raise not_found("entry")
         return self.item(shapes.EntryOut(found).data, version="sealed" if hasattr(found, "seal") else "open")
+
+
+class AuditVerify(Resource):
+    tag = "audit-entries"
+
+    @operation(
+        "audit_entries_verify",
+        "Check the whole audit trail",
+        permission=Permission.AUDIT_VIEW,
+        answer=shapes.JobOut,
+        status=202,
+        one_transaction=False,  # done in slices, each a transaction of its own
+        about="Ask the job how far it is. One that is running already is joined.",
+    )
+    def post(self, request: Request) -> Response:
+        job = jobs.begin(job=jobs.ask_verification(principal=self.principal), seconds=AT_ONCE_SECONDS)
+        return Response(shapes.JobOut(job).data, status=202)
+
+
+class AuditExport(Resource):
+    tag = "audit-entries"
+
+    @operation(
+        "audit_entries_export",
+        "Export the audit trail",
+        permission=Permission.AUDIT_EXPORT,
+        body=shapes.ExportBody,
+        answer=shapes.JobOut,
+        status=202,
+        one_transaction=False,  # done in slices, each a transaction of its own
+        about="Ask the job how far it is, then download the file on the page of exports.",
+    )
+    def post(self, request: Request) -> Response:
+        asked = jobs.ask_export(principal=self.principal, start=self.body.get("start"), end=self.body.get("end"))
+        return Response(shapes.JobOut(jobs.begin(job=asked, seconds=AT_ONCE_SECONDS)).data, status=202)
+
+
+class AuditJobItem(Resource):
+    tag = "audit-jobs"
+
+    @operation(
+        "audit_jobs_get", "Read how far a check or export is", permission=Permission.AUDIT_VIEW, answer=shapes.JobOut
+    )
+    def get(self, request: Request, job_id: uuid.UUID) -> HttpResponseBase:
+        job = jobs.seen_by(principal=self.principal, job_id=job_id)
+        return self.item(shapes.JobOut(job).data, version=job.state)
 
 
 class SandboxResource(Resource):

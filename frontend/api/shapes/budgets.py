@@ -6,9 +6,10 @@ from typing import Any
 
 from rest_framework import serializers
 
+from budgets.models import LimitChange
 from budgets.types import HoldState, Level, Limits, WindowKind
-from frontend.api.fields import Body, Choice, Id, ListQuery, Moment, MoneyIn, MoneyOut, Text, Whole
-from frontend.api.shapes.common import AmountsOut, BalanceOut
+from frontend.api.fields import Body, Choice, Id, ListQuery, Moment, MoneyIn, MoneyOut, Query, Text, Whole
+from frontend.api.shapes.common import AmountsOut, BalanceOut, LimitsShape, vector
 
 
 class BudgetOut(BalanceOut):
@@ -36,7 +37,32 @@ class LimitsIn(Body):
 class SetLimitBody(Body):
     window = Choice(WindowKind.values)
     limits = LimitsIn()
-    reason = Text(max_length=300, required=False, default="", allow_blank=True)
+    reason = Text(max_length=300, help_text="Others read it on the budget and in the trail.")
+
+
+class ChangedOut(serializers.Serializer):  # type: ignore[type-arg]
+    """`waits`: nothing has changed yet, a second person is asked."""
+
+    waits = serializers.BooleanField()
+    change_id = Id(allow_null=True)
+    budget = BudgetOut()
+
+
+class LimitChangeOut(serializers.Serializer):  # type: ignore[type-arg]
+    """A limit that waits for a second person."""
+
+    id = Id()
+    budget_id = Id()
+    window = serializers.ChoiceField(WindowKind.values)
+    limits = LimitsShape()
+    reason = serializers.CharField()
+    proposer_id = Id()
+    proposer_name = serializers.CharField()
+    proposed_at = Moment()
+
+
+class ChangeQuery(Query):
+    budget = Id(required=False)
 
 
 class BudgetQuery(ListQuery):
@@ -81,6 +107,22 @@ class LineOut(serializers.Serializer):  # type: ignore[type-arg]
 class LineQuery(ListQuery):
     budget = Id(required=False, help_text="Of this budget and all below it.")
     mission = Id(required=False)
+
+
+def change_of(row: LimitChange) -> Any:
+    """Of a row with its account and organisation."""
+    limits = Limits(row.money, row.tokens, row.steps)
+    facts = {
+        "id": row.pk,
+        "budget_id": row.account_id,
+        "window": row.kind,
+        "limits": vector(limits, row.account.organisation.currency),
+        "reason": row.reason,
+        "proposer_id": row.proposer_id,
+        "proposer_name": row.proposer_name,
+        "proposed_at": row.proposed_at,
+    }
+    return LimitChangeOut(facts).data
 
 
 def limits_from(data: Any, amount: Any) -> Limits:

@@ -9,8 +9,9 @@ from rest_framework import serializers
 
 from agents.catalogue import Template
 from agents.choices import Runtime, ServerState, ToolState, Transport
+from controlplane.audit import jobs
 from controlplane.audit import selectors as audit
-from controlplane.audit.models import Entry
+from controlplane.audit.models import Entry, Job, JobKind, JobState
 from controlplane.clusters.types import SandboxPhase
 from frontend.api.fields import Body, Choice, Flag, Id, Json, ListQuery, Moment, Money, Name, Query, Text, money
 from frontend.api.shapes.agents import ResourcesIn
@@ -58,6 +59,35 @@ class EntryQuery(ListQuery):
     since = Moment(required=False)
     until = Moment(required=False)
     q = serializers.CharField(required=False, default="", max_length=100)
+
+
+class JobOut(serializers.Serializer):  # type: ignore[type-arg]
+    """A check or an export of the whole trail. `intact`: what a check found."""
+
+    id = Id()
+    kind = serializers.ChoiceField(JobKind.values)
+    state = serializers.ChoiceField(JobState.values)
+    first = serializers.IntegerField()
+    last = serializers.IntegerField()
+    done = serializers.IntegerField()
+    total = serializers.IntegerField()
+    error = serializers.CharField(allow_blank=True)
+    intact = serializers.SerializerMethodField(help_text="Of a check that is ready; else null.")
+    created_at = Moment()
+    ended_at = Moment(allow_null=True)
+    expires_at = Moment(allow_null=True, help_text="Until then an export can be downloaded.")
+
+    def get_intact(self, job: Job) -> bool | None:
+        if job.kind != JobKind.VERIFY or job.state != JobState.READY:
+            return None
+        return jobs.report_of(job).intact
+
+
+class ExportBody(Body):
+    """Which part of the trail; without bounds all of it."""
+
+    start = Moment(required=False)
+    end = Moment(required=False)
 
 
 class ServerOut(serializers.Serializer):  # type: ignore[type-arg]

@@ -25,7 +25,11 @@ def _operations() -> list[tuple[str, str, Operation]]:
     found = []
     for route in documented:
         view = route.callback.view_class  # type: ignore[union-attr]
-        path = re.sub(r"<uuid:\w+>", _NOWHERE, str(route.pattern)).replace("<slug:code>", "nothing")
+        path = (
+            re.sub(r"<uuid:\w+>", _NOWHERE, str(route.pattern))
+            .replace("<slug:code>", "nothing")
+            .replace("<str:goal>", "nothing")
+        )
         for method in ("get", "post"):
             handler = getattr(view, method, None)
             if handler is not None and method in view.http_method_names:
@@ -95,14 +99,15 @@ def test_a_service_reads_and_changes_nothing(issue_token: Callable[..., str], no
     api = Api(issue_token(TokenKind.SERVICE))
     for method, path, operation in OPERATIONS:
         answer = _ask(api, method, path)
-        assert method == "GET" or not 200 <= answer.status_code < 300, operation.name
+        reads = method == "GET" or operation.name == "audit_entries_verify"
+        assert reads or not 200 <= answer.status_code < 300, operation.name
     assert not Entry.objects.exists()
 
 
 def _agrees(answer: Any, operation: Operation, *, allowed: bool) -> None:
     """403 exactly where the permission is missing; else an id of nothing is 404 and a body is read."""
     if allowed:
-        assert answer.status_code in (200, 404, 422, 409), (operation.name, answer.status_code, answer.content)
+        assert answer.status_code in (200, 202, 404, 422, 409), (operation.name, answer.status_code, answer.content)
     else:
         assert (answer.status_code, answer.json()["code"]) == (403, "permission.denied"), operation.name
         assert operation.permission is not None

@@ -28,7 +28,7 @@ from frontend.api.schema import document
 from tests.frontend.api.conftest import Api
 
 _NOT_DJANGO = "/api/v1/actions"
-_EXAMPLES = 3
+_EXAMPLES = {GenerationMode.POSITIVE: 3, GenerationMode.NEGATIVE: 2}
 _QUIET = [
     HealthCheck.function_scoped_fixture,
     HealthCheck.too_slow,
@@ -116,7 +116,11 @@ def test_no_request_meets_a_server_error_or_an_undocumented_answer(
     headers = dict(api_of(nadia)._headers)
 
     @settings(
-        max_examples=_EXAMPLES, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=_QUIET
+        max_examples=_EXAMPLES[mode],
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=_QUIET,
     )
     @given(case=operation.as_strategy(generation_mode=mode))
     def check(case: Any) -> None:
