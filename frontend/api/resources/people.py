@@ -46,7 +46,7 @@ class Members(MemberResource):
         listed=True,
     )
     def get(self, request: Request) -> Response:
-        rows = directory.people(self.principal, text=self.query["q"], state=self.query["state"])
+        rows = directory.people(self.principal, text=self.query["q"], state=self.query.get("state", ""))
         return self.page(rows, lambda users: self.shape(directory.lines(self.principal, users)))
 
 

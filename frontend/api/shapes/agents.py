@@ -89,7 +89,9 @@ class AgentVersionBody(_Runs):
 
 class AgentQuery(ListQuery):
     state = serializers.ChoiceField(AgentState.values, required=False)
-    q = serializers.CharField(required=False, default="", max_length=100, help_text="In name or description.")
+    q = serializers.CharField(
+        required=False, default="", allow_blank=True, max_length=100, help_text="In name or description."
+    )
 
 
 class AgentVersionQuery(ListQuery):

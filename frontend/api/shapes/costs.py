@@ -58,7 +58,7 @@ class GoalOut(serializers.Serializer):  # type: ignore[type-arg]
     effort = EffortOut()
 
 
-class CheckOut(serializers.Serializer):  # type: ignore[type-arg]
+class CostCheckOut(serializers.Serializer):  # type: ignore[type-arg]
     """The same money summed from three sides; `differs` says that they do not agree."""
 
     rows = Money()
@@ -75,7 +75,7 @@ class ReportOut(serializers.Serializer):  # type: ignore[type-arg]
     last = serializers.DateField()
     goals = GoalOut(many=True)
     total = GoalOut()
-    check = CheckOut()
+    check = CostCheckOut()
 
 
 class CostMissionOut(serializers.Serializer):  # type: ignore[type-arg]

@@ -142,7 +142,9 @@ class MissionQuery(ListQuery):
     team = Id(required=False)
     owner = Id(required=False)
     asking = serializers.BooleanField(required=False, default=False, help_text="Only with an open question.")
-    q = serializers.CharField(required=False, default="", max_length=100, help_text="In the title or agent's name.")
+    q = serializers.CharField(
+        required=False, default="", allow_blank=True, max_length=100, help_text="In the title or agent's name."
+    )
 
 
 class MissionBody(Body):

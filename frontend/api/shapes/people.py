@@ -58,8 +58,10 @@ def roles_out(held: Iterable[tuple[Team | None, Role]]) -> list[dict[str, Any]]:
 
 
 class MemberQuery(ListQuery):
-    state = serializers.ChoiceField(["active", "deactivated"], required=False, default="")
-    q = serializers.CharField(required=False, default="", max_length=100, help_text="In name or address.")
+    state = serializers.ChoiceField(["active", "deactivated"], required=False)
+    q = serializers.CharField(
+        required=False, default="", allow_blank=True, max_length=100, help_text="In name or address."
+    )
 
 
 class RoleIn(Body):

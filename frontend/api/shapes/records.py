@@ -51,14 +51,14 @@ class EntryOut(serializers.Serializer):  # type: ignore[type-arg]
 
 
 class EntryQuery(ListQuery):
-    event = serializers.CharField(required=False, default="", max_length=40)
-    subject_type = serializers.CharField(required=False, default="", max_length=40)
+    event = serializers.CharField(required=False, default="", allow_blank=True, max_length=40)
+    subject_type = serializers.CharField(required=False, default="", allow_blank=True, max_length=40)
     subject = Id(required=False)
     actor = Id(required=False)
     mission = Id(required=False)
     since = Moment(required=False)
     until = Moment(required=False)
-    q = serializers.CharField(required=False, default="", max_length=100)
+    q = serializers.CharField(required=False, default="", allow_blank=True, max_length=100)
 
 
 class JobOut(serializers.Serializer):  # type: ignore[type-arg]

@@ -24,7 +24,7 @@ from schemathesis.specs.openapi.checks import (
 
 from agents.models import Agent, AgentVersion, McpServer, McpTool, Mission, Run
 from controlplane.tenancy.models import User
-from frontend.api.schema import document
+from frontend.api.schema import _as_json, document
 from tests.frontend.api.conftest import Api
 
 _NOT_DJANGO = "/api/v1/actions"
@@ -132,6 +132,11 @@ def test_no_request_meets_a_server_error_or_an_undocumented_answer(
         case.validate_response(_ask(case, headers), excluded_checks=_ELSEWHERE + _RULES)
 
     check()
+
+
+def test_the_schema_is_made_without_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    _as_json.__wrapped__()
+    assert capsys.readouterr().err == ""
 
 
 def test_the_schema_is_openapi_3_1_and_names_every_operation_once(client: Client) -> None:
