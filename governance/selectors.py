@@ -189,9 +189,7 @@ def escalation_rows(
 ) -> QuerySet[Escalation]:
     """What the principal may see, or has to decide, for a list that is paged."""
     rows = (
-        waiting_for(principal)
-        if waiting_for_me
-        else Escalation.objects.restrict(principal, Permission.ESCALATION_VIEW)
+        waiting_for(principal) if waiting_for_me else Escalation.objects.restrict(principal, Permission.ESCALATION_VIEW)
     )
     wanted = {"state": state, "mission_id": mission_id}
     return rows.filter(**{name: value for name, value in wanted.items() if value is not None})

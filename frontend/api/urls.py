@@ -14,6 +14,7 @@ from frontend.api.resources import agents, budgets, costs, escalations, missions
 _MISSION = "api/v1/missions/<uuid:mission_id>"
 _AGENT = "api/v1/agents/<uuid:agent_id>"
 _BUDGET = "api/v1/budgets/<uuid:budget_id>"
+_QUESTION = "api/v1/escalations/<uuid:escalation_id>"
 _SERVER = "api/v1/mcp-servers/<uuid:server_id>"
 _CHANGE = "api/v1/limit-changes/<uuid:change_id>"
 _MEMBER = "api/v1/members/<uuid:user_id>"
@@ -40,8 +41,17 @@ documented = [
     path("api/v1/agent-versions", agents.AgentVersions.as_view()),
     path("api/v1/agent-versions/<uuid:version_id>", agents.AgentVersionItem.as_view()),
     path("api/v1/escalations", escalations.Escalations.as_view()),
-    path("api/v1/escalations/<uuid:escalation_id>", escalations.EscalationItem.as_view()),
-    path("api/v1/escalations/<uuid:escalation_id>:decide", escalations.EscalationDecide.as_view()),
+    path(_QUESTION, escalations.EscalationItem.as_view()),
+    path("api/v1/escalations:decide", escalations.EscalationsDecide.as_view()),
+    path(f"{_QUESTION}:decide", escalations.EscalationDecide.as_view()),
+    path(f"{_QUESTION}:claim", escalations.EscalationClaim.as_view()),
+    path(f"{_QUESTION}:release", escalations.EscalationRelease.as_view()),
+    path(f"{_QUESTION}:comment", escalations.EscalationComment.as_view()),
+    path(f"{_QUESTION}:ask-agent", escalations.EscalationAskAgent.as_view()),
+    path(f"{_QUESTION}:edit", escalations.EscalationEdit.as_view()),
+    path(f"{_QUESTION}:break-glass", escalations.EscalationBreakGlass.as_view()),
+    path("api/v1/delegations", escalations.Delegations.as_view()),
+    path("api/v1/delegations/<uuid:delegation_id>:end", escalations.DelegationEnd.as_view()),
     path("api/v1/budgets", budgets.Budgets.as_view()),
     path(_BUDGET, budgets.BudgetItem.as_view()),
     path(f"{_BUDGET}:set-limit", budgets.BudgetSetLimit.as_view()),

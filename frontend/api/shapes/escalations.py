@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rest_framework import serializers
 
-from frontend.api.fields import Body, Choice, Id, Json, ListQuery, Moment, Text
+from frontend.api.fields import Body, Choice, Flag, Id, Json, ListQuery, Moment, Text, Whole
+from frontend.api.shapes.common import Reference
 from governance.choices import ActionState, EscalationState
+from governance.services import Result
 
 
 class VoteOut(serializers.Serializer):  # type: ignore[type-arg]
@@ -34,6 +38,8 @@ class EscalationOut(serializers.Serializer):  # type: ignore[type-arg]
     opened_at = Moment()
     expires_at = Moment()
     closed_at = Moment(allow_null=True)
+    claimed_by_id = Id(allow_null=True, help_text="Who is at work on it.")
+    claimed_until = Moment(allow_null=True)
 
 
 class AskedActionOut(serializers.Serializer):  # type: ignore[type-arg]
@@ -58,6 +64,78 @@ class EscalationDetail(EscalationOut):
     votes = VoteOut(many=True)
 
 
+class DecideBody(Body):
+    answer = Choice(["approve", "deny"])
+    reason = Text(max_length=500, required=False, default="", allow_blank=True, help_text="A refusal needs one.")
+
+
+class ClaimBody(Body):
+    take_over = Flag(required=False, default=False, help_text="Also when somebody else is at work on it.")
+
+
+class MessageBody(Body):
+    text = Text(max_length=2000)
+
+
+class MessageOut(serializers.Serializer):  # type: ignore[type-arg]
+    """Something said beside a question."""
+
+    id = Id()
+    kind = serializers.CharField()
+    author_id = Id()
+    author_name = serializers.CharField()
+    text = serializers.CharField()
+    created_at = Moment()
+
+
+class EditBody(Body):
+    """The whole arguments as they should be."""
+
+    arguments = Json()
+    reason = Text(max_length=500, required=False, default="", allow_blank=True)
+
+
+class EditedOut(serializers.Serializer):  # type: ignore[type-arg]
+    """The action in place of the one that waited, and the question about it, where it needs one."""
+
+    action = AskedActionOut()
+    escalation_id = Id(allow_null=True)
+
+
+class BreakGlassBody(Body):
+    reason = Text(max_length=500)
+
+
+class DecideManyItem(Body):
+    id = Id()
+    version = Whole(min_value=1)
+
+
+class DecideManyBody(DecideBody):
+    """The same answer to questions about the very same action."""
+
+    items = DecideManyItem(many=True)
+
+
+class DelegationOut(serializers.Serializer):  # type: ignore[type-arg]
+    """For a time one person stands in for another. It gives no role."""
+
+    id = Id()
+    from_user = Reference()
+    to_user = Reference()
+    starts_at = Moment()
+    ends_at = Moment()
+    reason = serializers.CharField(allow_blank=True)
+
+
+class DelegationBody(Body):
+    from_user_id = Id()
+    to_user_id = Id()
+    starts_at = Moment()
+    ends_at = Moment()
+    reason = Text(max_length=200, required=False, default="", allow_blank=True)
+
+
 class EscalationQuery(ListQuery):
     state = serializers.ChoiceField(EscalationState.values, required=False)
     mission = Id(required=False)
@@ -66,6 +144,25 @@ class EscalationQuery(ListQuery):
     )
 
 
-class DecideBody(Body):
-    answer = Choice(["approve", "deny"])
-    reason = Text(max_length=500, required=False, default="", allow_blank=True, help_text="A refusal needs one.")
+class DecidedOut(serializers.Serializer):  # type: ignore[type-arg]
+    """What came of one of many answers. `code` and `message` are empty where it was taken."""
+
+    id = Id()
+    title = serializers.CharField()
+    state = serializers.CharField()
+    code = serializers.CharField(allow_blank=True)
+    message = serializers.CharField(allow_blank=True)
+
+
+class DecidedManyOut(serializers.Serializer):  # type: ignore[type-arg]
+    items = DecidedOut(many=True)
+
+
+def result_of(result: Result) -> dict[str, Any]:
+    return {
+        "id": result.escalation_id,
+        "title": result.title,
+        "state": result.state,
+        "code": result.error.code if result.error else "",
+        "message": result.error.message if result.error else "",
+    }
