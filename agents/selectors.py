@@ -12,7 +12,7 @@ from django.db.models import Count, Exists, F, OuterRef, Prefetch, Q, QuerySet, 
 
 from agents.choices import ENDED_MISSION_STATES, CheckState, MissionState
 from agents.grants import parse_grants
-from agents.models import Agent, ChecklistItem, McpServer, McpTool, Mission, MissionVersion, Run
+from agents.models import Agent, AgentVersion, ChecklistItem, McpServer, McpTool, Mission, MissionVersion, Run
 from agents.waiting import NOBODY_KNOWN, waited_for
 from budgets import selectors as budgets
 from budgets.types import Balance
@@ -170,11 +170,39 @@ def names_of_agents(principal: Principal, agent_ids: Iterable[uuid.UUID]) -> dic
     return dict(rows.values_list("pk", "name"))
 
 
-def runs(principal: Principal | None, mission_id: uuid.UUID | None = None) -> QuerySet[Run]:
+def runs(
+    principal: Principal | None,
+    mission_id: uuid.UUID | None = None,
+    *,
+    agent_id: uuid.UUID | None = None,
+    state: str | None = None,
+) -> QuerySet[Run]:
     rows = Run.objects.restrict(principal, Permission.MISSION_VIEW).select_related(
         "sandbox", "agent_version", "mission"
     )
-    return (rows.filter(mission_id=mission_id) if mission_id else rows).order_by("-id")
+    wanted = {"mission_id": mission_id, "mission__agent_id": agent_id, "state": state}
+    return rows.filter(**{name: value for name, value in wanted.items() if value}).order_by("-id")
+
+
+def run(principal: Principal | None, run_id: uuid.UUID) -> Run:
+    """Raises 404."""
+    found = runs(principal).filter(pk=run_id).first()
+    if found is None:
+        raise not_found("run")
+    return found
+
+
+def agent_versions(principal: Principal | None, agent_id: uuid.UUID | None = None) -> QuerySet[AgentVersion]:
+    rows = AgentVersion.objects.restrict(principal, Permission.AGENT_VIEW).select_related("created_by")
+    return (rows.filter(agent_id=agent_id) if agent_id else rows).order_by("-id")
+
+
+def agent_version(principal: Principal | None, version_id: uuid.UUID) -> AgentVersion:
+    """Raises 404."""
+    found = agent_versions(principal).filter(pk=version_id).first()
+    if found is None:
+        raise not_found("version")
+    return found
 
 
 def run_ids_of(principal: Principal | None, agent_id: uuid.UUID) -> QuerySet[Run, uuid.UUID]:

@@ -89,6 +89,13 @@ def count_over(principal: Principal, *, below: uuid.UUID | None = None) -> int:
     return rows.filter(path__contains=[below]).exclude(pk=below).count() if below else rows.count()
 
 
+def balances_of(principal: Principal, account_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, Balance]:
+    """These budgets as far as the principal may see them, each without what is below it. Two queries."""
+    visible = Account.objects.restrict(principal, Permission.BUDGET_VIEW).filter(pk__in=list(account_ids))
+    found = _balances(visible.values("pk"))
+    return _with_burn(found, principal.organisation_id) if found else found
+
+
 def mission_spend(*, mission_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, Balance]:
     """What each mission's own budget has left, for missions the caller may see; absent without one. One query."""
     wanted = list(mission_ids)

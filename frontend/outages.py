@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from django.http import HttpRequest, HttpResponse, HttpResponseServerError
 from django.template import loader
 
-from controlplane.common.errors import RemitError
+from controlplane.common.errors import RemitError, internal_error
 from controlplane.common.http import problem_response
 from controlplane.common.observability import trace_id
 from controlplane.common.outages import outage_of
@@ -38,6 +38,8 @@ def server_error(request: HttpRequest) -> HttpResponse:
     outage = outage_of(exception) if exception else None
     if outage is not None:
         return outage_page(request, outage)
+    if request.path.startswith(API_PREFIX):
+        return problem_response(internal_error())
     context = {"reference": trace_id(), **way_back(request)}
     return HttpResponseServerError(loader.render_to_string("500.html", context))
 

@@ -180,6 +180,21 @@ def escalations(
     return list(rows.order_by("-id")[: max(1, min(limit, MAX_PAGE))])
 
 
+def escalation_rows(
+    principal: Principal,
+    *,
+    state: str | None = None,
+    mission_id: uuid.UUID | None = None,
+    waiting_for_me: bool = False,
+) -> QuerySet[Escalation]:
+    """What the principal may see, or has to decide, for a list that is paged."""
+    rows = (
+        waiting_for(principal) if waiting_for_me else Escalation.objects.restrict(principal, Permission.ESCALATION_VIEW)
+    )
+    wanted = {"state": state, "mission_id": mission_id}
+    return rows.filter(**{name: value for name, value in wanted.items() if value is not None})
+
+
 def escalations_waiting_for(
     principal: Principal, *, filters: InboxFilters | None = None, limit: int = 100
 ) -> list[Escalation]:

@@ -34,6 +34,14 @@ def tool(principal: Principal | None, tool_id: uuid.UUID) -> McpTool:
     return found
 
 
+def tools(
+    principal: Principal | None, *, server_id: uuid.UUID | None = None, state: str | None = None
+) -> QuerySet[McpTool]:
+    rows = McpTool.objects.restrict(principal, Permission.SERVER_VIEW)
+    wanted = {"server_id": server_id, "state": state}
+    return rows.filter(**{name: value for name, value in wanted.items() if value}).order_by("-id")
+
+
 def tool_names(principal: Principal | None) -> list[str]:
     """The full names of the tools that can be granted, for people to choose from. One query."""
     rows = McpTool.objects.restrict(principal, Permission.SERVER_VIEW).exclude(state=ToolState.REMOVED)

@@ -108,6 +108,12 @@ class Configuration(BaseSettings):
         description="Seconds after which an action that runs and says nothing is unknown, for a person to settle",
         validation_alias=AliasChoices("REMIT_EXECUTING_LIMIT_SECONDS"),
     )
+    api_requests_a_minute: int = Field(
+        default=600,
+        ge=1,
+        validation_alias=AliasChoices("REMIT_API_REQUESTS_A_MINUTE"),
+        description="Requests to /api/v1 that one token, or one signed-in person, may make in a minute",
+    )
     metrics_token: str = Field(
         default="",
         validation_alias=AliasChoices("REMIT_METRICS_TOKEN"),

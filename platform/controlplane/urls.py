@@ -17,5 +17,6 @@ urlpatterns = [
     path("accounts/oidc/callback/", oidc.callback, name="oidc-callback"),
     path("accounts/social/", include("allauth.socialaccount.urls")),
     path("", include("controlplane.common.probes")),
+    path("", include("frontend.api.urls")),
     path("", include("frontend.urls")),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,6 +10,7 @@ from django.db.models import QuerySet
 
 from controlplane.clusters.models import Cluster, Sandbox, SandboxLog
 from controlplane.clusters.reconciler import LOG_CAP_BYTES
+from controlplane.common.errors import not_found
 from controlplane.tenancy.types import Permission, Principal
 
 
@@ -21,10 +23,20 @@ class Log:
     capped: bool
 
 
-def sandboxes(principal: Principal | None) -> QuerySet[Sandbox]:
-    return (
-        Sandbox.objects.restrict(principal, Permission.SANDBOX_VIEW).select_related("cluster", "team").order_by("-id")
-    )
+def sandboxes(
+    principal: Principal | None, *, mission_id: uuid.UUID | None = None, phase: str | None = None
+) -> QuerySet[Sandbox]:
+    rows = Sandbox.objects.restrict(principal, Permission.SANDBOX_VIEW).select_related("cluster", "team")
+    wanted = {"mission_id": mission_id, "observed_phase": phase}
+    return rows.filter(**{name: value for name, value in wanted.items() if value}).order_by("-id")
+
+
+def sandbox(principal: Principal | None, sandbox_id: uuid.UUID) -> Sandbox:
+    """Raises 404."""
+    found = sandboxes(principal).filter(pk=sandbox_id).first()
+    if found is None:
+        raise not_found("sandbox")
+    return found
 
 
 def silent_clusters(since: datetime) -> list[str]:

@@ -75,3 +75,13 @@ def conflict(code: str, message: str, *remedies: str, **data: Any) -> RemitError
 
 def invalid(code: str, message: str, *errors: FieldError, remedies: Sequence[str] = ()) -> RemitError:
     return RemitError(code, message, 422, errors=errors, remedies=remedies)
+
+
+def internal_error() -> RemitError:
+    """What nobody foresaw: it tells nothing but the trace id, under which the log has the rest."""
+    return RemitError(
+        "internal.error",
+        "Something went wrong on our side.",
+        500,
+        remedies=("Try again; if it stays, give the trace id to whoever runs this Remit.",),
+    )

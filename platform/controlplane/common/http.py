@@ -14,7 +14,7 @@ from django.http import HttpResponse
 
 from controlplane.common import metrics
 from controlplane.common.canonical import MAX_BYTES
-from controlplane.common.errors import RemitError
+from controlplane.common.errors import RemitError, internal_error
 from controlplane.common.observability import incoming_span, trace_id
 
 log = structlog.get_logger(__name__)
@@ -174,16 +174,7 @@ async def _answer_error(answer: _Answer, error: Exception, name: str) -> None:
         log.exception("edge.failed", edge=name)
     if answer.status:
         raise error  # too late for an answer: the server cuts the connection
-    named = (
-        error
-        if isinstance(error, RemitError)
-        else RemitError(
-            "internal.error",
-            "Something went wrong on our side.",
-            500,
-            remedies=("Try again; if it stays, give the trace id to whoever runs this Remit.",),
-        )
-    )
+    named = error if isinstance(error, RemitError) else internal_error()
     await send_problem(answer, named)
 
 

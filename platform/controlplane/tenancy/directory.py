@@ -86,6 +86,14 @@ def person(principal: Principal, user_id: uuid.UUID) -> Person:
     return lines(principal, [user])[0]
 
 
+def member(principal: Principal, user_id: uuid.UUID) -> Person:
+    """For who may see members. Raises 404 `member.not_found`."""
+    user = people(principal).filter(pk=user_id).first()
+    if user is None:
+        raise not_found("member")
+    return lines(principal, [user])[0]
+
+
 def held_by(principal: Principal, user_id: uuid.UUID) -> frozenset[tuple[uuid.UUID | None, Role]]:
     """Every role of the person in the organisation, for `members.fingerprint`."""
     rows = Membership.objects.filter(organisation_id=principal.organisation_id, user_id=user_id)

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 from django.db.models import Q, QuerySet
 
+from controlplane.common.errors import not_found
 from controlplane.tenancy.models import Membership, Organisation, Team, Token, TokenKind, User
 from controlplane.tenancy.types import ROLE_PERMISSIONS, Permission, Principal, Role
 
@@ -16,6 +17,24 @@ from controlplane.tenancy.types import ROLE_PERMISSIONS, Permission, Principal, 
 def teams_with(principal: Principal | None, permission: Permission) -> list[Team]:
     """Teams in which the principal holds the permission, by name."""
     return list(Team.objects.restrict(principal, permission).order_by("name"))
+
+
+def teams(principal: Principal | None) -> QuerySet[Team]:
+    """The teams whose members the principal may see."""
+    return Team.objects.restrict(principal, Permission.MEMBER_VIEW)
+
+
+def team(principal: Principal | None, team_id: uuid.UUID) -> Team:
+    """Raises 404."""
+    found = teams(principal).filter(pk=team_id).first()
+    if found is None:
+        raise not_found("team")
+    return found
+
+
+def person_of(principal: Principal) -> User | None:
+    """Whom the principal acts as; None for machines."""
+    return User.objects.filter(pk=principal.user_id).first() if principal.user_id else None
 
 
 def people_with(

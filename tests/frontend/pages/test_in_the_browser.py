@@ -88,6 +88,7 @@ def pages_of(world: Any) -> dict[str, str]:
         "cost-mission": reverse("cost-mission", args=[mission.pk]),
         "audit": reverse("audit"),
         "audit-exports": reverse("audit-exports"),
+        "api-docs": reverse("api-docs"),
         "person-erase": reverse("person-erase", args=[world.owner.id]),
         "audit-entry": reverse("audit-entry", args=[Entry.objects.earliest("id").pk]),
         "servers": reverse("servers"),

@@ -1,0 +1,178 @@
+"""What is looked up rather than worked on: the audit trail and sandboxes."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+
+from django.http.response import HttpResponseBase
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from controlplane.audit import jobs
+from controlplane.audit import selectors as audit
+from controlplane.clusters import selectors as clusters
+from controlplane.clusters import services
+from controlplane.clusters.models import Sandbox
+from controlplane.clusters.types import Resources
+from controlplane.common.errors import FieldError, invalid, not_found
+from controlplane.common.ids import parse_id
+from controlplane.idempotency.services import one_at_a_time
+from controlplane.tenancy.types import Permission
+from frontend.api.operations import Resource, operation
+from frontend.api.shapes import records as shapes
+
+AT_ONCE_SECONDS = 2.0
+
+
+class AuditEntries(Resource):
+    tag = "audit-entries"
+
+    @operation(
+        "audit_entries_list",
+        "List audit entries",
+        permission=Permission.AUDIT_VIEW,
+        query=shapes.EntryQuery,
+        answer=shapes.EntryOut,
+        listed=True,
+    )
+    def get(self, request: Request) -> Response:
+        query = self.query
+        filters = audit.Filters(
+            actor_id=query.get("actor"),
+            event=query["event"],
+            subject_type=query["subject_type"],
+            subject_id=query.get("subject"),
+            mission_id=query.get("mission"),
+            since=query.get("since"),
+            until=query.get("until"),
+            text=query["q"],
+        )
+        found = audit.entries(principal=self.principal, filters=filters, cursor=self._cursor(), limit=query["limit"])
+        items = shapes.EntryOut(found.items, many=True).data
+        return Response({"items": items, "next": str(found.next) if found.next else None})
+
+    def _cursor(self) -> uuid.UUID | None:
+        given = self.query.get("cursor")
+        cursor = parse_id(given)
+        if given is not None and cursor is None:
+            problem = FieldError("/cursor", "a cursor from an earlier answer")
+            raise invalid("cursor.invalid", "That is not one of our cursors.", problem)
+        return cursor
+
+
+class AuditEntryItem(Resource):
+    tag = "audit-entries"
+
+    @operation("audit_entries_get", "Read an audit entry", permission=Permission.AUDIT_VIEW, answer=shapes.EntryOut)
+    def get(self, request: Request, entry_id: uuid.UUID) -> HttpResponseBase:
+        found = audit.entry(principal=self.principal, entry_id=entry_id)
+        if found is None:
+            raise not_found("entry")
+        return self.item(shapes.EntryOut(found).data, version="sealed" if hasattr(found, "seal") else "open")
+
+
+class AuditVerify(Resource):
+    tag = "audit-entries"
+
+    @operation(
+        "audit_entries_verify",
+        "Check the whole audit trail",
+        permission=Permission.AUDIT_VIEW,
+        answer=shapes.JobOut,
+        status=202,
+        one_transaction=False,  # done in slices, each a transaction of its own
+        about="Ask the job how far it is. One that is running already is joined.",
+    )
+    def post(self, request: Request) -> Response:
+        job = jobs.begin(job=jobs.ask_verification(principal=self.principal), seconds=AT_ONCE_SECONDS)
+        return Response(shapes.JobOut(job).data, status=202)
+
+
+class AuditExport(Resource):
+    tag = "audit-entries"
+
+    @operation(
+        "audit_entries_export",
+        "Export the audit trail",
+        permission=Permission.AUDIT_EXPORT,
+        body=shapes.ExportBody,
+        answer=shapes.JobOut,
+        status=202,
+        one_transaction=False,  # done in slices, each a transaction of its own
+        about="Ask the job how far it is, then download the file on the page of exports.",
+    )
+    def post(self, request: Request) -> Response:
+        asked = jobs.ask_export(principal=self.principal, start=self.body.get("start"), end=self.body.get("end"))
+        return Response(shapes.JobOut(jobs.begin(job=asked, seconds=AT_ONCE_SECONDS)).data, status=202)
+
+
+class AuditJobItem(Resource):
+    tag = "audit-jobs"
+
+    @operation(
+        "audit_jobs_get", "Read how far a check or export is", permission=Permission.AUDIT_VIEW, answer=shapes.JobOut
+    )
+    def get(self, request: Request, job_id: uuid.UUID) -> HttpResponseBase:
+        job = jobs.seen_by(principal=self.principal, job_id=job_id)
+        return self.item(shapes.JobOut(job).data, version=job.state)
+
+
+class SandboxResource(Resource):
+    tag = "sandboxes"
+
+    def shown(self, sandbox: Sandbox) -> HttpResponseBase:
+        return self.item(shapes.SandboxOut(sandbox).data, version=sandbox.desired_generation)
+
+
+class Sandboxes(SandboxResource):
+    @operation(
+        "sandboxes_list",
+        "List sandboxes",
+        permission=Permission.SANDBOX_VIEW,
+        query=shapes.SandboxQuery,
+        answer=shapes.SandboxOut,
+        listed=True,
+    )
+    def get(self, request: Request) -> Response:
+        rows = clusters.sandboxes(self.principal, mission_id=self.query.get("mission"), phase=self.query.get("phase"))
+        return self.page(rows, lambda found: list(shapes.SandboxOut(found, many=True).data))
+
+
+class SandboxItem(SandboxResource):
+    @operation("sandboxes_get", "Read a sandbox", permission=Permission.SANDBOX_VIEW, answer=shapes.SandboxOut)
+    def get(self, request: Request, sandbox_id: uuid.UUID) -> HttpResponseBase:
+        return self.shown(clusters.sandbox(self.principal, sandbox_id))
+
+
+class SandboxLog(SandboxResource):
+    @operation(
+        "sandboxes_log",
+        "Read the last part of a sandbox's output",
+        permission=Permission.SANDBOX_VIEW,
+        query=shapes.LogQuery,
+        answer=shapes.LogOut,
+    )
+    def get(self, request: Request, sandbox_id: uuid.UUID) -> Response:
+        found = clusters.sandbox(self.principal, sandbox_id)
+        return Response(shapes.LogOut(clusters.log_of(found, last_bytes=self.query["last_bytes"])).data)
+
+
+class SandboxResize(SandboxResource):
+    @operation(
+        "sandboxes_resize",
+        "Give a running sandbox another size",
+        permission=Permission.MISSION_OPERATE,
+        body=shapes.ResizeBody,
+        answer=shapes.SandboxOut,
+        if_match=True,
+        about="Desired at once; observed once the cluster has done it, or `resize_error` says why not.",
+    )
+    def post(self, request: Request, sandbox_id: uuid.UUID) -> HttpResponseBase:
+        one_at_a_time(f"sandbox:{sandbox_id}")
+        found = clusters.sandbox(self.principal, sandbox_id)
+        self.require(Permission.MISSION_OPERATE, found.team_id)
+        self.must_match(found.desired_generation)
+        wanted = replace(Resources(**found.desired_resources), **self.body)
+        services.resize_sandbox(actor=self.principal, sandbox_id=sandbox_id, resources=wanted)
+        return self.shown(clusters.sandbox(self.principal, sandbox_id))

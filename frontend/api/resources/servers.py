@@ -1,0 +1,211 @@
+"""MCP servers and their tools: registered, listed, approved, described; and the templates that use them."""
+
+from __future__ import annotations
+
+import uuid
+
+from django.http.response import HttpResponseBase
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from agents.catalogue import TEMPLATES
+from agents.choices import Transport
+from agents.models import McpTool
+from agents.servers import selectors, services
+from agents.servers.types import MountRequest, ToolTraits
+from controlplane.common.errors import not_found
+from controlplane.idempotency.services import one_at_a_time
+from controlplane.tenancy.selectors import currency_of
+from controlplane.tenancy.types import Permission
+from frontend.api.operations import Resource, digest_of, operation
+from frontend.api.shapes import records as shapes
+
+
+class ServerResource(Resource):
+    tag = "mcp-servers"
+
+    def shown(self, server_id: uuid.UUID, *, status: int = 200) -> HttpResponseBase:
+        server = selectors.server(self.principal, server_id)
+        location = f"/api/v1/mcp-servers/{server_id}" if status == 201 else ""
+        return self.item(shapes.ServerOut(server).data, version=server.state, status=status, location=location)
+
+
+class Servers(ServerResource):
+    @operation(
+        "mcp_servers_list",
+        "List MCP servers",
+        permission=Permission.SERVER_VIEW,
+        query=shapes.ServerQuery,
+        answer=shapes.ServerOut,
+        listed=True,
+    )
+    def get(self, request: Request) -> Response:
+        rows = selectors.servers(self.principal)
+        if "state" in self.query:
+            rows = rows.filter(state=self.query["state"])
+        return self.page(rows, lambda servers: list(shapes.ServerOut(servers, many=True).data))
+
+    @operation(
+        "mcp_servers_create",
+        "Register an MCP server",
+        permission=Permission.SERVER_WRITE,
+        body=shapes.ServerBody,
+        answer=shapes.ServerOut,
+        status=201,
+        about="By a person. What its first listing offers counts as approved by them.",
+    )
+    def post(self, request: Request) -> HttpResponseBase:
+        body = self.body
+        server = services.register_server(
+            actor=self.principal,
+            name=body["name"],
+            slug=body["slug"],
+            transport=Transport(body["transport"]),
+            environment=body["environment"],
+            command=body["command"],
+            url=body["url"],
+            mounts=[MountRequest(**mount) for mount in body["mounts"]],
+        )
+        return self.shown(server.pk, status=201)
+
+
+class ServerItem(ServerResource):
+    @operation("mcp_servers_get", "Read an MCP server", permission=Permission.SERVER_VIEW, answer=shapes.ServerOut)
+    def get(self, request: Request, server_id: uuid.UUID) -> HttpResponseBase:
+        return self.shown(server_id)
+
+
+class ServerRefresh(ServerResource):
+    @operation(
+        "mcp_servers_refresh",
+        "Ask an MCP server for its tools",
+        permission=Permission.SERVER_WRITE,
+        answer=shapes.RefreshedOut,
+        one_transaction=False,  # it is a conversation over the network
+        about="Within this request. Tools that changed are quarantined until a person approves them.",
+    )
+    def post(self, request: Request, server_id: uuid.UUID) -> Response:
+        selectors.server(self.principal, server_id)
+        return Response(shapes.RefreshedOut(services.refresh_tools(actor=self.principal, server_id=server_id)).data)
+
+
+class ServerSwitchOn(ServerResource):
+    @operation(
+        "mcp_servers_switch_on",
+        "Take an MCP server back into use",
+        permission=Permission.SERVER_WRITE,
+        answer=shapes.ServerOut,
+    )
+    def post(self, request: Request, server_id: uuid.UUID) -> HttpResponseBase:
+        services.switch_server(actor=self.principal, server_id=server_id, on=True)
+        return self.shown(server_id)
+
+
+class ServerSwitchOff(ServerResource):
+    @operation(
+        "mcp_servers_switch_off",
+        "Take an MCP server out of use",
+        permission=Permission.SERVER_WRITE,
+        answer=shapes.ServerOut,
+        about="None of its tools can be called then, whatever is granted.",
+    )
+    def post(self, request: Request, server_id: uuid.UUID) -> HttpResponseBase:
+        services.switch_server(actor=self.principal, server_id=server_id, on=False)
+        return self.shown(server_id)
+
+
+class ToolResource(Resource):
+    tag = "tools"
+
+    def shown(self, tool_id: uuid.UUID) -> HttpResponseBase:
+        tool = selectors.tool(self.principal, tool_id)
+        return self.item(shapes.ToolOut(tool).data, version=version_of(tool))
+
+
+def version_of(tool: McpTool) -> str:
+    """What people decide about a tool."""
+    return digest_of(tool.definition_sha256, tool.pending_sha256, tool.read_only, tool.reversible, *tool.effects)
+
+
+class Tools(ToolResource):
+    @operation(
+        "tools_list",
+        "List tools",
+        permission=Permission.SERVER_VIEW,
+        query=shapes.ToolQuery,
+        answer=shapes.ToolOut,
+        listed=True,
+    )
+    def get(self, request: Request) -> Response:
+        rows = selectors.tools(self.principal, server_id=self.query.get("server"), state=self.query.get("state"))
+        return self.page(rows, lambda tools: list(shapes.ToolOut(tools, many=True).data))
+
+
+class ToolItem(ToolResource):
+    @operation("tools_get", "Read a tool", permission=Permission.SERVER_VIEW, answer=shapes.ToolOut)
+    def get(self, request: Request, tool_id: uuid.UUID) -> HttpResponseBase:
+        return self.shown(tool_id)
+
+
+class ToolApprove(ToolResource):
+    @operation(
+        "tools_approve",
+        "Approve a tool's definition",
+        permission=Permission.SERVER_WRITE,
+        body=shapes.ApproveBody,
+        answer=shapes.ToolOut,
+        about="By a person who has read the definition with this hash.",
+    )
+    def post(self, request: Request, tool_id: uuid.UUID) -> HttpResponseBase:
+        services.approve_definition(actor=self.principal, tool_id=tool_id, sha256=self.body["sha256"])
+        return self.shown(tool_id)
+
+
+class ToolDescribe(ToolResource):
+    @operation(
+        "tools_describe",
+        "Say what a tool does",
+        permission=Permission.SERVER_WRITE,
+        body=shapes.DescribeBody,
+        answer=shapes.ToolOut,
+        if_match=True,
+    )
+    def post(self, request: Request, tool_id: uuid.UUID) -> HttpResponseBase:
+        one_at_a_time(f"tool:{tool_id}")
+        self.must_match(version_of(selectors.tool(self.principal, tool_id)))
+        traits = ToolTraits(
+            read_only=self.body["read_only"], reversible=self.body["reversible"], effects=tuple(self.body["effects"])
+        )
+        services.describe_tool(actor=self.principal, tool_id=tool_id, traits=traits)
+        return self.shown(tool_id)
+
+
+class Templates(Resource):
+    tag = "templates"
+
+    @operation(
+        "templates_list",
+        "List mission templates",
+        permission=Permission.MISSION_VIEW,
+        answer=shapes.TemplateOut,
+        listed=True,
+        about="All on one page.",
+    )
+    def get(self, request: Request) -> Response:
+        context = {"currency": currency_of(self.principal)}
+        items = shapes.TemplateOut(list(TEMPLATES.values()), many=True, context=context).data
+        return Response({"items": items, "next": None})
+
+
+class TemplateItem(Resource):
+    tag = "templates"
+
+    @operation(
+        "templates_get", "Read a mission template", permission=Permission.MISSION_VIEW, answer=shapes.TemplateOut
+    )
+    def get(self, request: Request, code: str) -> HttpResponseBase:
+        found = TEMPLATES.get(code)
+        if found is None:
+            raise not_found("template")
+        context = {"currency": currency_of(self.principal)}
+        return self.item(shapes.TemplateOut(found, context=context).data, version=found.code)

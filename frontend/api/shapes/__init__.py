@@ -1,0 +1,1 @@
+"""What each resource looks like as JSON, going in and coming out."""

@@ -1,0 +1,140 @@
+"""Missions over REST, as a team's own program works with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from agents.choices import MissionState, Outcome
+from agents.models import Agent, Mission
+from controlplane.audit.models import Entry
+from controlplane.common.clock import now
+from tests.frontend.api.conftest import Api
+
+
+def remit(**changes: Any) -> dict[str, Any]:
+    return {
+        "goal": "Every overdue invoice has a reminder.",
+        "criteria": ["Every overdue invoice has a reminder"],
+        "grants": [{"tool": "books__list_invoices"}],
+        "budget": {"amount": "2.50"},
+        "deadline": (now() + timedelta(days=1)).isoformat(),
+        **changes,
+    }
+
+
+def test_a_list_has_items_and_a_cursor_that_leads_to_the_rest(
+    alice_api: Api, make_mission: Callable[..., Mission]
+) -> None:
+    ids = [str(make_mission(f"Mission {number}").pk) for number in range(5)]
+    seen: list[str] = []
+    cursor = ""
+    while True:
+        answer = alice_api.get(f"missions?limit=2{cursor}").json()
+        seen += [item["id"] for item in answer["items"]]
+        if answer["next"] is None:
+            break
+        cursor = f"&cursor={answer['next']}"
+    assert seen == ids[::-1]
+
+
+def test_a_list_costs_the_same_queries_whatever_its_length(
+    alice_api: Api, make_mission: Callable[..., Mission], django_assert_num_queries: Any
+) -> None:
+    make_mission()
+    alice_api.get("missions")  # notes when the token was last used
+    from django.db import connection
+    from django.test.utils import CaptureQueriesContext
+
+    with CaptureQueriesContext(connection) as few:
+        alice_api.get("missions")
+    for number in range(10):
+        make_mission(f"Mission {number}")
+    with django_assert_num_queries(len(few)):
+        assert len(alice_api.get("missions").json()["items"]) == 11
+
+
+def test_a_mission_is_drafted_with_a_location_and_an_etag(alice_api: Api, agent: Agent) -> None:
+    answer = alice_api.post("missions", {"agent_id": str(agent.pk), "title": "Remind", "remit": remit()})
+    assert answer.status_code == 201, answer.content
+    made = answer.json()
+    assert answer["Location"] == f"/api/v1/missions/{made['id']}"
+    assert answer["ETag"].startswith('"1-')
+    assert made["state"] == "draft"
+    assert made["remit"]["budget"] == {"amount": "2.500000000000", "currency": "USD"}
+    assert alice_api.get(f"missions/{made['id']}").json() == made
+
+
+def test_every_bad_field_of_a_mission_is_named_and_none_is_made(alice_api: Api, agent: Agent) -> None:
+    bad = remit(budget={"amount": "-1"}, importance="huge", nonsense=1)
+    answer = alice_api.post("missions", {"agent_id": str(agent.pk), "title": 7, "remit": bad})
+    assert answer.status_code == 422
+    assert answer["Content-Type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["code"] == "request.invalid"
+    pointers = {error["pointer"] for error in problem["errors"]}
+    assert {"/title", "/remit/nonsense"} <= pointers
+    assert not Mission.objects.exists()
+
+
+def test_another_currency_is_refused_rather_than_converted(alice_api: Api, agent: Agent) -> None:
+    worded = remit(budget={"amount": "2.50", "currency": "EUR"})
+    answer = alice_api.post("missions", {"agent_id": str(agent.pk), "title": "Remind", "remit": worded})
+    assert (answer.status_code, answer.json()["code"]) == (422, "money.currency")
+
+
+def test_pausing_and_resuming_are_verbs_with_audit_entries(alice_api: Api, mission: Mission) -> None:
+    paused = alice_api.post(f"missions/{mission.pk}:pause", {"reason": "Quarter end"})
+    assert (paused.status_code, paused.json()["state"]) == (200, "paused")
+    assert alice_api.post(f"missions/{mission.pk}:pause").json()["code"] == "mission.state"
+    assert alice_api.post(f"missions/{mission.pk}:resume").json()["state"] == "active"
+    assert list(Entry.objects.order_by("id").values_list("event", flat=True)) == ["mission.paused", "mission.resumed"]
+
+
+def test_an_outcome_is_rejected_with_a_reason_only(alice_api: Api, make_mission: Callable[..., Mission]) -> None:
+    mission = make_mission(outcome=Outcome.CLAIMED)
+    assert alice_api.post(f"missions/{mission.pk}:reject").status_code == 422
+    assert alice_api.post(f"missions/{mission.pk}:reject", {"reason": ""}).status_code == 422
+    mission.refresh_from_db()
+    assert mission.state == MissionState.ACTIVE
+    answer = alice_api.post(f"missions/{mission.pk}:reject", {"reason": "Three are missing"})
+    assert (answer.json()["outcome"], answer.json()["state"]) == ("rejected", "failed")
+
+
+def test_a_change_needs_the_etag_of_what_was_read(alice_api: Api, agent: Agent) -> None:
+    made = alice_api.post("missions", {"agent_id": str(agent.pk), "title": "Remind", "remit": remit()})
+    path = f"missions/{made.json()['id']}:change"
+    change = {"remit": remit(goal="Every invoice has a reminder."), "note": "All of them"}
+    assert (alice_api.post(path, change).status_code, alice_api.post(path, change).json()["code"]) == (
+        428,
+        "precondition.missing",
+    )
+    first = alice_api.post(path, change, if_match=made["ETag"])
+    assert first.status_code == 200, first.content
+    assert first.json()["mission"]["latest_version"] == 2
+    stale = alice_api.post(path, change, if_match=made["ETag"])
+    assert (stale.status_code, stale.json()["code"]) == (412, "precondition.failed")
+    assert alice_api.get(f"missions/{made.json()['id']}").json()["latest_version"] == 2
+    assert len(alice_api.get(f"missions/{made.json()['id']}/versions").json()["items"]) == 2
+
+
+def test_an_unchanged_mission_is_not_sent_twice(alice_api: Api, mission: Mission) -> None:
+    first = alice_api.get(f"missions/{mission.pk}")
+    again = alice_api.get(f"missions/{mission.pk}", if_none_match=first["ETag"])
+    assert (again.status_code, again.content) == (304, b"")
+    alice_api.post(f"missions/{mission.pk}:pause")
+    assert alice_api.get(f"missions/{mission.pk}", if_none_match=first["ETag"]).status_code == 200
+
+
+@pytest.mark.parametrize("verb", ["pause", "resume", "stop", "accept", "submit", "issue-run-token"])
+def test_nobody_of_another_organisation_can_do_anything_to_a_mission(
+    charlie_api: Api, mission: Mission, verb: str
+) -> None:
+    answer = charlie_api.post(f"missions/{mission.pk}:{verb}")
+    assert (answer.status_code, answer.json()["code"]) == (404, "mission.not_found")
+    mission.refresh_from_db()
+    assert mission.state == MissionState.ACTIVE
+    assert not Entry.objects.exists()
