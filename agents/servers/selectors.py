@@ -7,9 +7,17 @@ from collections.abc import Collection, Iterable
 
 from django.db.models import Exists, OuterRef, Prefetch, Q, QuerySet
 
-from agents.choices import ENDED_MISSION_STATES, ENDED_RUN_STATES, ServerState, ToolState, Transport
+from agents.choices import (
+    ENDED_MISSION_STATES,
+    ENDED_RUN_STATES,
+    CredentialKind,
+    ServerState,
+    ToolState,
+    Transport,
+)
 from agents.models import McpServer, McpTool, Mission, MissionVersion, Run
-from agents.servers.types import MountRequest, PinnedTool, ServerAddress
+from agents.servers.types import MountRequest, PinnedTool, SealedCredential, ServerAddress
+from controlplane.common.envelope import Envelope
 from controlplane.common.errors import not_found
 from controlplane.tenancy.types import Permission, Principal
 
@@ -34,9 +42,12 @@ def tool(principal: Principal | None, tool_id: uuid.UUID) -> McpTool:
     return found
 
 
-def tool_names(principal: Principal | None) -> list[str]:
-    """The full names of the tools that can be granted, for people to choose from. One query."""
+def tool_names(principal: Principal | None, *, team_id: uuid.UUID | None = None) -> list[str]:
+    """The full names of the tools that can be granted (to a mission of that team), for people to choose from. One
+    query."""
     rows = McpTool.objects.restrict(principal, Permission.SERVER_VIEW).exclude(state=ToolState.REMOVED)
+    if team_id is not None:
+        rows = rows.filter(Q(server__team_ids__isnull=True) | Q(server__team_ids__contains=[team_id]))
     return list(rows.order_by("qualified_name").values_list("qualified_name", flat=True)[:1000])
 
 
@@ -52,13 +63,20 @@ def missions_using(principal: Principal | None, names: Collection[str], *, limit
     return list(rows.filter(Exists(versions)).select_related("agent", "owner").order_by("-id")[:limit])
 
 
-def tools_in_force(*, organisation_id: uuid.UUID, names: Collection[str]) -> list[McpTool]:
-    """The named tools of one organisation by name, with their servers; quarantined ones too, for callers to tell."""
+def tools_in_force(
+    *, organisation_id: uuid.UUID, names: Collection[str], team_id: uuid.UUID | None = None
+) -> list[McpTool]:
+    """The named tools of one organisation by name, with their servers; quarantined ones too, for callers to tell.
+    With a team: only those of servers that its missions may use."""
     rows = McpTool.objects.filter(server__organisation_id=organisation_id, qualified_name__in=names)
+    if team_id is not None:
+        rows = rows.filter(Q(server__team_ids__isnull=True) | Q(server__team_ids__contains=[team_id]))
     return list(rows.exclude(server__state=ServerState.DISABLED).select_related("server").order_by("qualified_name"))
 
 
 def address_of(row: McpServer) -> ServerAddress:
+    """Join `credential` where many are read."""
+    held = getattr(row, "credential", None)  # absent: Django raises what counts as an AttributeError
     return ServerAddress(
         id=row.pk,
         organisation_id=row.organisation_id,
@@ -69,7 +87,34 @@ def address_of(row: McpServer) -> ServerAddress:
         mounts=tuple(mount_requests(row.mounts)),
         url=row.url,
         protocol_version=row.protocol_version,
+        credential=sealed(
+            held.kind,
+            held.header,
+            held.token_url,
+            held.client_id,
+            held.scope,
+            held.ciphertext,
+            held.wrapped_key,
+            held.key_id,
+        )
+        if held
+        else None,
     )
+
+
+def sealed(
+    kind: str,
+    header: str,
+    token_url: str,
+    client_id: str,
+    scope: str,
+    ciphertext: bytes | memoryview,
+    wrapped_key: bytes | memoryview,
+    key_id: str,
+) -> SealedCredential:
+    """From its columns."""
+    envelope = Envelope(bytes(ciphertext), bytes(wrapped_key), key_id)
+    return SealedCredential(CredentialKind(kind), envelope, header, token_url, client_id, scope)
 
 
 def pinned(row: McpTool) -> PinnedTool:
@@ -81,6 +126,11 @@ def pinned(row: McpTool) -> PinnedTool:
         definition_sha256=row.definition_sha256,
         read_only=row.read_only,
     )
+
+
+def needs_a_mission(row: McpServer) -> bool:
+    """A program whose folders are a mission's own: without one there is nothing it could show."""
+    return row.transport == Transport.STDIO and any("{" in str(mount.get("source", "")) for mount in row.mounts)
 
 
 def mount_requests(raw: Iterable[dict[str, object]]) -> list[MountRequest]:

@@ -151,6 +151,8 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "budgets.refresh_costs": {"task": "budgets.tasks.refresh_costs", "schedule": 15.0},
     "budgets.check_costs": {"task": "budgets.tasks.check_costs", "schedule": 3600.0},
     "agents.sweep": {"task": "agents.tasks.sweep", "schedule": 2.0},
+    "agents.look_at_servers": {"task": "agents.tasks.look_at_servers", "schedule": 15.0},
+    "agents.tidy_servers": {"task": "agents.tasks.tidy_servers", "schedule": 3600.0},
 }
 
 STATIC_URL = "static/"

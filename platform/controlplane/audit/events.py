@@ -117,6 +117,14 @@ class Event(models.TextChoices):
     TOOL_REMOVED = "tool.removed", "{subject} is no longer offered by its server"
     TOOL_DESCRIBED = "tool.described", "{actor} said what {subject} does: {traits}"
     SERVER_SWITCHED = "server.switched", "{actor} switched the server {subject} {position}"
+    SERVER_TEAMS_SET = "server.teams_set", "{actor} let {teams} use the server {subject}"
+    SERVER_CREDENTIAL_SET = "server.credential_set", "{actor} gave the server {subject} a credential: {kind}"
+    SERVER_CREDENTIAL_REMOVED = "server.credential_removed", "{actor} took the credential of the server {subject} away"
+    SERVER_CREDENTIAL_REWRAPPED = (
+        "server.credential_rewrapped",
+        "The credential of {subject} is now wrapped by the key {key}",
+    )
+    SERVER_TESTED = "server.tested", "{actor} tested the server {subject}, {how}"
 
     BUNDLE_LOADED = "policy.bundle_loaded", "{actor} loaded the policy bundle {subject}"
     BUNDLE_PROMOTED = "policy.bundle_promoted", "{actor} made {subject} the active policy bundle"
