@@ -31,6 +31,7 @@ from frontend.views import (
     resizing,
     search,
     second_factor,
+    server_changes,
     servers,
     sign_in,
     stops,
@@ -96,7 +97,13 @@ urlpatterns = [
     path("servers", servers.listing, name="servers"),
     path("servers/new", servers.new, name="server-new"),
     path("servers/<uuid:server_id>", servers.detail, name="server"),
-    path("servers/<uuid:server_id>/refresh", servers.refresh, name="server-refresh"),
+    path("servers/<uuid:server_id>/refresh", server_changes.test, name="server-refresh"),
+    path("servers/<uuid:server_id>/try", server_changes.try_tool, name="server-try"),
+    path("servers/<uuid:server_id>/teams", server_changes.teams, name="server-teams"),
+    path("servers/<uuid:server_id>/credential", server_changes.credential, name="server-credential"),
+    path(
+        "servers/<uuid:server_id>/credential/remove", server_changes.remove_credential, name="server-credential-remove"
+    ),
     path("servers/<uuid:server_id>/switch", servers.switch, name="server-switch"),
     path("tools/<uuid:tool_id>/approve", servers.approve, name="tool-approve"),
     path("tools/<uuid:tool_id>/describe", servers.describe, name="tool-describe"),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 
-from django.db.models import Exists, OuterRef, Prefetch, Q, QuerySet
+from django.db.models import Exists, OuterRef, Prefetch, Q, QuerySet, Subquery
 
 from agents.choices import (
     ENDED_MISSION_STATES,
@@ -15,15 +16,24 @@ from agents.choices import (
     ToolState,
     Transport,
 )
-from agents.models import McpServer, McpTool, Mission, MissionVersion, Run
+from agents.models import McpServer, McpTool, Mission, MissionVersion, Run, ServerTest
 from agents.servers.types import MountRequest, PinnedTool, SealedCredential, ServerAddress
 from controlplane.common.envelope import Envelope
 from controlplane.common.errors import not_found
+from controlplane.tenancy.models import Team
 from controlplane.tenancy.types import Permission, Principal
 
 
+@dataclass(frozen=True)
+class Usage:
+    """A mission under way that grants tools of one server: (tool, effect) as its remit in force says them."""
+
+    mission: Mission
+    granted: Sequence[tuple[str, str]]
+
+
 def servers(principal: Principal | None) -> QuerySet[McpServer]:
-    rows = McpServer.objects.restrict(principal, Permission.SERVER_VIEW).select_related("created_by")
+    rows = McpServer.objects.restrict(principal, Permission.SERVER_VIEW).select_related("created_by", "credential")
     return rows.prefetch_related(Prefetch("tools", McpTool.objects.order_by("name"))).order_by("name")
 
 
@@ -51,7 +61,7 @@ def tool_names(principal: Principal | None, *, team_id: uuid.UUID | None = None)
     return list(rows.order_by("qualified_name").values_list("qualified_name", flat=True)[:1000])
 
 
-def missions_using(principal: Principal | None, names: Collection[str], *, limit: int = 50) -> list[Mission]:
+def missions_using(principal: Principal | None, names: Collection[str], *, limit: int = 50) -> list[Usage]:
     """Missions not yet over whose remit in force grants one of these tools, the newest first. One query."""
     if not names:
         return []
@@ -60,7 +70,33 @@ def missions_using(principal: Principal | None, names: Collection[str], *, limit
         granted |= Q(grants__contains=[{"tool": name}])
     versions = MissionVersion.objects.filter(granted, mission=OuterRef("pk"), number=OuterRef("version"))
     rows = Mission.objects.restrict(principal, Permission.MISSION_VIEW).exclude(state__in=ENDED_MISSION_STATES)
-    return list(rows.filter(Exists(versions)).select_related("agent", "owner").order_by("-id")[:limit])
+    rows = rows.filter(Exists(versions)).annotate(grants_in_force=Subquery(versions.values("grants")[:1]))
+    wanted = set(names)
+    return [
+        Usage(mission, _granted(vars(mission)["grants_in_force"], wanted))
+        for mission in rows.select_related("agent", "owner", "team").order_by("-id")[:limit]
+    ]
+
+
+def _granted(grants: Iterable[dict[str, object]], wanted: Collection[str]) -> list[tuple[str, str]]:
+    found = {(str(grant["tool"]), str(grant.get("effect", ""))) for grant in grants if grant.get("tool") in wanted}
+    return sorted(found)
+
+
+def team_names(principal: Principal, row: McpServer) -> list[str] | None:
+    """The teams a server is for, as far as the reader is in them, with how many more; None: every team."""
+    if row.team_ids is None:
+        return None
+    known = Team.objects.restrict(principal, Permission.SERVER_VIEW).filter(pk__in=row.team_ids).order_by("name")
+    names = list(known.values_list("name", flat=True))
+    more = len(row.team_ids) - len(names)
+    return [*names, f"{more} more"] if more else names
+
+
+def newest_test(principal: Principal, server_id: uuid.UUID) -> ServerTest | None:
+    """Of a server that the reader was already found to see."""
+    rows = ServerTest.objects.restrict(principal, Permission.SERVER_VIEW).filter(server_id=server_id)
+    return rows.select_related("asked_by").order_by("-created_at").first()
 
 
 def tools_in_force(

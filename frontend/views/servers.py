@@ -6,6 +6,7 @@ import json
 import shlex
 import uuid
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from django import forms
@@ -16,15 +17,18 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from agents.catalogue import samples_installing
 from agents.choices import ServerState, ToolState, Transport
-from agents.models import McpServer, McpTool
+from agents.models import McpServer, McpTool, ServerTest
 from agents.servers import selectors, services
 from agents.servers.environments import NODE_PACKAGES, names
+from agents.servers.health import Health, health_of
 from agents.servers.types import ToolTraits
+from controlplane.common.clock import now
 from controlplane.common.errors import FieldError, RemitError, invalid
-from controlplane.tenancy.types import Permission
+from controlplane.tenancy.types import Permission, Principal
 from frontend.approving import DiffLine, diff_lines
 from frontend.form_errors import show_error
 from frontend.pages import PersonRequest, page, require_anywhere
+from frontend.server_forms import TeamFields, offer_teams, teams_chosen
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class ServerRow:
     server: McpServer
     approved: int
     quarantined: int
+    health: Health
 
     @property
     def words(self) -> str:
@@ -58,10 +63,13 @@ class Quarantine:
 @require_GET
 def listing(request: PersonRequest) -> HttpResponse:
     require_anywhere(request.principal, Permission.SERVER_VIEW, "Servers")
+    found = list(selectors.servers(request.principal))
+    healths = health_of([server.pk for server in found])
     rows = []
-    for server in selectors.servers(request.principal):
+    for server in found:
         states = [tool.state for tool in server.tools.all()]
-        rows.append(ServerRow(server, states.count(ToolState.ACTIVE), states.count(ToolState.QUARANTINED)))
+        approved, quarantined = states.count(ToolState.ACTIVE), states.count(ToolState.QUARANTINED)
+        rows.append(ServerRow(server, approved, quarantined, healths.get(server.pk, Health())))
     context = {"rows": rows, "may_write": _may_write(request), "installing": samples_installing(request.principal)}
     return render(request, "servers/list.html", context)
 
@@ -75,10 +83,16 @@ def detail(request: PersonRequest, server_id: uuid.UUID) -> HttpResponse:
         "server": server,
         "tools": [tool for tool in tools if tool.state != ToolState.QUARANTINED],
         "quarantined": [_quarantine(tool) for tool in tools if tool.state == ToolState.QUARANTINED],
-        "missions": selectors.missions_using(request.principal, [tool.qualified_name for tool in tools]),
+        "usages": selectors.missions_using(request.principal, [tool.qualified_name for tool in tools]),
         "command": shlex.join(server.command),
         "off": server.state == ServerState.DISABLED,
         "may_write": _may_write(request),
+        "teams": selectors.team_names(request.principal, server),
+        "health": health_of([server.pk]).get(server.pk, Health()),
+        "alone": server.state not in (ServerState.DISABLED, ServerState.NEW) and server.next_check_at is None,
+        "test": _shown_test(selectors.newest_test(request.principal, server.pk)),
+        "callable": any(tool.read_only and tool.state == ToolState.ACTIVE for tool in tools),
+        "credential": getattr(server, "credential", None),
     }
     return render(request, "servers/detail.html", context)
 
@@ -87,7 +101,7 @@ def detail(request: PersonRequest, server_id: uuid.UUID) -> HttpResponse:
 @require_http_methods(["GET", "POST"])
 def new(request: PersonRequest) -> HttpResponse:
     require_anywhere(request.principal, Permission.SERVER_WRITE, "New servers")
-    form = ServerForm(request.POST or None)
+    form = ServerForm(request.principal, request.POST or None)
     error: RemitError | None = None
     if request.method == "POST" and form.is_valid():
         try:
@@ -99,22 +113,6 @@ def new(request: PersonRequest) -> HttpResponse:
             return redirect("server", server_id=server.pk)
     status = 422 if error is not None or form.errors else 200
     return render(request, "servers/new.html", {"form": form, "error": error}, status=status)
-
-
-@page
-@require_POST
-def refresh(request: PersonRequest, server_id: uuid.UUID) -> HttpResponse:
-    """Ask the server for its tools now, within this request: it ends with the listing's own time limit."""
-    result = services.refresh_tools(actor=request.principal, server_id=server_id)
-    if result.fault:
-        messages.error(request, f"Not reached. {result.fault} Its tools stay as they are.")
-    elif result.quarantined:
-        messages.warning(request, f"Changed and quarantined: {', '.join(result.quarantined)}.")
-    elif result.added or result.removed:
-        messages.success(request, f"{len(result.added)} new, {len(result.removed)} no longer offered.")
-    else:
-        messages.success(request, "Reached. Nothing has changed.")
-    return redirect("server", server_id=server_id)
 
 
 @page
@@ -156,7 +154,7 @@ def describe(request: PersonRequest, tool_id: uuid.UUID) -> HttpResponse:
     return redirect("server", server_id=tool.server_id)
 
 
-class ServerForm(forms.Form):
+class ServerForm(TeamFields):
     """A program in our sandbox, or an address."""
 
     name = forms.CharField(label="Name", max_length=120, widget=forms.TextInput(attrs={"autocomplete": "off"}))
@@ -190,13 +188,14 @@ class ServerForm(forms.Form):
         widget=forms.TextInput(attrs={"inputmode": "url", "autocomplete": "off", "spellcheck": "false"}),
     )
 
-    def __init__(self, data: Any = None) -> None:
+    def __init__(self, principal: Principal, data: Any = None) -> None:
         super().__init__(data)
+        offer_teams(self, principal)
         choices = [("", "None: it is at an address"), *((name, name) for name in (*names(), *NODE_PACKAGES))]
         self.fields["environment"].choices = choices  # type: ignore[attr-defined]
 
 
-def _register(request: PersonRequest, data: dict[str, str]) -> McpServer:
+def _register(request: PersonRequest, data: dict[str, Any]) -> McpServer:
     transport = Transport(data["transport"])
     try:
         command = shlex.split(data["command"])
@@ -210,12 +209,19 @@ def _register(request: PersonRequest, data: dict[str, str]) -> McpServer:
         environment=data["environment"],
         command=command,
         url=data["url"].strip(),
+        team_ids=teams_chosen(data),
     )
 
 
 def _may_write(request: PersonRequest) -> bool:
     """Whether the form is of use to them."""
     return request.principal.has_anywhere(Permission.SERVER_WRITE)
+
+
+def _shown_test(test: ServerTest | None) -> ServerTest | None:
+    """One that is under way, or has ended within the hour; older ones are history."""
+    recent = test is not None and (test.ended_at is None or now() - test.ended_at < timedelta(hours=1))
+    return test if recent else None
 
 
 def _quarantine(tool: McpTool) -> Quarantine:

@@ -128,7 +128,7 @@ class Configuration(BaseSettings):
     secrets_key: str = Field(
         default="",
         validation_alias=AliasChoices("REMIT_SECRETS_KEY"),
-        description="64 hex digits that wrap servers' credentials; a new one first, then a comma; empty: from SECRET_KEY",
+        description="64 hex digits that wrap servers' credentials; a new one goes in front; empty: from SECRET_KEY",
     )
     debug: bool = Field(
         default=False,
