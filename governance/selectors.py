@@ -11,7 +11,7 @@ from typing import Final
 from django.db.models import Case, Count, Exists, F, OuterRef, Prefetch, Q, QuerySet, Value, When
 
 from controlplane.common.errors import FieldError, forbidden, invalid, not_found
-from controlplane.common.ids import parse_id
+from controlplane.common.ids import first_id, parse_id
 from controlplane.tenancy.types import Permission, Principal
 from governance.approval_models import EscalationMessage
 from governance.choices import ActionState, BundleState, EscalationState, Verdict
@@ -43,6 +43,7 @@ from governance.models import Action, Decision, Escalation, Permit, PolicyBundle
 from governance.registry import known_kinds as known_kinds
 
 MAX_PAGE: Final = 200
+MOST_COUNTED: Final = 100
 _SEARCHED: Final = 3000
 
 
@@ -142,8 +143,10 @@ def find_actions(principal: Principal, *, text: str, limit: int = 5) -> list[Act
     key = parse_id(text.lower())
     if key is not None:
         return list(rows.filter(pk=key))
-    newest = rows.order_by("-id").values("pk")[:_SEARCHED]
-    return list(Action.objects.filter(pk__in=newest, title__icontains=text).order_by("-id")[:limit])
+    newest = rows.order_by("-id").values_list("pk", "title")[:_SEARCHED]
+    wanted = text.lower()
+    found = [pk for pk, title in newest if wanted in title.lower()]
+    return list(Action.objects.filter(pk__in=found[:limit]).order_by("-id")) if found else []
 
 
 def decided_action(action_id: uuid.UUID) -> Action:
@@ -189,8 +192,9 @@ def escalations_waiting_for(
 
 
 def count_waiting_for(*, principal: Principal) -> int:
-    """One query: open, in time, and this person may decide it and has not voted yet."""
-    return waiting_for(principal).count()
+    """One query: open, in time, and this person may decide it and has not voted yet. Not counted beyond MOST_COUNTED:
+    every page shows it."""
+    return waiting_for(principal)[:MOST_COUNTED].count()
 
 
 def open_escalations(
@@ -222,7 +226,7 @@ def verdict_mix(principal: Principal, since: datetime) -> Mapping[Verdict, int]:
     person was asked about counts as that, whatever the answer was."""
     counted = (
         Action.objects.restrict(principal, Permission.ACTION_VIEW)
-        .filter(created_at__gte=since)
+        .filter(pk__gte=first_id(since))
         .annotate(
             first_verdict=Case(
                 When(Exists(Escalation.objects.filter(action_id=OuterRef("pk"))), then=Value(Verdict.ESCALATE.value)),

@@ -13,6 +13,7 @@ from django.db import connection
 from agents.choices import ENDED_RUN_STATES
 from controlplane.common.clock import now
 from controlplane.common.errors import RemitError
+from controlplane.common.ids import first_id
 from controlplane.tenancy.types import Principal
 from governance.types import Proposal
 
@@ -103,7 +104,7 @@ class Snapshot:
 
 
 def read(proposer: Principal, mission_id: uuid.UUID, run_id: uuid.UUID | None, proposal: Proposal) -> Snapshot:
-    since = _uuid7_floor(now() - RATE_WINDOW)
+    since = first_id(now() - RATE_WINDOW)
     with connection.cursor() as cursor:
         cursor.execute(
             _SNAPSHOT,
@@ -142,9 +143,3 @@ def still(snapshot: Snapshot, *, run_id: uuid.UUID | None, tool: str) -> bool:
             },
         )
         return cursor.fetchone() is not None
-
-
-def _uuid7_floor(moment: datetime) -> uuid.UUID:
-    """The smallest UUIDv7 of that millisecond: recent rows are found through the primary order, without a date
-    column."""
-    return uuid.UUID(int=(int(moment.timestamp() * 1000) << 80) | (7 << 76) | (2 << 62))

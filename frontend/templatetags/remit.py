@@ -137,6 +137,12 @@ def number(value: Any) -> str:
     return "–" if value is None or value == "" else amounts.number_text(value)
 
 
+@register.filter
+def up_to_99(value: int) -> str:
+    """A count that is not taken any further: "99+"."""
+    return "99+" if value > 99 else amounts.number_text(value)
+
+
 @register.filter(name="bytes")
 def bytes_(value: Any) -> str:
     """268435456 → "256 MiB"."""
