@@ -18,6 +18,7 @@ from agents.choices import (
     Transport,
     VersionState,
 )
+from agents.saved_views import SavedView
 from agents.server_models import ServerCredential, ServerHour, ServerTest
 from agents.stop_models import Stop
 from controlplane.common.ids import new_id
@@ -32,6 +33,7 @@ __all__ = [
     "Mission",
     "MissionVersion",
     "Run",
+    "SavedView",
     "ServerCredential",
     "ServerHour",
     "ServerTest",

@@ -158,6 +158,13 @@ def agent_names(principal: Principal | None) -> list[tuple[uuid.UUID, str]]:
     return list(rows.order_by("name").values_list("pk", "name"))
 
 
+def find_agents(principal: Principal | None, *, text: str, key: uuid.UUID | None = None, limit: int = 5) -> list[Agent]:
+    """By id, name or description, without what lists count beside each."""
+    rows = Agent.objects.restrict(principal, Permission.AGENT_VIEW)
+    wanted = Q(pk=key) if key else Q(name__icontains=text) | Q(description__icontains=text)
+    return list(rows.filter(wanted).order_by("name")[:limit])
+
+
 def agent(principal: Principal | None, agent_id: uuid.UUID) -> Agent:
     found = agents(principal).prefetch_related("versions").filter(pk=agent_id).first()
     if found is None:

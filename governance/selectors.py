@@ -45,6 +45,7 @@ from governance.registry import known_kinds as known_kinds
 MAX_PAGE: Final = 200
 MOST_COUNTED: Final = 100
 _SEARCHED: Final = 3000
+_QUESTIONS_SEARCHED: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,24 @@ def find_actions(principal: Principal, *, text: str, limit: int = 5) -> list[Act
     return list(Action.objects.filter(pk__in=found[:limit]).order_by("-id")) if found else []
 
 
+def find_escalations(principal: Principal, *, text: str, limit: int = 5) -> list[Escalation]:
+    """By whole id, else by the title or arguments of the newest thousand, open ones first."""
+    rows = Escalation.objects.restrict(principal, Permission.ESCALATION_VIEW)
+    key = parse_id(text.lower())
+    if key is not None:
+        return list(rows.filter(pk=key))
+    newest = rows.order_by("-id").values_list("pk", "title", "action__arguments", "state")[:_QUESTIONS_SEARCHED]
+    wanted = text.lower()
+    found = [
+        (state != EscalationState.OPEN, place, pk)
+        for place, (pk, title, arguments, state) in enumerate(newest)
+        if wanted in title.lower() or any(wanted in str(value).lower() for value in arguments.values())
+    ]
+    chosen = [pk for _, _, pk in sorted(found)[:limit]]
+    by_id = rows.select_related("action").in_bulk(chosen) if chosen else {}
+    return [by_id[pk] for pk in chosen if pk in by_id]
+
+
 def decided_action(action_id: uuid.UUID) -> Action:
     """For action kinds, inside `on_decided`: the action being decided. Whoever decided it has been checked."""
     return Action.objects.get(pk=action_id)
@@ -209,6 +228,11 @@ def decided_escalations(principal: Principal, *, limit: int = 50) -> list[Escala
     """Questions that are no longer open, the last closed first, each with its votes."""
     rows = Escalation.objects.restrict(principal, Permission.ESCALATION_VIEW).exclude(state=EscalationState.OPEN)
     return list(_with_votes(rows).order_by("-closed_at", "-id")[: max(1, min(limit, MAX_PAGE))])
+
+
+def escalations_with_votes(principal: Principal) -> QuerySet[Escalation]:
+    """All the principal may see, in whatever state, each with its action and votes: for reading page by page."""
+    return _with_votes(Escalation.objects.restrict(principal, Permission.ESCALATION_VIEW))
 
 
 def similar_decisions(principal: Principal, escalation: Escalation, *, limit: int = 5) -> list[Escalation]:

@@ -45,6 +45,14 @@ def server_list(principal: Principal | None) -> QuerySet[McpServer]:
     return rows.annotate(approved=approved, quarantined=quarantined).order_by("name")
 
 
+def find_servers(
+    principal: Principal | None, *, text: str, key: uuid.UUID | None = None, limit: int = 5
+) -> list[McpServer]:
+    rows = McpServer.objects.restrict(principal, Permission.SERVER_VIEW)
+    wanted = Q(pk=key) if key else Q(name__icontains=text) | Q(slug__icontains=text)
+    return list(rows.filter(wanted).order_by("name")[:limit])
+
+
 def server(principal: Principal | None, server_id: uuid.UUID) -> McpServer:
     found = servers(principal).filter(pk=server_id).first()
     if found is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -12,7 +13,9 @@ from typing import Any
 from django import forms
 from django.contrib import messages
 from django.http import HttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from agents.catalogue import samples_installing
@@ -26,9 +29,11 @@ from controlplane.common.clock import now
 from controlplane.common.errors import FieldError, RemitError, invalid
 from controlplane.tenancy.types import Permission, Principal
 from frontend.approving import DiffLine, diff_lines
+from frontend.exports import csv_response
 from frontend.form_errors import show_error
 from frontend.pages import PersonRequest, page, require_anywhere
 from frontend.server_forms import TeamFields, offer_teams, teams_chosen
+from frontend.undoing import undoable
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class Quarantine:
 
 @page
 @require_GET
-def listing(request: PersonRequest) -> HttpResponse:
+def listing(request: PersonRequest) -> HttpResponseBase:
     require_anywhere(request.principal, Permission.SERVER_VIEW, "Servers")
     found = list(selectors.server_list(request.principal))
     healths = health_of([server.pk for server in found])
@@ -69,6 +74,9 @@ def listing(request: PersonRequest) -> HttpResponse:
         ServerRow(server, server.approved, server.quarantined, healths.get(server.pk, Health()))  # type: ignore[attr-defined]
         for server in found
     ]
+    rows = _sorted(rows, request.GET.get("sort", ""))
+    if request.GET.get("format") == "csv":
+        return csv_response("servers", _CSV_HEADER, map(_csv_row, rows))
     context = {"rows": rows, "may_write": _may_write(request), "installing": samples_installing(request.principal)}
     return render(request, "servers/list.html", context)
 
@@ -120,7 +128,15 @@ def switch(request: PersonRequest, server_id: uuid.UUID) -> HttpResponse:
     on = request.POST.get("on") == "1"
     row = selectors.server(request.principal, server_id)
     services.switch_server(actor=request.principal, server_id=row.pk, on=on)
-    messages.success(request, "Switched on." if on else "Switched off. None of its tools can be called.")
+    if on:
+        messages.success(request, "Switched on.")
+    else:
+        undoable(
+            request,
+            "Switched off. None of its tools can be called.",
+            url=reverse("server-switch", args=[row.pk]),
+            fields={"on": "1"},
+        )
     return redirect("server", server_id=server_id)
 
 
@@ -192,6 +208,32 @@ class ServerForm(TeamFields):
         offer_teams(self, principal)
         choices = [("", "None: it is at an address"), *((name, name) for name in (*names(), *NODE_PACKAGES))]
         self.fields["environment"].choices = choices  # type: ignore[attr-defined]
+
+
+_SORTS: dict[str, Callable[[ServerRow], Any]] = {
+    "name": lambda row: row.server.name.lower(),
+    "health": lambda row: (row.server.state, -(row.health.error_percent or 0)),
+    "tools": lambda row: row.approved,
+    "checked": lambda row: row.server.checked_at.timestamp() if row.server.checked_at else 0,
+}
+_CSV_HEADER = (
+    *("id", "name", "short_name", "runs", "address", "state", "error", "tools_approved", "tools_quarantined"),
+    *("calls_24h", "failed_calls_24h", "latency_ms", "checked_at"),
+)
+
+
+def _sorted(rows: list[ServerRow], by: str) -> list[ServerRow]:
+    key = _SORTS.get(by.removeprefix("-"))
+    return rows if key is None else sorted(rows, key=key, reverse=by.startswith("-"))
+
+
+def _csv_row(row: ServerRow) -> tuple[object, ...]:
+    server = row.server
+    return (
+        *(server.pk, server.name, server.slug, server.transport, server.url, server.state, server.error),
+        *(row.approved, row.quarantined, row.health.calls, row.health.failed_calls, server.latency_milliseconds),
+        server.checked_at.isoformat() if server.checked_at else "",
+    )
 
 
 def _register(request: PersonRequest, data: dict[str, Any]) -> McpServer:

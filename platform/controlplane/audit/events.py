@@ -42,6 +42,7 @@ class Event(models.TextChoices):
 
     AGENT_REGISTERED = "agent.registered", "{actor} registered the agent {subject}"
     AGENT_VERSION_ADDED = "agent.version_added", "{actor} added version {version} of {subject}"
+    AGENT_REINSTATED = "agent.reinstated", "{actor} brought the agent {subject} back"
     AGENT_RETIRED = "agent.retired", "{actor} retired the agent {subject}"
 
     MISSION_DRAFTED = "mission.drafted", "{actor} drafted the mission {subject}"
