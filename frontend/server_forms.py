@@ -60,7 +60,10 @@ def teams_chosen(data: Mapping[str, Any]) -> list[uuid.UUID] | None:
 
 
 class CredentialForm(forms.Form):
-    """What is typed here goes to the service and is never put back into a page."""
+    """What is typed here goes to the service and is never put back into a page. Which fields count depends on the
+    kind."""
+
+    use_required_attribute = False
 
     kind = forms.ChoiceField(
         label="What the server wants",
@@ -77,24 +80,25 @@ class CredentialForm(forms.Form):
     )
     header = forms.CharField(
         label="Header",
-        required=False,
         max_length=60,
         widget=forms.TextInput(attrs={**_CODE, "placeholder": "X-Api-Key"}),
-        help_text="For a header of its own: its name.",
+        help_text="Its name.",
     )
     token_url = forms.CharField(
         label="Token address",
-        required=False,
         max_length=400,
         widget=forms.TextInput(attrs={**_CODE, "inputmode": "url"}),
-        help_text="For OAuth: where Remit gets its access tokens, https://.",
+        help_text="Where Remit gets its access tokens: https://.",
     )
-    client_id = forms.CharField(
-        label="Client id", required=False, max_length=200, widget=forms.TextInput(attrs=_CODE), help_text="For OAuth."
-    )
-    scope = forms.CharField(
-        label="Scope", required=False, max_length=400, widget=forms.TextInput(attrs=_CODE), help_text="For OAuth."
-    )
+    client_id = forms.CharField(label="Client id", max_length=200, widget=forms.TextInput(attrs=_CODE))
+    scope = forms.CharField(label="Scope", required=False, max_length=400, widget=forms.TextInput(attrs=_CODE))
+
+    def __init__(self, data: Any = None) -> None:
+        super().__init__(data)
+        if data is not None:
+            self.fields["header"].required = data.get("kind") == CredentialKind.HEADER
+            for name in ("token_url", "client_id"):
+                self.fields[name].required = data.get("kind") == CredentialKind.CLIENT_CREDENTIALS
 
 
 class TryForm(forms.Form):

@@ -17,6 +17,7 @@ from agents.choices import (
     Transport,
 )
 from agents.models import McpServer, McpTool, Mission, MissionVersion, Run, ServerTest
+from agents.servers.definitions import SEPARATOR
 from agents.servers.types import MountRequest, PinnedTool, SealedCredential, ServerAddress
 from controlplane.common.envelope import Envelope
 from controlplane.common.errors import not_found
@@ -26,7 +27,8 @@ from controlplane.tenancy.types import Permission, Principal
 
 @dataclass(frozen=True)
 class Usage:
-    """A mission under way that grants tools of one server: (tool, effect) as its remit in force says them."""
+    """A mission under way that grants tools of one server: each tool's own name and how its remit in force grants it,
+    "" for freely."""
 
     mission: Mission
     granted: Sequence[tuple[str, str]]
@@ -95,8 +97,17 @@ def missions_using(principal: Principal | None, names: Collection[str], *, limit
 
 
 def _granted(grants: Iterable[dict[str, object]], wanted: Collection[str]) -> list[tuple[str, str]]:
-    found = {(str(grant["tool"]), str(grant.get("effect", ""))) for grant in grants if grant.get("tool") in wanted}
-    return sorted(found)
+    effects: dict[str, set[object]] = {}
+    for grant in grants:
+        if grant.get("tool") in wanted:
+            effects.setdefault(str(grant["tool"]), set()).add(grant.get("effect"))
+    return [(name.partition(SEPARATOR)[2], _how(effects[name])) for name in sorted(effects)]
+
+
+def _how(effects: Collection[object]) -> str:
+    if "escalate" not in effects:
+        return ""
+    return "with a person" if len(effects) == 1 else "partly with a person"
 
 
 def team_names(principal: Principal, row: McpServer) -> list[str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -64,4 +65,11 @@ def _hits(request: PersonRequest, text: str) -> Iterator[Hit]:
             yield Hit(server.name, f"server, {server.slug}__", "server", reverse("server", args=[server.pk]))
     if principal.has_anywhere(Permission.MEMBER_VIEW) and not key:
         for person in tenancy.find_people(principal, text=text, limit=SHOWN):
-            yield Hit(person.name, "person", "user", reverse("member", args=[person.pk]))
+            yield Hit(person.name, "person", "user", _person_url(request, person.pk))
+
+
+def _person_url(request: PersonRequest, user_id: uuid.UUID) -> str:
+    """Their page for those who manage members, what they own for everybody else."""
+    if request.principal.has_anywhere(Permission.MEMBER_WRITE):
+        return reverse("member", args=[user_id])
+    return f"{reverse('missions')}?owner={user_id}"

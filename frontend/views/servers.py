@@ -96,7 +96,7 @@ def detail(request: PersonRequest, server_id: uuid.UUID) -> HttpResponse:
         "may_write": _may_write(request),
         "teams": selectors.team_names(request.principal, server),
         "health": health_of([server.pk]).get(server.pk, Health()),
-        "alone": server.state not in (ServerState.DISABLED, ServerState.NEW) and server.next_check_at is None,
+        "of_a_mission": selectors.needs_a_mission(server),
         "test": _shown_test(selectors.newest_test(request.principal, server.pk)),
         "callable": any(tool.read_only and tool.state == ToolState.ACTIVE for tool in tools),
         "credential": getattr(server, "credential", None),
