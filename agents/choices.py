@@ -114,3 +114,19 @@ class ToolState(StatusChoices):
     ACTIVE = "active", "allow", "allow", "Approved"
     QUARANTINED = "quarantined", "ask", "ask", "Changed, quarantined"
     REMOVED = "removed", "neutral", "off", "No longer offered"
+
+
+class CredentialKind(StatusChoices):
+    BEARER = "bearer", "neutral", "key", "Bearer token"
+    HEADER = "header", "neutral", "key", "A header of its own"
+    CLIENT_CREDENTIALS = "client_credentials", "neutral", "key", "OAuth client credentials"
+
+
+class ServerTestState(StatusChoices):
+    WAITING = "waiting", "wait", "wait", "Waits for a worker"
+    RUNNING = "running", "wait", "wait", "Running"
+    PASSED = "passed", "allow", "allow", "Passed"
+    FAILED = "failed", "deny", "deny", "Failed"
+
+
+LIVE_SERVER_TEST_STATES = frozenset({ServerTestState.WAITING, ServerTestState.RUNNING})

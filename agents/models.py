@@ -18,9 +18,11 @@ from agents.choices import (
     Transport,
     VersionState,
 )
+from agents.saved_views import SavedView
+from agents.server_models import ServerCredential, ServerHour, ServerTest
 from agents.stop_models import Stop
 from controlplane.common.ids import new_id
-from controlplane.tenancy.querysets import TenantQuerySet
+from controlplane.tenancy.querysets import TeamListQuerySet, TenantQuerySet
 
 __all__ = [
     "Agent",
@@ -31,6 +33,10 @@ __all__ = [
     "Mission",
     "MissionVersion",
     "Run",
+    "SavedView",
+    "ServerCredential",
+    "ServerHour",
+    "ServerTest",
     "Stop",
 ]
 
@@ -214,8 +220,8 @@ class Run(models.Model):
 class McpServer(models.Model):
     """An upstream MCP server of one organisation. `slug` is the first half of its tools' names."""
 
-    class ServerQuerySet(TenantQuerySet["McpServer"]):
-        team_path = None
+    class ServerQuerySet(TeamListQuerySet["McpServer"]):
+        teams_path = "team_ids"
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     organisation = models.ForeignKey("tenancy.Organisation", on_delete=models.PROTECT, related_name="+")
@@ -228,10 +234,15 @@ class McpServer(models.Model):
         default=list
     )  # stdio: [{"source", "target", "writable"}], `{run}` and `{mission}` are filled in
     url = models.URLField(max_length=400, blank=True)
+    # The teams whose missions may use it and whose members see it; empty (NULL): every team of the organisation.
+    team_ids = ArrayField(models.UUIDField(), null=True, blank=True)
     state = models.CharField(max_length=12, choices=ServerState.choices, default=ServerState.NEW)
     error = models.CharField(max_length=300, blank=True)
     protocol_version = models.CharField(max_length=20, blank=True)
     checked_at = models.DateTimeField(null=True)
+    latency_milliseconds = models.IntegerField(null=True)  # connecting, introducing and listing, of the last check
+    failures = models.IntegerField(default=0, db_default=0)  # checks in a row that did not reach it
+    next_check_at = models.DateTimeField(null=True)  # empty: never checked by itself
     created_by = models.ForeignKey("tenancy.User", on_delete=models.PROTECT, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -239,6 +250,11 @@ class McpServer(models.Model):
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["organisation", "slug"], name="server_slug_once")]
+        indexes = [
+            models.Index(
+                fields=["next_check_at"], name="server_check_due", condition=models.Q(next_check_at__isnull=False)
+            )
+        ]
 
     def __str__(self) -> str:
         return self.name
@@ -248,9 +264,9 @@ class McpTool(models.Model):
     """One tool as its server defines it. Agents see it as `<server>__<tool>`; only an approved definition can be
     called."""
 
-    class ToolQuerySet(TenantQuerySet["McpTool"]):
+    class ToolQuerySet(TeamListQuerySet["McpTool"]):
         organisation_path = "server__organisation_id"
-        team_path = None
+        teams_path = "server__team_ids"
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     server = models.ForeignKey(McpServer, on_delete=models.CASCADE, related_name="tools")

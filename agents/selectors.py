@@ -80,17 +80,18 @@ def mission_rows(principal: Principal, page: Sequence[Mission]) -> list[MissionR
     balances = budgets.mission_spend(mission_ids=ids)
     in_force = MissionVersion.objects.filter(mission_id__in=ids, number=F("mission__version"))
     goals = dict(in_force.values_list("mission_id", "goal"))
-    newest = Action.objects.filter(mission_id=OuterRef("mission_id")).order_by("-id").values("pk")[:1]
+    newest = Action.objects.filter(mission_id=OuterRef("pk")).order_by("-id").values("pk")[:1]
+    newest_ids = Mission.objects.filter(pk__in=ids).annotate(newest=Subquery(newest)).values_list("newest", flat=True)
     last = {
         action.mission_id: action
-        for action in Action.objects.restrict(principal, Permission.ACTION_VIEW).filter(
-            mission_id__in=ids, pk=Subquery(newest)
-        )
+        for action in Action.objects.restrict(principal, Permission.ACTION_VIEW).filter(pk__in=list(newest_ids))
     }
-    asked: dict[uuid.UUID | None, list[Escalation]] = {}
-    for question in _open_questions().filter(mission_id__in=ids).prefetch_related("votes").order_by("opened_at"):
-        asked.setdefault(question.mission_id, []).append(question)
-    first = {mission_id: questions[0] for mission_id, questions in asked.items()}
+    waiting = dict(
+        _open_questions().filter(mission_id__in=ids).order_by().values_list("mission_id").annotate(Count("pk"))
+    )
+    oldest = _open_questions().filter(mission_id__in=list(waiting)).order_by("mission_id", "opened_at")
+    questions = oldest.distinct("mission_id").prefetch_related("votes") if waiting else ()
+    first = {question.mission_id: question for question in questions}
     names = waited_for(principal, first.values())
     return [
         MissionRow(
@@ -98,7 +99,7 @@ def mission_rows(principal: Principal, page: Sequence[Mission]) -> list[MissionR
             goal=goals.get(mission.pk, ""),
             balance=balances.get(mission.pk),
             last_action=last.get(mission.pk),
-            waiting=len(asked.get(mission.pk, ())),
+            waiting=waiting.get(mission.pk, 0),
             question=first.get(mission.pk),
             waits_for=names.get(first[mission.pk].pk, NOBODY_KNOWN) if mission.pk in first else "",
         )
@@ -155,6 +156,13 @@ def agent_names(principal: Principal | None) -> list[tuple[uuid.UUID, str]]:
     """For a list of choices, by name."""
     rows = Agent.objects.restrict(principal, Permission.AGENT_VIEW)
     return list(rows.order_by("name").values_list("pk", "name"))
+
+
+def find_agents(principal: Principal | None, *, text: str, key: uuid.UUID | None = None, limit: int = 5) -> list[Agent]:
+    """By id, name or description, without what lists count beside each."""
+    rows = Agent.objects.restrict(principal, Permission.AGENT_VIEW)
+    wanted = Q(pk=key) if key else Q(name__icontains=text) | Q(description__icontains=text)
+    return list(rows.filter(wanted).order_by("name")[:limit])
 
 
 def agent(principal: Principal | None, agent_id: uuid.UUID) -> Agent:

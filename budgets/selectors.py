@@ -71,6 +71,13 @@ def tree(principal: Principal, *, window: WindowKind | None = None, with_over: b
     return _nested(_with_burn(balances, principal.organisation_id))
 
 
+def widest(principal: Principal) -> Balance | None:
+    """The budget nearest the root that the principal may see, without those below it; None without any. One query."""
+    visible = Account.objects.restrict(principal, Permission.BUDGET_VIEW)
+    top = visible.order_by("depth", "name", "pk").values("pk")[:1]
+    return next(iter(_balances(top).values()), None)
+
+
 def balance(principal: Principal, account_id: uuid.UUID, *, with_over: bool = True) -> Balance:
     """One budget with everything below it, as `tree`. Raises 404 `budget.not_found`."""
     visible = Account.objects.restrict(principal, Permission.BUDGET_VIEW).filter(path__contains=[account_id])

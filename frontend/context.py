@@ -67,6 +67,12 @@ ARRANGEMENTS = (
     NavItem("Settings", "/settings", "settings", Permission.MEMBER_VIEW, later=True),
 )
 
+BEGINNINGS = (
+    NavItem("New mission", "/missions/new", "plus", Permission.MISSION_WRITE),
+    NavItem("Register an agent", "/agents/new", "plus", Permission.AGENT_WRITE),
+    NavItem("Register a server", "/servers/new", "plus", Permission.SERVER_WRITE),
+)
+
 StripSource = Callable[[Principal], Iterable[Strip]]
 _strip_sources: list[StripSource] = []
 
@@ -116,6 +122,14 @@ class Frame:
     @cached_property
     def arrangements(self) -> list[NavLink]:
         return self._links(ARRANGEMENTS)
+
+    @property
+    def beginnings(self) -> list[NavItem]:
+        """What the viewer may begin, for the palette."""
+        person = self.principal
+        if person is None:
+            return []
+        return [item for item in BEGINNINGS if item.permission is None or person.has_anywhere(item.permission)]
 
     @cached_property
     def approvals_waiting(self) -> int:

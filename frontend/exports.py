@@ -4,17 +4,41 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
+from django.db import models
 from django.http import StreamingHttpResponse
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+from controlplane.common.cursors import LARGEST
+from controlplane.common.cursors import page as cursor_page
+
+M = TypeVar("M", bound=models.Model)
+
+LONGEST = 50_000  # rows of one file
+
+# What spreadsheets take for the beginning of a formula, also in full width and behind what they trim.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "|", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def csv_response(name: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> StreamingHttpResponse:
     response = StreamingHttpResponse(_lines(header, rows), content_type="text/csv; charset=utf-8")
     response["Content-Disposition"] = f'attachment; filename="{name}.csv"'
     return response
+
+
+def in_pages(
+    rows: models.QuerySet[M], *, beside: Callable[[Sequence[M]], Iterable[Any]] = iter, most: int = LONGEST
+) -> Iterator[Any]:
+    """Rows newest id first, read page by page while the answer is sent: nothing long is held in memory. `beside` makes
+    of one page what the lines are made of."""
+    cursor: str | None = None
+    for _ in range(most // LARGEST):
+        found = cursor_page(rows, cursor=cursor, limit=LARGEST)
+        yield from beside(found.items)
+        cursor = found.older
+        if cursor is None:
+            return
 
 
 def _lines(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
@@ -30,4 +54,4 @@ def _lines(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[
 def _plain(cell: object) -> str:
     text = "" if cell is None else str(cell)
     is_number = text[:1] in "+-" and text[1:].replace(".", "", 1).isdigit()
-    return "'" + text if text.startswith(_FORMULA) and not is_number else text
+    return "'" + text if text.lstrip(" \u00a0").startswith(_FORMULA) and not is_number else text

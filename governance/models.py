@@ -225,6 +225,14 @@ class Escalation(models.Model):
                 name="escalation_untold",
                 condition=models.Q(state="open", told_tier__lt=models.F("tier")),
             ),
+            models.Index(
+                fields=["organisation", "-closed_at", "-id"],
+                name="escalation_decided",
+                condition=~models.Q(state="open"),
+            ),
+            models.Index(
+                fields=["mission_id", "opened_at"], name="escalation_open_by_mission", condition=models.Q(state="open")
+            ),
         ]
 
 

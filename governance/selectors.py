@@ -11,7 +11,7 @@ from typing import Final
 from django.db.models import Case, Count, Exists, F, OuterRef, Prefetch, Q, QuerySet, Value, When
 
 from controlplane.common.errors import FieldError, forbidden, invalid, not_found
-from controlplane.common.ids import parse_id
+from controlplane.common.ids import first_id, parse_id
 from controlplane.tenancy.types import Permission, Principal
 from governance.approval_models import EscalationMessage
 from governance.choices import ActionState, BundleState, EscalationState, Verdict
@@ -43,7 +43,9 @@ from governance.models import Action, Decision, Escalation, Permit, PolicyBundle
 from governance.registry import known_kinds as known_kinds
 
 MAX_PAGE: Final = 200
+MOST_COUNTED: Final = 100
 _SEARCHED: Final = 3000
+_QUESTIONS_SEARCHED: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -142,8 +144,28 @@ def find_actions(principal: Principal, *, text: str, limit: int = 5) -> list[Act
     key = parse_id(text.lower())
     if key is not None:
         return list(rows.filter(pk=key))
-    newest = rows.order_by("-id").values("pk")[:_SEARCHED]
-    return list(Action.objects.filter(pk__in=newest, title__icontains=text).order_by("-id")[:limit])
+    newest = rows.order_by("-id").values_list("pk", "title")[:_SEARCHED]
+    wanted = text.lower()
+    found = [pk for pk, title in newest if wanted in title.lower()]
+    return list(Action.objects.filter(pk__in=found[:limit]).order_by("-id")) if found else []
+
+
+def find_escalations(principal: Principal, *, text: str, limit: int = 5) -> list[Escalation]:
+    """By whole id, else by the title or arguments of the newest thousand, open ones first."""
+    rows = Escalation.objects.restrict(principal, Permission.ESCALATION_VIEW)
+    key = parse_id(text.lower())
+    if key is not None:
+        return list(rows.filter(pk=key))
+    newest = rows.order_by("-id").values_list("pk", "title", "action__arguments", "state")[:_QUESTIONS_SEARCHED]
+    wanted = text.lower()
+    found = [
+        (state != EscalationState.OPEN, place, pk)
+        for place, (pk, title, arguments, state) in enumerate(newest)
+        if wanted in title.lower() or any(wanted in str(value).lower() for value in arguments.values())
+    ]
+    chosen = [pk for _, _, pk in sorted(found)[:limit]]
+    by_id = rows.select_related("action").in_bulk(chosen) if chosen else {}
+    return [by_id[pk] for pk in chosen if pk in by_id]
 
 
 def decided_action(action_id: uuid.UUID) -> Action:
@@ -204,8 +226,9 @@ def escalations_waiting_for(
 
 
 def count_waiting_for(*, principal: Principal) -> int:
-    """One query: open, in time, and this person may decide it and has not voted yet."""
-    return waiting_for(principal).count()
+    """One query: open, in time, and this person may decide it and has not voted yet. Not counted beyond MOST_COUNTED:
+    every page shows it."""
+    return waiting_for(principal)[:MOST_COUNTED].count()
 
 
 def open_escalations(
@@ -220,6 +243,11 @@ def decided_escalations(principal: Principal, *, limit: int = 50) -> list[Escala
     """Questions that are no longer open, the last closed first, each with its votes."""
     rows = Escalation.objects.restrict(principal, Permission.ESCALATION_VIEW).exclude(state=EscalationState.OPEN)
     return list(_with_votes(rows).order_by("-closed_at", "-id")[: max(1, min(limit, MAX_PAGE))])
+
+
+def escalations_with_votes(principal: Principal) -> QuerySet[Escalation]:
+    """All the principal may see, in whatever state, each with its action and votes: for reading page by page."""
+    return _with_votes(Escalation.objects.restrict(principal, Permission.ESCALATION_VIEW))
 
 
 def similar_decisions(principal: Principal, escalation: Escalation, *, limit: int = 5) -> list[Escalation]:
@@ -237,7 +265,7 @@ def verdict_mix(principal: Principal, since: datetime) -> Mapping[Verdict, int]:
     person was asked about counts as that, whatever the answer was."""
     counted = (
         Action.objects.restrict(principal, Permission.ACTION_VIEW)
-        .filter(created_at__gte=since)
+        .filter(pk__gte=first_id(since))
         .annotate(
             first_verdict=Case(
                 When(Exists(Escalation.objects.filter(action_id=OuterRef("pk"))), then=Value(Verdict.ESCALATE.value)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
@@ -13,13 +12,14 @@ import structlog
 from django.conf import settings
 
 from agents.catalogue.readiness import readiness_of
-from agents.catalogue.templates import TEMPLATES, folder_of, start_from_template
+from agents.catalogue.sample_folders import sample_folder
+from agents.catalogue.templates import TEMPLATES, start_from_template
 from agents.catalogue.types import ServerNeed, Template
 from agents.choices import Runtime, Transport
 from agents.models import McpServer, Mission
 from agents.servers import services as servers
 from agents.servers.environments import EnvironmentUnavailable, environment
-from agents.servers.types import RunContext
+from agents.servers.selectors import address_of
 from agents.services import submit_mission
 from agents.services.onboarding import Person, create_organisation
 from budgets.types import Limits
@@ -76,7 +76,7 @@ class Playing:
             for name in names:
                 self._step(f"Installing the environment of {name}", partial(environment, name))
             for need in item.servers:
-                self._step(f"Reading the tools of {need.name}", partial(self._register, item, need))
+                self._step(f"Reading the tools of {need.name}", partial(self._register, need))
             if item.code == FIRST and readiness_of(self._actor, item, None).ready:
                 mission = start_first_mission(self._organisation)
         return mission
@@ -102,9 +102,9 @@ class Playing:
             self._say(reason)
         self._show(replace(self._at, done=self._at.done + 1, left_out=left_out))
 
-    def _register(self, item: Template, need: ServerNeed) -> None:
+    def _register(self, need: ServerNeed) -> None:
         if not McpServer.objects.filter(organisation=self._organisation, slug=need.slug).exists():
-            register_need(self._actor, item, need)
+            register_need(self._actor, need)
 
     def _show(self, at: Installing) -> None:
         self._at = at
@@ -127,7 +127,7 @@ def _environments() -> list[tuple[Template, list[str]]]:
     return wanted
 
 
-def register_need(actor: Principal, item: Template, need: ServerNeed) -> McpServer:
+def register_need(actor: Principal, need: ServerNeed) -> McpServer:
     """Register one stdio server, list its tools, and say what is known of them."""
     server = servers.register_server(
         actor=actor,
@@ -138,15 +138,8 @@ def register_need(actor: Principal, item: Template, need: ServerNeed) -> McpServ
         command=need.command,
         mounts=need.mounts,
     )
-    # Servers of samples want their files to be there even to say which tools they have: a folder as of a mission, for
-    # this once.
-    folder = folder_of(server.pk)
-    try:
-        if item.files is not None:
-            item.files(folder)
-        refreshed = servers.refresh_tools(actor=actor, server_id=server.pk, context=RunContext(mission_id=server.pk))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with sample_folder(address_of(server)) as context:
+        refreshed = servers.refresh_tools(actor=actor, server_id=server.pk, context=context)
     if refreshed.fault:
         log.warning("demo.server_not_listed", server=need.slug, fault=refreshed.fault)
     for tool in server.tools.filter(name__in=need.traits):

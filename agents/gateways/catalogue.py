@@ -1,4 +1,5 @@
-"""Which tools one caller may see: granted by the mission in force, approved, of a server that is switched on."""
+"""Which tools one caller may see: granted by the mission in force, approved, of a server that is switched on and for
+the caller's team."""
 
 from __future__ import annotations
 
@@ -11,15 +12,18 @@ from django.db import connection
 from agents.choices import ServerState, ToolState, Transport
 from agents.grants import parse_grants
 from agents.models import McpTool, Mission, MissionVersion
-from agents.servers.selectors import mount_requests, tools_in_force
+from agents.servers.selectors import mount_requests, sealed, tools_in_force
 from agents.servers.types import PinnedTool, ServerAddress
 from controlplane.tenancy.types import Permission, Principal
 
 _PINNED = """
 SELECT t.id, t.name, t.definition_sha256, t.read_only,
-       s.id, s.slug, s.transport, s.environment, s.command, s.mounts::text, s.url, s.protocol_version
+       s.id, s.slug, s.transport, s.environment, s.command, s.mounts::text, s.url, s.protocol_version,
+       c.kind, c.header, c.token_url, c.client_id, c.scope, c.ciphertext, c.wrapped_key, c.key_id
 FROM agents_mcptool t JOIN agents_mcpserver s ON s.id = t.server_id
+LEFT JOIN agents_servercredential c ON c.server_id = s.id
 WHERE s.organisation_id = %s AND t.qualified_name = %s AND t.state = %s AND s.state <> %s
+  AND (s.team_ids IS NULL OR %s = ANY(s.team_ids))
 """
 
 
@@ -28,18 +32,21 @@ def granted_tools(principal: Principal) -> list[dict[str, Any]]:
     effects = _granted(principal)
     if not effects:
         return []
-    rows = tools_in_force(organisation_id=principal.organisation_id, names=effects)
+    rows = tools_in_force(organisation_id=principal.organisation_id, names=effects, team_id=principal.team_id)
     return [_shown(row, effects[row.qualified_name]) for row in rows if row.state == ToolState.ACTIVE]
 
 
 def pinned_tool(principal: Principal, qualified_name: str) -> PinnedTool | None:
     """The approved tool of that name in the caller's own organisation: one plain query, as every call needs it."""
     with connection.cursor() as cursor:
-        cursor.execute(_PINNED, [principal.organisation_id, qualified_name, ToolState.ACTIVE, ServerState.DISABLED])
+        cursor.execute(
+            _PINNED,
+            [principal.organisation_id, qualified_name, ToolState.ACTIVE, ServerState.DISABLED, principal.team_id],
+        )
         row = cursor.fetchone()
     if row is None:
         return None
-    tool_id, name, sha256, read_only, server_id, slug, transport, environment, command, mounts, url, version = row
+    tool_id, name, sha256, read_only, server_id, slug, transport, environment, command, mounts, url, version = row[:12]
     server = ServerAddress(
         id=server_id,
         organisation_id=principal.organisation_id,
@@ -50,6 +57,7 @@ def pinned_tool(principal: Principal, qualified_name: str) -> PinnedTool | None:
         mounts=tuple(mount_requests(json.loads(mounts))),
         url=url,
         protocol_version=version,
+        credential=sealed(*row[12:]) if row[12] is not None else None,
     )
     return PinnedTool(tool_id, server, name, qualified_name, sha256, read_only)
 

@@ -28,6 +28,7 @@ from agents.gateways import own_tools
 from agents.gateways.calls import Call, Caller
 from agents.gateways.catalogue import granted_tools
 from agents.gateways.threads import in_thread
+from agents.servers.health import Use, note_use
 from agents.servers.pool import SessionPool
 from agents.servers.selectors import ended_runs
 from agents.servers.services import listing_actor, record_listing
@@ -99,7 +100,7 @@ class McpGateway:
             return
         for name in _TALKATIVE:
             logging.getLogger(name).setLevel(logging.WARNING)
-        pool = SessionPool(on_listing=_note_listing, which_ended=_which_ended, limits=self._limits)
+        pool = SessionPool(on_listing=_note_listing, which_ended=_which_ended, on_use=_note_use, limits=self._limits)
         caller = Caller(pool)
         server = _protocol_server(caller)
         app = server.streamable_http_app(
@@ -237,6 +238,10 @@ def _inbound(context: ServerRequestContext[Any, Any]) -> _Inbound:
 
 async def _note_listing(server: ServerAddress, listing: Listing) -> None:
     await in_thread(record_listing, actor=listing_actor(server), server=server, listing=listing)
+
+
+async def _note_use(uses: Mapping[uuid.UUID, Use]) -> None:
+    await in_thread(note_use, uses)
 
 
 async def _which_ended(run_ids: Any) -> Any:

@@ -13,6 +13,7 @@ from django.db import connection
 from agents.choices import ENDED_RUN_STATES
 from controlplane.common.clock import now
 from controlplane.common.errors import RemitError
+from controlplane.common.ids import first_id
 from controlplane.tenancy.types import Principal
 from governance.types import Proposal
 
@@ -36,7 +37,8 @@ SELECT m.id, m.team_id, m.state, m.state_reason, m.owner_id, m.account_id, m.ver
        ELSE 0 END,
        (SELECT stop.name || ' was stopped: ' || stop.reason FROM agents_stop stop
         WHERE stop.scope IN ('agent', 'team', 'organisation')
-          AND stop.scope_id IN (m.agent_id, m.team_id, m.organisation_id) AND stop.lifted_at IS NULL LIMIT 1)
+          AND stop.scope_id IN (m.agent_id, m.team_id, m.organisation_id) AND stop.lifted_at IS NULL LIMIT 1),
+       (server.team_ids IS NULL OR m.team_id = ANY(server.team_ids))
 FROM agents_mission m
 JOIN agents_missionversion v ON v.mission_id = m.id AND v.number = m.version
 JOIN agents_agent a ON a.id = m.agent_id
@@ -58,6 +60,7 @@ LEFT JOIN (agents_mcptool tool JOIN agents_mcpserver server ON server.id = tool.
 WHERE m.id = %(mission)s AND m.state = %(state)s AND m.version = %(version)s AND a.state = %(agent)s
   AND (r.id IS NULL OR r.state <> ALL(%(ended)s)) AND tool.state IS NOT DISTINCT FROM %(tool_state)s
   AND tool.definition_sha256 IS NOT DISTINCT FROM %(definition)s AND server.state IS NOT DISTINCT FROM %(server)s
+  AND (server.team_ids IS NULL OR m.team_id = ANY(server.team_ids)) = %(for_team)s
 FOR SHARE OF m
 """
 
@@ -97,10 +100,11 @@ class Snapshot:
     recent: int
     calls: int
     stopped: str | None
+    for_team: bool = True  # whether the mission's team is among those the server is for
 
 
 def read(proposer: Principal, mission_id: uuid.UUID, run_id: uuid.UUID | None, proposal: Proposal) -> Snapshot:
-    since = _uuid7_floor(now() - RATE_WINDOW)
+    since = first_id(now() - RATE_WINDOW)
     with connection.cursor() as cursor:
         cursor.execute(
             _SNAPSHOT,
@@ -135,12 +139,7 @@ def still(snapshot: Snapshot, *, run_id: uuid.UUID | None, tool: str) -> bool:
                 "tool_state": snapshot.tool_state,
                 "definition": snapshot.definition_sha256,
                 "server": snapshot.server_state,
+                "for_team": snapshot.for_team,
             },
         )
         return cursor.fetchone() is not None
-
-
-def _uuid7_floor(moment: datetime) -> uuid.UUID:
-    """The smallest UUIDv7 of that millisecond: recent rows are found through the primary order, without a date
-    column."""
-    return uuid.UUID(int=(int(moment.timestamp() * 1000) << 80) | (7 << 76) | (2 << 62))

@@ -239,6 +239,13 @@ def _guards(snapshot: Snapshot, proposal: Proposal) -> list[Finding]:
         )
     if granted and snapshot.server_state == ServerState.DISABLED:
         deny("server.off", f"The server of {proposal.tool} is switched off.", "Ask who runs it; go on with other work.")
+    if granted and not snapshot.for_team:
+        deny(
+            "server.other_team",
+            f"The server of {proposal.tool} is not for this mission's team.",
+            "Ask an administrator to let the team use the server.",
+            "Go on with other work.",
+        )
     if snapshot.recent >= RATE_LIMIT:
         deny(
             "rate.exceeded",
@@ -247,6 +254,7 @@ def _guards(snapshot: Snapshot, proposal: Proposal) -> list[Finding]:
         )
     if (
         granted
+        and snapshot.for_team
         and snapshot.definition is not None
         and (problem := _schema_problem(snapshot.definition_sha256 or "", snapshot.definition, proposal))
     ):

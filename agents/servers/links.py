@@ -17,6 +17,7 @@ import pydantic_core
 import structlog
 
 from agents.servers.addresses import NEVER_CONNECTED, capped, guarded_client
+from agents.servers.presenting import Presenter
 from agents.servers.types import Limits, ServerFault
 
 log = structlog.get_logger(__name__)
@@ -182,10 +183,11 @@ class LineLink:
 class HttpLink:
     """One POST a request. The answer has to come in that POST's own response, with that request's id."""
 
-    def __init__(self, url: str, limits: Limits) -> None:
+    def __init__(self, url: str, limits: Limits, presenter: Presenter | None = None) -> None:
         self.fault: ServerFault | None = None
         self.tools_changed = False
         self._url = url
+        self._presenter = presenter
         self._limits = limits
         self._ids = itertools.count(1)
         self._client = guarded_client(connect_seconds=limits.connect_seconds)
@@ -198,7 +200,12 @@ class HttpLink:
         body = pydantic_core.to_json({"jsonrpc": "2.0", "id": identifier, "method": method, "params": params})
         try:
             async with asyncio.timeout(seconds):
-                return await self._post(method, identifier, body, headers)
+                answer = await self._post(method, identifier, body, await self._with_credential(headers))
+                clean: Mapping[str, Any] = self._scrubbed(answer)
+                return clean
+        except Refused as refused:
+            message, data = self._scrubbed(refused.message), self._scrubbed(refused.data)
+            raise Refused(refused.code, message, data) from None
         except TimeoutError:
             raise ServerFault("upstream.timeout", f"It did not answer within {seconds:g} seconds.") from None
         except ServerFault as fault:
@@ -213,7 +220,7 @@ class HttpLink:
     async def notify(self, method: str, params: Mapping[str, Any] | None, *, headers: Mapping[str, str]) -> None:
         body = pydantic_core.to_json({"jsonrpc": "2.0", "method": method, **({"params": params} if params else {})})
         try:
-            async with asyncio.timeout(5), self._stream(body, headers) as response:
+            async with asyncio.timeout(5), self._stream(body, await self._with_credential(headers)) as response:
                 response.raise_for_status()
         except (httpx2.HTTPError, httpx2.StreamError, TimeoutError) as error:
             raise ServerFault("upstream.died", f"It did not take a notification: {_words(error)}") from error
@@ -223,8 +230,22 @@ class HttpLink:
         with contextlib.suppress(httpx2.HTTPError, ServerFault, TimeoutError):
             if self._session:
                 async with asyncio.timeout(2):
-                    await self._client.delete(self._url, headers={"mcp-session-id": self._session})
+                    ending = await self._with_credential({"mcp-session-id": self._session})
+                    await self._client.delete(self._url, headers=ending)
         await self._client.aclose()
+
+    async def _with_credential(self, headers: Mapping[str, str]) -> Mapping[str, str]:
+        """Raises NotSent when there is a credential and it can't be had."""
+        if self._presenter is None:
+            return headers
+        try:
+            return {**headers, **await self._presenter.headers()}
+        except ServerFault as fault:
+            raise NotSent(fault.code, fault.message) from fault
+
+    def _scrubbed(self, value: Any) -> Any:
+        """What a server sends back may hold what it was shown."""
+        return value if self._presenter is None else self._presenter.scrub(value)
 
     def _stream(self, body: bytes, headers: Mapping[str, str]) -> Any:
         fixed = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
@@ -242,7 +263,7 @@ class HttpLink:
             if response.status_code >= 300:
                 raise self._rejection(response.status_code, content, identifier)
             if kind != "application/json":
-                raise ServerFault("upstream.garbage", f"It answered with “{kind[:60]}”, not with JSON.")
+                raise ServerFault("upstream.garbage", f"It answered with “{self._scrubbed(kind)[:60]}”, not with JSON.")
             message = _message(content)
             if message.get("id") != identifier or not _is_our_id(message.get("id")):
                 raise ServerFault("upstream.wrong_id", "It answered another request than the one it was sent.")
@@ -266,6 +287,8 @@ class HttpLink:
                     _result_of(message)
                 error = message["error"]
                 return Refused(int(error["code"]), str(error["message"])[:500], error.get("data"))
+        if status in (401, 403) and self._presenter is not None:
+            self._presenter.forget_token()
         if 400 <= status < 500:
             if status == 404 and self._session:
                 self.fault = ServerFault("upstream.session_gone", "It has forgotten our session.")

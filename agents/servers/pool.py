@@ -7,12 +7,13 @@ import contextlib
 import json
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
 
+from agents.servers.health import Use
 from agents.servers.links import NotSent, Refused
 from agents.servers.sessions import UpstreamSession, open_session
 from agents.servers.types import (
@@ -33,12 +34,14 @@ log = structlog.get_logger(__name__)
 
 Opener = Callable[[ServerAddress, RunContext, Limits], Awaitable[UpstreamSession]]
 OnListing = Callable[[ServerAddress, Listing], Awaitable[None]]
+OnUse = Callable[[Mapping[uuid.UUID, Use]], Awaitable[None]]
 WhichEnded = Callable[[Collection[uuid.UUID]], Awaitable[Collection[uuid.UUID]]]
 
 LISTING_IS_FRESH_SECONDS = 60.0
 LONGEST_BACK_OFF_SECONDS = 30.0
 JANITOR_EVERY_SECONDS = 5.0
 LARGEST_NUMBER = 10**300
+_NOT_THE_SERVERS = frozenset({"tool.definition_changed", "upstream.closed", "upstream.credential"})
 
 
 @dataclass
@@ -58,11 +61,14 @@ class SessionPool:
         *,
         on_listing: OnListing,
         which_ended: WhichEnded,
+        on_use: OnUse | None = None,
         limits: Limits = DEFAULT_LIMITS,
         opener: Opener = open_session,
     ) -> None:
         self._on_listing = on_listing
         self._which_ended = which_ended
+        self._on_use = on_use
+        self._uses: dict[uuid.UUID, Use] = {}
         self._limits = limits
         self._open = opener
         self._slots: dict[tuple[uuid.UUID | None, uuid.UUID], _Slot] = {}
@@ -76,6 +82,15 @@ class SessionPool:
 
         Never raises for what a server does: every way it can misbehave has a named result.
         """
+        started = time.monotonic()
+        result = await self._call(context, tool, arguments, seconds)
+        if self._on_use is not None:
+            self._count(tool.server.id, result, time.monotonic() - started)
+        return result
+
+    async def _call(
+        self, context: RunContext, tool: PinnedTool, arguments: bytes, seconds: float | None
+    ) -> UpstreamResult:
         try:
             session = await self._session(context, tool)
         except (NotSent, ServerFault, RemitError) as fault:
@@ -102,6 +117,8 @@ class SessionPool:
     async def close(self) -> None:
         """End every session; nothing of ours survives the web process."""
         self._closed = True
+        with contextlib.suppress(Exception):
+            await self._tell_uses()
         for slot in self._slots.values():
             self._retire(slot.session)
         self._slots.clear()
@@ -127,15 +144,32 @@ class SessionPool:
             elif session.in_flight == 0 and (session.broken or moment - session.last_used > self._limits.idle_seconds):
                 slot.session = None
                 self._retire(session)
+        await self._tell_uses()
         runs = {key[0] for key in self._slots if key[0] is not None}
         for run_id in await self._which_ended(runs) if runs else ():
             await self.close_run(run_id)
+
+    def _count(self, server_id: uuid.UUID, result: UpstreamResult, seconds: float) -> None:
+        """The server's own faults; a changed definition or a call it refuses is no sign of bad health."""
+        if result.reason_code in _NOT_THE_SERVERS:
+            return
+        failed = result.kind is not UpstreamKind.RESULT and result.reason_code != "upstream.refused"
+        so_far = self._uses.get(server_id, Use())
+        self._uses[server_id] = Use(
+            so_far.calls + 1, so_far.failed + failed, so_far.milliseconds + round(seconds * 1000)
+        )
+
+    async def _tell_uses(self) -> None:
+        """Lost when the database is away: it is a picture of health, not an account."""
+        if self._on_use is not None and self._uses:
+            uses, self._uses = self._uses, {}
+            await self._on_use(uses)
 
     async def _session(self, context: RunContext, tool: PinnedTool) -> UpstreamSession:
         """The run's session with the tool's server, with a listing fresh enough to vouch for the tool's definition."""
         slot = self._slots.setdefault((context.run_id, tool.server.id), _Slot())
         session = slot.session
-        if session is None or session.broken or _is_stale(session):
+        if session is None or session.broken or _is_stale(session) or not _is_same(session.server, tool.server):
             async with slot.lock:
                 session = await self._renewed(slot, context, tool.server)
         known = {entry.name: entry.sha256 for entry in (session.listing.tools if session.listing else ())}
@@ -148,7 +182,7 @@ class SessionPool:
 
     async def _renewed(self, slot: _Slot, context: RunContext, server: ServerAddress) -> UpstreamSession:
         session = slot.session
-        if session and not session.broken:
+        if session and not session.broken and _is_same(session.server, server):
             if _is_stale(session):
                 await self._relist(slot, session)
             return session
@@ -202,6 +236,11 @@ class SessionPool:
         task = asyncio.get_running_loop().create_task(close())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
+
+
+def _is_same(session: ServerAddress, now: ServerAddress) -> bool:
+    """A credential that was changed or taken away is not shown by connections made before."""
+    return session.credential == now.credential and session.url == now.url
 
 
 def _is_stale(session: UpstreamSession) -> bool:

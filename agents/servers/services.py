@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 
 from django.db import IntegrityError, transaction
 
 from agents.choices import ServerState, ToolState, Transport
 from agents.models import McpServer, McpTool
-from agents.servers import sandboxes
-from agents.servers.addresses import url_problem
-from agents.servers.definitions import RESERVED_SLUGS, SLUG, qualified, schema_problem
-from agents.servers.environments import NODE_PACKAGES, names
+from agents.servers.authority import (
+    announce_servers,
+    require_write,
+    server_subject,
+    team_words,
+    teams_for,
+    tool_subject,
+    writable_server,
+)
+from agents.servers.definitions import qualified, schema_problem
+from agents.servers.health import next_check
+from agents.servers.registration import registration_errors
 from agents.servers.selectors import address_of
 from agents.servers.sessions import open_session
 from agents.servers.types import (
@@ -23,6 +30,7 @@ from agents.servers.types import (
     Limits,
     Listing,
     MountRequest,
+    Refreshed,
     RejectedTool,
     RunContext,
     ServerAddress,
@@ -31,22 +39,13 @@ from agents.servers.types import (
     ToolTraits,
 )
 from controlplane.audit.events import Event
-from controlplane.audit.services import Subject, record
+from controlplane.audit.services import record
 from controlplane.common.clock import now
-from controlplane.common.errors import FieldError, conflict, forbidden, invalid, not_found
+from controlplane.common.errors import conflict, invalid, not_found
 from controlplane.live.services import announce
-from controlplane.tenancy.types import Permission, Principal, system_principal
+from controlplane.tenancy.types import ALL_TEAMS, Permission, Principal, system_principal
 
-
-@dataclass(frozen=True)
-class Refreshed:
-    """What one listing changed. Names are the tools' own, without the server's."""
-
-    added: Sequence[str] = ()
-    quarantined: Sequence[str] = ()
-    removed: Sequence[str] = ()
-    rejected: Sequence[RejectedTool] = ()
-    fault: str = ""
+__all__ = ["Refreshed", "approve_definition", "describe_tool", "register_server", "server_subject", "set_teams"]
 
 
 def register_server(
@@ -59,17 +58,22 @@ def register_server(
     command: Sequence[str] = (),
     url: str = "",
     mounts: Sequence[MountRequest] = (),
+    team_ids: Collection[uuid.UUID] | None = None,
 ) -> McpServer:
     """A server of the actor's organisation, not reached yet. Whoever registers it approves its first listing.
 
-    Raises 422 `server.invalid` naming every field, 409 `server.slug_taken`.
+    `team_ids` says which teams may use it; None: every team in which the actor may write servers. Raises 422
+    `server.invalid` naming every field, 409 `server.slug_taken`.
     """
-    _require_write(actor)
+    require_write(actor)
     if not actor.is_person or actor.user_id is None:
         raise invalid("server.owner", "A server is registered by a person.")
-    errors = _registration_errors(name, slug, transport, environment, command, url, mounts)
+    errors = registration_errors(name, slug, transport, environment, command, url, mounts)
     if errors:
         raise invalid("server.invalid", "The server can't be registered as it is.", *errors)
+    own = actor.teams_with(Permission.SERVER_WRITE)
+    wanted = own if team_ids is None and own is not ALL_TEAMS else team_ids
+    teams = teams_for(actor, wanted, None)
     try:
         with transaction.atomic():
             row = McpServer.objects.create(
@@ -83,6 +87,7 @@ def register_server(
                     {"source": mount.source, "target": mount.target, "writable": mount.writable} for mount in mounts
                 ],
                 url=url,
+                team_ids=None if teams is None else [team.pk for team in teams],
                 created_by_id=actor.user_id,
             )
             record(
@@ -94,9 +99,10 @@ def register_server(
                     "environment": environment,
                     "command": list(command),
                     "url": url,
+                    "teams": team_words(teams),
                 },
             )
-            _announce(row)
+            announce_servers(row)
     except IntegrityError as error:
         if "server_slug_once" not in str(error):
             raise
@@ -114,7 +120,8 @@ def refresh_tools(
     `context` says whose folders a stdio server sees; without one they are empty. A server that can't be reached is a
     result (`fault`), not an exception.
     """
-    row = McpServer.objects.restrict(actor, Permission.SERVER_WRITE).filter(pk=server_id).first()
+    rows = McpServer.objects.restrict(actor, Permission.SERVER_WRITE).select_related("credential")
+    row = rows.filter(pk=server_id).first()
     if row is None:
         raise not_found("server")
     address = address_of(row)
@@ -135,15 +142,20 @@ async def list_tools(server: ServerAddress, context: RunContext = NO_RUN, limits
         await asyncio.shield(session.close())
 
 
-def record_listing(*, actor: Principal, server: ServerAddress, listing: Listing) -> Refreshed:
-    """Compare a listing with what is pinned. Only the very first listing of a server is taken as approved."""
+def record_listing(
+    *, actor: Principal, server: ServerAddress, listing: Listing, milliseconds: int | None = None
+) -> Refreshed:
+    """Compare a listing with what is pinned. Only the very first listing of a server is taken as approved.
+
+    `milliseconds`: how long connecting and listing took, where it was measured.
+    """
     with transaction.atomic():
         row = (
             McpServer.objects.select_for_update(of=("self",)).select_related("created_by").filter(pk=server.id).first()
         )
         if row is None:
             raise not_found("server")
-        first = row.protocol_version == ""
+        first, was = row.protocol_version == "", row.state
         known = {tool.name: tool for tool in McpTool.objects.select_for_update().filter(server=row)}
         added, quarantined = [], []
         for offered in listing.tools:
@@ -158,22 +170,33 @@ def record_listing(*, actor: Principal, server: ServerAddress, listing: Listing)
         row.error = _rejections(listing.rejected)
         row.protocol_version = listing.protocol_version
         row.checked_at = now()
-        row.save(update_fields=["state", "error", "protocol_version", "checked_at"])
-        if first or added or quarantined or removed:
-            _announce(row)
+        row.failures = 0
+        row.latency_milliseconds = row.latency_milliseconds if milliseconds is None else milliseconds
+        row.next_check_at = next_check(row)
+        row.save(
+            update_fields=[
+                *("state", "error", "protocol_version", "checked_at"),
+                *("failures", "latency_milliseconds", "next_check_at"),
+            ]
+        )
+        if first or added or quarantined or removed or row.state != was:
+            announce_servers(row)
     return Refreshed(added, quarantined, removed, listing.rejected)
 
 
 def note_fault(*, server: ServerAddress, fault: ServerFault) -> None:
-    """The server could not be reached or misbehaved while listing. Its tools stay as they are pinned."""
-    changed = (
-        McpServer.objects.filter(pk=server.id)
-        .exclude(state=ServerState.DISABLED)
-        .update(state=ServerState.UNREACHABLE, error=f"{fault.code}: {fault.message}"[:300], checked_at=now())
-    )
-    if changed:
-        with transaction.atomic():
-            announce(f"organisation:{server.organisation_id}", "servers")
+    """The server could not be reached or misbehaved while listing. Its tools stay as they are pinned, and the next
+    look at it comes later each time."""
+    with transaction.atomic():
+        rows = McpServer.objects.select_for_update(of=("self",)).exclude(state=ServerState.DISABLED)
+        row = rows.filter(pk=server.id).first()
+        if row is None:
+            return
+        row.state, row.error = ServerState.UNREACHABLE, f"{fault.code}: {fault.message}"[:300]
+        row.checked_at, row.failures = now(), row.failures + 1
+        row.next_check_at = next_check(row)
+        row.save(update_fields=["state", "error", "checked_at", "failures", "next_check_at"])
+        announce(f"organisation:{row.organisation_id}", "servers")
 
 
 def approve_definition(*, actor: Principal, tool_id: uuid.UUID, sha256: str) -> McpTool:
@@ -181,7 +204,7 @@ def approve_definition(*, actor: Principal, tool_id: uuid.UUID, sha256: str) -> 
 
     Raises 409 `tool.definition_moved` when the server offers something else by now, 422 `tool.schema_unusable`.
     """
-    _require_write(actor)
+    require_write(actor)
     if not actor.is_person or actor.user_id is None:
         raise invalid("tool.approver", "A definition is approved by a person.")
     with transaction.atomic():
@@ -206,13 +229,13 @@ def approve_definition(*, actor: Principal, tool_id: uuid.UUID, sha256: str) -> 
         tool.approved_by_id, tool.approved_at = actor.user_id, now()
         tool.save()
         record(event=Event.TOOL_APPROVED, actor=actor, subject=tool_subject(tool), payload={"hash": sha256})
-        _announce(tool.server)
+        announce_servers(tool.server)
     return tool
 
 
 def describe_tool(*, actor: Principal, tool_id: uuid.UUID, traits: ToolTraits) -> McpTool:
     """Say what a tool does: whether it only reads, can be undone, and which effects sequence rules should see."""
-    _require_write(actor)
+    require_write(actor)
     with transaction.atomic():
         rows = McpTool.objects.restrict(actor, Permission.SERVER_WRITE).select_for_update(of=("self",))
         tool = rows.select_related("server").filter(pk=tool_id).first()
@@ -232,39 +255,29 @@ def describe_tool(*, actor: Principal, tool_id: uuid.UUID, traits: ToolTraits) -
             subject=tool_subject(tool),
             payload={**facts, "traits": words or "nothing in particular"},
         )
-        _announce(tool.server)
+        announce_servers(tool.server)
     return tool
 
 
 def switch_server(*, actor: Principal, server_id: uuid.UUID, on: bool) -> McpServer:
     """Take a server out of use, or back: switched off, none of its tools can be called whatever is granted."""
-    _require_write(actor)
+    require_write(actor)
     with transaction.atomic():
-        rows = McpServer.objects.restrict(actor, Permission.SERVER_WRITE).filter(pk=server_id)
-        row = rows.select_for_update(of=("self",)).first()
-        if row is None:
-            raise not_found("server")
+        row = writable_server(actor, server_id)
         wanted = (ServerState.OK if row.protocol_version else ServerState.NEW) if on else ServerState.DISABLED
         if (row.state == ServerState.DISABLED) is not on:
             return row
         row.state = wanted
-        row.save(update_fields=["state"])
+        row.next_check_at = next_check(row) if on else None
+        row.save(update_fields=["state", "next_check_at"])
         record(
             event=Event.SERVER_SWITCHED,
             actor=actor,
             subject=server_subject(row),
             payload={"position": "on" if on else "off"},
         )
-        _announce(row)
+        announce_servers(row)
     return row
-
-
-def server_subject(row: McpServer) -> Subject:
-    return Subject("server", row.pk, row.name)
-
-
-def tool_subject(tool: McpTool) -> Subject:
-    return Subject("tool", tool.pk, tool.qualified_name)
 
 
 # Listing against pins ------------------------------------------------------------------------------------------------
@@ -334,55 +347,25 @@ def _rejections(rejected: Sequence[RejectedTool]) -> str:
     return f"Tools left out: “{first.name}”{more}. {first.reason}"[:300]
 
 
-def _require_write(actor: Principal) -> None:
-    """Servers belong to the organisation as a whole: whoever may write them in some team may write them."""
-    if not actor.has_anywhere(Permission.SERVER_WRITE):
-        raise forbidden(Permission.SERVER_WRITE.value)
-
-
-def _announce(row: McpServer) -> None:
-    announce(f"organisation:{row.organisation_id}", "servers")
+def set_teams(*, actor: Principal, server_id: uuid.UUID, team_ids: Collection[uuid.UUID] | None) -> McpServer:
+    """Which teams may use a server and see it; None: every team. Missions of other teams are refused from the next
+    call on, whatever they grant. Raises 403 for teams the actor does not write servers in."""
+    require_write(actor)
+    with transaction.atomic():
+        row = writable_server(actor, server_id)
+        teams = teams_for(actor, team_ids, row)
+        chosen = None if teams is None else sorted(team.pk for team in teams)
+        if chosen == (None if row.team_ids is None else sorted(row.team_ids)):
+            return row
+        row.team_ids = chosen
+        row.save(update_fields=["team_ids"])
+        record(
+            event=Event.SERVER_TEAMS_SET, actor=actor, subject=server_subject(row), payload={"teams": team_words(teams)}
+        )
+        announce_servers(row)
+    return row
 
 
 def listing_actor(server: ServerAddress) -> Principal:
     """Remit itself, for listings that a session took rather than a person."""
     return system_principal(organisation_id=server.organisation_id)
-
-
-# Registration --------------------------------------------------------------------------------------------------------
-
-
-def _registration_errors(
-    name: str,
-    slug: str,
-    transport: Transport,
-    environment: str,
-    command: Sequence[str],
-    url: str,
-    mounts: Sequence[MountRequest],
-) -> list[FieldError]:
-    errors: list[FieldError] = []
-    if not name.strip() or len(name.strip()) > 120:
-        errors.append(FieldError("/name", "1 to 120 characters"))
-    if not SLUG.match(slug) or len(slug) > 40:
-        errors.append(
-            FieldError(
-                "/slug", "1 to 40 of a-z and 0-9, with single “-” or “_” between them; tools are called <slug>__<tool>"
-            )
-        )
-    elif slug in RESERVED_SLUGS:
-        errors.append(FieldError("/slug", f"“{slug}” is Remit's own"))
-    if transport is Transport.HTTP:
-        problem = url_problem(url)
-        if problem:
-            errors.append(FieldError("/url", problem))
-        if environment or command or mounts:
-            errors.append(FieldError("/command", "an HTTP server has a URL, and no program or folders"))
-        return errors
-    if url:
-        errors.append(FieldError("/url", "a stdio server has a program, and no URL"))
-    if not environment or environment not in (*names(), *NODE_PACKAGES):
-        errors.append(FieldError("/environment", f"one of: {', '.join((*names(), *NODE_PACKAGES))}"))
-    if len(command) > 40 or any(not part or len(part) > 400 or "\0" in part for part in command):
-        errors.append(FieldError("/command", "up to 40 arguments of 1 to 400 characters"))
-    return errors + sandboxes.mount_errors(mounts)

@@ -30,6 +30,7 @@ from agents.choices import Transport
 from agents.servers import sandboxes
 from agents.servers.definitions import sort_out
 from agents.servers.links import HttpLink, LineLink, Link, NotSent, Refused
+from agents.servers.presenting import Presenter
 from agents.servers.types import Limits, Listing, RunContext, ServerAddress, ServerFault
 
 log = structlog.get_logger(__name__)
@@ -174,7 +175,10 @@ class UpstreamSession:
 async def open_session(server: ServerAddress, context: RunContext, limits: Limits) -> UpstreamSession:
     """Connect, negotiate, and take the first listing. Raises ServerFault; leaves nothing running then."""
     program = await sandboxes.start(server, context) if server.transport == Transport.STDIO else None
-    link: Link = LineLink(program.reader, program.writer, limits) if program else HttpLink(server.url, limits)
+    presenter = Presenter(server) if server.credential else None
+    link: Link = (
+        LineLink(program.reader, program.writer, limits) if program else HttpLink(server.url, limits, presenter)
+    )
     session = UpstreamSession(server, link, limits, program)
     try:
         async with asyncio.timeout(limits.connect_seconds):

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from agents.choices import Transport
+from agents.choices import CredentialKind, Transport
+from controlplane.common.envelope import Envelope
 
 MIB = 1024 * 1024
 
@@ -40,6 +41,18 @@ class MountRequest:
 
 
 @dataclass(frozen=True)
+class SealedCredential:
+    """What Remit shows a server of itself, still sealed: it is opened where a connection is made and nowhere else."""
+
+    kind: CredentialKind
+    envelope: Envelope
+    header: str = ""
+    token_url: str = ""
+    client_id: str = ""
+    scope: str = ""
+
+
+@dataclass(frozen=True)
 class ServerAddress:
     """All that opening a session needs, read from the database once."""
 
@@ -52,6 +65,7 @@ class ServerAddress:
     mounts: Sequence[MountRequest] = ()
     url: str = ""
     protocol_version: str = ""
+    credential: SealedCredential | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +124,17 @@ class Listing:
     protocol_version: str
     tools: Sequence[ToolDefinition] = ()
     rejected: Sequence[RejectedTool] = ()
+
+
+@dataclass(frozen=True)
+class Refreshed:
+    """What one listing changed. Names are the tools' own, without the server's."""
+
+    added: Sequence[str] = ()
+    quarantined: Sequence[str] = ()
+    removed: Sequence[str] = ()
+    rejected: Sequence[RejectedTool] = ()
+    fault: str = ""
 
 
 class UpstreamKind(enum.StrEnum):

@@ -1,7 +1,7 @@
 """Every write of the pillar, by use case."""
 
 from agents.remits import Remit
-from agents.services.agents import add_version, note_heartbeat, register_agent, retire_agent
+from agents.services.agents import add_version, note_heartbeat, register_agent, reinstate_agent, retire_agent
 from agents.services.asking import ask_for_budget
 from agents.services.changing import change_mission
 from agents.services.credentials import issue_credential, revoke_credential
@@ -38,6 +38,7 @@ __all__ = [
     "note_proofs",
     "pause_mission",
     "register_agent",
+    "reinstate_agent",
     "reject_outcome",
     "report_progress",
     "restart_run",

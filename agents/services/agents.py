@@ -143,6 +143,18 @@ def retire_agent(*, actor: Principal, agent_id: uuid.UUID) -> Agent:
     return agent
 
 
+def reinstate_agent(*, actor: Principal, agent_id: uuid.UUID) -> Agent:
+    """A retired agent takes missions again; its credentials that have not ended open again too."""
+    with transaction.atomic():
+        agent = Agent.objects.restrict(actor, Permission.AGENT_WRITE).select_for_update().filter(pk=agent_id).first()
+        if agent is None:
+            raise not_found("agent")
+        if Agent.objects.filter(pk=agent.pk, state=AgentState.RETIRED).update(state=AgentState.ACTIVE):
+            record(event=Event.AGENT_REINSTATED, actor=actor, subject=subject_of(agent))
+        agent.refresh_from_db()
+    return agent
+
+
 def note_heartbeat(*, principal: Principal) -> None:
     """An agent called: it lives. The first call of an external run turns it green. Cheap when called often."""
     moment = now()

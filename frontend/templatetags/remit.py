@@ -25,6 +25,7 @@ from controlplane.common.choices import StatusChoices
 from frontend.templatetags import amounts, drawings, titles
 from frontend.templatetags.arguments import ArgumentTable, argument_table
 from frontend.templatetags.plain_text import mark_hidden, spell_hidden, without_ansi
+from frontend.undoing import Undo, undo_of
 
 register = template.Library()
 
@@ -135,6 +136,18 @@ def money(amount: Any, currency: str = "") -> SafeString:
 def number(value: Any) -> str:
     """1204 → "1,204"."""
     return "–" if value is None or value == "" else amounts.number_text(value)
+
+
+@register.filter
+def undo(message: Any) -> Undo | None:
+    """What takes back what this message tells of, if it can be."""
+    return undo_of(str(getattr(message, "extra_tags", "") or ""))
+
+
+@register.filter
+def up_to_99(value: int) -> str:
+    """A count that is not taken any further: "99+"."""
+    return "99+" if value > 99 else amounts.number_text(value)
 
 
 @register.filter(name="bytes")

@@ -10,6 +10,7 @@ from django import forms
 from django.conf import settings
 from django.contrib import messages
 from django.http import HttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.cache import never_cache
@@ -27,8 +28,11 @@ from controlplane.common.errors import FieldError, RemitError, invalid
 from controlplane.tenancy import selectors as tenancy
 from controlplane.tenancy.types import Permission
 from frontend.connecting import connection_settings
+from frontend.exports import csv_response, in_pages
 from frontend.form_errors import show_error
 from frontend.pages import PersonRequest, id_of, page, require_anywhere
+from frontend.saved import saved_views
+from frontend.undoing import undoable
 from frontend.views.credentials import SHOWN_ONCE
 from governance import selectors as governance
 from governance.choices import Verdict
@@ -42,13 +46,17 @@ PROGRAMS = {item.program: item.agent_name for item in TEMPLATES.values() if item
 
 @page
 @require_GET
-def listing(request: PersonRequest) -> HttpResponse:
+def listing(request: PersonRequest) -> HttpResponseBase:
     require_anywhere(request.principal, Permission.AGENT_VIEW, "Agents")
     text, state = request.GET.get("q", "").strip()[:100], request.GET.get("state", "")
     state = state if state in AgentState.values else ""
-    found = cursor_page(selectors.agents(request.principal, text=text, state=state), cursor=request.GET.get("cursor"))
+    everyone = selectors.agents(request.principal, text=text, state=state)
+    if request.GET.get("format") == "csv":
+        return csv_response("agents", _CSV_HEADER, map(_csv_row, in_pages(everyone)))
+    found = cursor_page(everyone, cursor=request.GET.get("cursor"))
     moment = now()
     context = {
+        **saved_views(request, "agents"),
         "rows": [(row, _heard(row, moment)) for row in found.items],
         "page": found,
         "text": text,
@@ -117,6 +125,8 @@ def detail(request: PersonRequest, agent_id: uuid.UUID) -> HttpResponse:
         "rate": _percent(agent.accepted_missions, agent.ended_missions),  # type: ignore[attr-defined]
         "may_retire": agent.state == AgentState.ACTIVE and principal.has(Permission.AGENT_WRITE, team_id=agent.team_id),
         "may_operate": principal.has(Permission.MISSION_OPERATE, team_id=agent.team_id),
+        "may_reinstate": agent.state == AgentState.RETIRED
+        and principal.has(Permission.AGENT_WRITE, team_id=agent.team_id),
         "retire_url": reverse("agent-retire", args=[agent.pk]),
         "now": now(),
     }
@@ -135,8 +145,34 @@ def retire(request: PersonRequest, agent_id: uuid.UUID) -> HttpResponse:
             raise
         messages.error(request, f"{error.message} {' '.join(error.remedies)}")
     else:
-        messages.success(request, f"{agent.name} is retired and takes no new missions.")
+        undoable(
+            request,
+            f"{agent.name} is retired and takes no new missions.",
+            url=reverse("agent-reinstate", args=[agent.pk]),
+        )
     return redirect("agent", agent_id=agent_id)
+
+
+@page
+@require_POST
+def reinstate(request: PersonRequest, agent_id: uuid.UUID) -> HttpResponse:
+    agent = services.reinstate_agent(actor=request.principal, agent_id=agent_id)
+    messages.success(request, f"{agent.name} is back and takes missions again.")
+    return redirect("agent", agent_id=agent_id)
+
+
+_CSV_HEADER = (
+    *("id", "name", "owner", "team", "state", "runs", "under_way", "ended", "accepted", "last_heard_at", "created_at"),
+)
+
+
+def _csv_row(agent: Any) -> tuple[object, ...]:
+    return (
+        *(agent.pk, agent.name, agent.owner.name, agent.team.name, agent.state, agent.runtime),
+        *(agent.live_missions, agent.ended_missions, agent.accepted_missions),
+        agent.last_seen_at.isoformat() if agent.last_seen_at else "",
+        agent.created_at.isoformat(),
+    )
 
 
 class AgentForm(forms.Form):

@@ -23,6 +23,7 @@ from controlplane.tenancy import selectors as tenancy
 from controlplane.tenancy.types import Permission, Principal
 from frontend.exports import csv_response
 from frontend.pages import PersonRequest, page, require_anywhere
+from frontend.saved import saved_views
 
 LONGEST_EXPORT = 5000
 MISSIONS_OFFERED = 100
@@ -95,6 +96,7 @@ def listing(request: PersonRequest) -> HttpResponseBase:
         "agents": agents.agent_names(request.principal),
         "missions": _missions(request.principal, filters.mission_id),
         "given": {name: request.GET.get(name, "") for name in ("since", "until")},
+        **saved_views(request, "audit"),
         "filtered": filters != selectors.Filters(),
         "may_verify": request.principal.has(Permission.AUDIT_VIEW),
         "may_export": request.principal.has(Permission.AUDIT_EXPORT),

@@ -114,13 +114,13 @@ def _steps(request: PersonRequest) -> Steps | None:
 def _spend(request: PersonRequest) -> dict[str, object]:
     """The widest budget the viewer sees: its window, today, and the last two weeks day by day."""
     principal = request.principal
-    tree = budgets.tree(principal) if principal.has_anywhere(Permission.BUDGET_VIEW) else []
-    if not tree:
+    widest = budgets.widest(principal) if principal.has_anywhere(Permission.BUDGET_VIEW) else None
+    if widest is None:
         return {"budget": None}
     charged = {
         day.day: day.spent.money
-        for day in budgets.spend_per_day(principal, account_id=tree[0].account_id, days=SPEND_DAYS)
+        for day in budgets.spend_per_day(principal, account_id=widest.account_id, days=SPEND_DAYS)
     }
     today = now().date()
     days = [charged.get(today - timedelta(days=back), Decimal(0)) for back in range(SPEND_DAYS - 1, -1, -1)]
-    return {"budget": tree[0], "today": days[-1], "days": days, "spend_days": SPEND_DAYS}
+    return {"budget": widest, "today": days[-1], "days": days, "spend_days": SPEND_DAYS}

@@ -30,11 +30,13 @@ from controlplane.tenancy.types import Permission
 from frontend.asked import asked
 from frontend.ceilings import tighter_than
 from frontend.connecting import connection_settings
-from frontend.exports import csv_response
+from frontend.exports import csv_response, in_pages
 from frontend.pages import PersonRequest, id_of, page
 from frontend.remit_history import compared, version_rows
 from frontend.resize_form import ResizeForm
+from frontend.saved import saved_views
 from frontend.submitting import tell_submitted
+from frontend.undoing import undoable
 from frontend.views.budgets import with_titles
 from governance import selectors as governance
 
@@ -66,13 +68,14 @@ def listing(request: PersonRequest) -> HttpResponseBase:
     filters = _filters(request)
     rows = selectors.missions(request.principal, filters)
     if request.GET.get("format") == "csv":
-        return csv_response("missions", _CSV_HEADER, _csv_rows(request, rows[:5000]))
+        return csv_response("missions", _CSV_HEADER, _csv_rows(request, rows))
     found = cursor_page(rows, cursor=request.GET.get("cursor"))
     context = {
         "rows": selectors.mission_rows(request.principal, found.items),
         "page": found,
         "filters": filters,
         "states": MissionState.choices,
+        **saved_views(request, "missions"),
         "views": [View(label, query, request.GET.urlencode() == query[1:]) for label, query in _VIEWS],
         "filtered": any(vars(filters).values()),
         "may_start": request.principal.has_anywhere(Permission.MISSION_WRITE),
@@ -190,7 +193,8 @@ def operate(request: PersonRequest, mission_id: uuid.UUID, what: str) -> HttpRes
             tell_submitted(request, services.submit_mission(actor=actor, mission_id=mission_id))
         case "pause":
             services.pause_mission(actor=actor, mission_id=mission_id, reason=reason)
-            messages.success(request, "Paused. Its calls are refused until somebody resumes it.")
+            resume = reverse("mission-operate", args=[mission_id, "resume"])
+            undoable(request, "Paused. Its calls are refused until somebody resumes it.", url=resume)
         case "resume":
             services.resume_mission(actor=actor, mission_id=mission_id)
             messages.success(request, "Resumed.")
@@ -231,7 +235,7 @@ _CSV_HEADER = (
 
 
 def _csv_rows(request: PersonRequest, rows: Any) -> Any:
-    for row in selectors.mission_rows(request.principal, list(rows)):
+    for row in in_pages(rows, beside=lambda items: selectors.mission_rows(request.principal, items)):
         mission, balance = row.mission, row.balance
         yield (
             mission.pk,
@@ -255,7 +259,7 @@ def _filters(request: PersonRequest) -> selectors.Filters:
     return selectors.Filters(
         states=states,
         agent_id=id_of(request.GET.get("agent")),
-        owner_id=mine,
+        owner_id=mine or id_of(request.GET.get("owner")),
         text=request.GET.get("q", "").strip()[:100],
         outcome=outcome if (outcome := request.GET.get("outcome", "")) in Outcome.values else "",
         asking=bool(request.GET.get("asking")),

@@ -126,7 +126,7 @@ def _show(
         "rules": RULES,
         "base": latest.number,
         "waiting": latest if waits else None,
-        "tools": servers.tool_names(request.principal),
+        "tools": servers.tool_names(request.principal, team_id=mission.team_id),
         "zone": zone_of(request.principal),
         "stale": _what_happened(request, mission, stale, latest) if stale is not None else None,
         "action": reverse("mission-change", args=[mission.pk]),

@@ -5,26 +5,35 @@ from __future__ import annotations
 import json
 import shlex
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from django import forms
 from django.contrib import messages
 from django.http import HttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from agents.catalogue import samples_installing
 from agents.choices import ServerState, ToolState, Transport
-from agents.models import McpServer, McpTool
+from agents.models import McpServer, McpTool, ServerTest
 from agents.servers import selectors, services
 from agents.servers.environments import NODE_PACKAGES, names
+from agents.servers.health import Health, health_of
 from agents.servers.types import ToolTraits
+from controlplane.common.clock import now
 from controlplane.common.errors import FieldError, RemitError, invalid
-from controlplane.tenancy.types import Permission
+from controlplane.tenancy.types import Permission, Principal
 from frontend.approving import DiffLine, diff_lines
+from frontend.exports import csv_response
 from frontend.form_errors import show_error
 from frontend.pages import PersonRequest, page, require_anywhere
+from frontend.server_forms import TeamFields, offer_teams, teams_chosen
+from frontend.undoing import undoable
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,7 @@ class ServerRow:
     server: McpServer
     approved: int
     quarantined: int
+    health: Health
 
     @property
     def words(self) -> str:
@@ -56,12 +66,17 @@ class Quarantine:
 
 @page
 @require_GET
-def listing(request: PersonRequest) -> HttpResponse:
+def listing(request: PersonRequest) -> HttpResponseBase:
     require_anywhere(request.principal, Permission.SERVER_VIEW, "Servers")
-    rows = []
-    for server in selectors.servers(request.principal):
-        states = [tool.state for tool in server.tools.all()]
-        rows.append(ServerRow(server, states.count(ToolState.ACTIVE), states.count(ToolState.QUARANTINED)))
+    found = list(selectors.server_list(request.principal))
+    healths = health_of([server.pk for server in found])
+    rows = [
+        ServerRow(server, server.approved, server.quarantined, healths.get(server.pk, Health()))  # type: ignore[attr-defined]
+        for server in found
+    ]
+    rows = _sorted(rows, request.GET.get("sort", ""))
+    if request.GET.get("format") == "csv":
+        return csv_response("servers", _CSV_HEADER, map(_csv_row, rows))
     context = {"rows": rows, "may_write": _may_write(request), "installing": samples_installing(request.principal)}
     return render(request, "servers/list.html", context)
 
@@ -75,10 +90,16 @@ def detail(request: PersonRequest, server_id: uuid.UUID) -> HttpResponse:
         "server": server,
         "tools": [tool for tool in tools if tool.state != ToolState.QUARANTINED],
         "quarantined": [_quarantine(tool) for tool in tools if tool.state == ToolState.QUARANTINED],
-        "missions": selectors.missions_using(request.principal, [tool.qualified_name for tool in tools]),
+        "usages": selectors.missions_using(request.principal, [tool.qualified_name for tool in tools]),
         "command": shlex.join(server.command),
         "off": server.state == ServerState.DISABLED,
         "may_write": _may_write(request),
+        "teams": selectors.team_names(request.principal, server),
+        "health": health_of([server.pk]).get(server.pk, Health()),
+        "of_a_mission": selectors.needs_a_mission(server),
+        "test": _shown_test(selectors.newest_test(request.principal, server.pk)),
+        "callable": any(tool.read_only and tool.state == ToolState.ACTIVE for tool in tools),
+        "credential": getattr(server, "credential", None),
     }
     return render(request, "servers/detail.html", context)
 
@@ -87,7 +108,7 @@ def detail(request: PersonRequest, server_id: uuid.UUID) -> HttpResponse:
 @require_http_methods(["GET", "POST"])
 def new(request: PersonRequest) -> HttpResponse:
     require_anywhere(request.principal, Permission.SERVER_WRITE, "New servers")
-    form = ServerForm(request.POST or None)
+    form = ServerForm(request.principal, request.POST or None)
     error: RemitError | None = None
     if request.method == "POST" and form.is_valid():
         try:
@@ -103,27 +124,19 @@ def new(request: PersonRequest) -> HttpResponse:
 
 @page
 @require_POST
-def refresh(request: PersonRequest, server_id: uuid.UUID) -> HttpResponse:
-    """Ask the server for its tools now, within this request: it ends with the listing's own time limit."""
-    result = services.refresh_tools(actor=request.principal, server_id=server_id)
-    if result.fault:
-        messages.error(request, f"Not reached. {result.fault} Its tools stay as they are.")
-    elif result.quarantined:
-        messages.warning(request, f"Changed and quarantined: {', '.join(result.quarantined)}.")
-    elif result.added or result.removed:
-        messages.success(request, f"{len(result.added)} new, {len(result.removed)} no longer offered.")
-    else:
-        messages.success(request, "Reached. Nothing has changed.")
-    return redirect("server", server_id=server_id)
-
-
-@page
-@require_POST
 def switch(request: PersonRequest, server_id: uuid.UUID) -> HttpResponse:
     on = request.POST.get("on") == "1"
     row = selectors.server(request.principal, server_id)
     services.switch_server(actor=request.principal, server_id=row.pk, on=on)
-    messages.success(request, "Switched on." if on else "Switched off. None of its tools can be called.")
+    if on:
+        messages.success(request, "Switched on.")
+    else:
+        undoable(
+            request,
+            "Switched off. None of its tools can be called.",
+            url=reverse("server-switch", args=[row.pk]),
+            fields={"on": "1"},
+        )
     return redirect("server", server_id=server_id)
 
 
@@ -156,7 +169,7 @@ def describe(request: PersonRequest, tool_id: uuid.UUID) -> HttpResponse:
     return redirect("server", server_id=tool.server_id)
 
 
-class ServerForm(forms.Form):
+class ServerForm(TeamFields):
     """A program in our sandbox, or an address."""
 
     name = forms.CharField(label="Name", max_length=120, widget=forms.TextInput(attrs={"autocomplete": "off"}))
@@ -190,13 +203,40 @@ class ServerForm(forms.Form):
         widget=forms.TextInput(attrs={"inputmode": "url", "autocomplete": "off", "spellcheck": "false"}),
     )
 
-    def __init__(self, data: Any = None) -> None:
+    def __init__(self, principal: Principal, data: Any = None) -> None:
         super().__init__(data)
+        offer_teams(self, principal)
         choices = [("", "None: it is at an address"), *((name, name) for name in (*names(), *NODE_PACKAGES))]
         self.fields["environment"].choices = choices  # type: ignore[attr-defined]
 
 
-def _register(request: PersonRequest, data: dict[str, str]) -> McpServer:
+_SORTS: dict[str, Callable[[ServerRow], Any]] = {
+    "name": lambda row: row.server.name.lower(),
+    "health": lambda row: (row.server.state, -(row.health.error_percent or 0)),
+    "tools": lambda row: row.approved,
+    "checked": lambda row: row.server.checked_at.timestamp() if row.server.checked_at else 0,
+}
+_CSV_HEADER = (
+    *("id", "name", "short_name", "runs", "address", "state", "error", "tools_approved", "tools_quarantined"),
+    *("calls_24h", "failed_calls_24h", "latency_ms", "checked_at"),
+)
+
+
+def _sorted(rows: list[ServerRow], by: str) -> list[ServerRow]:
+    key = _SORTS.get(by.removeprefix("-"))
+    return rows if key is None else sorted(rows, key=key, reverse=by.startswith("-"))
+
+
+def _csv_row(row: ServerRow) -> tuple[object, ...]:
+    server = row.server
+    return (
+        *(server.pk, server.name, server.slug, server.transport, server.url, server.state, server.error),
+        *(row.approved, row.quarantined, row.health.calls, row.health.failed_calls, server.latency_milliseconds),
+        server.checked_at.isoformat() if server.checked_at else "",
+    )
+
+
+def _register(request: PersonRequest, data: dict[str, Any]) -> McpServer:
     transport = Transport(data["transport"])
     try:
         command = shlex.split(data["command"])
@@ -210,12 +250,19 @@ def _register(request: PersonRequest, data: dict[str, str]) -> McpServer:
         environment=data["environment"],
         command=command,
         url=data["url"].strip(),
+        team_ids=teams_chosen(data),
     )
 
 
 def _may_write(request: PersonRequest) -> bool:
     """Whether the form is of use to them."""
     return request.principal.has_anywhere(Permission.SERVER_WRITE)
+
+
+def _shown_test(test: ServerTest | None) -> ServerTest | None:
+    """One that is under way, or has ended within the hour; older ones are history."""
+    recent = test is not None and (test.ended_at is None or now() - test.ended_at < timedelta(hours=1))
+    return test if recent else None
 
 
 def _quarantine(tool: McpTool) -> Quarantine:

@@ -131,6 +131,11 @@ class Configuration(BaseSettings):
         validation_alias=AliasChoices("REMIT_AUDIT_KEY"),
         description="64 hex digits, the Ed25519 key that signs the audit trail; empty: a file in the state folder",
     )
+    secrets_key: str = Field(
+        default="",
+        validation_alias=AliasChoices("REMIT_SECRETS_KEY"),
+        description="64 hex digits that wrap servers' credentials; a new one goes in front; empty: from SECRET_KEY",
+    )
     debug: bool = Field(
         default=False,
         validation_alias=AliasChoices("REMIT_DEBUG"),
@@ -154,6 +159,13 @@ class Configuration(BaseSettings):
     def _thirty_two_bytes(cls, value: str) -> str:
         if value and not re.fullmatch(r"[0-9a-fA-F]{64}", value):
             raise ValueError("must be 64 hex digits; make one with `openssl rand -hex 32`")
+        return value
+
+    @field_validator("secrets_key")
+    @classmethod
+    def _wraps(cls, value: str) -> str:
+        if not all(re.fullmatch(r"[0-9a-fA-F]{64}", part.strip()) for part in value.split(",") if part.strip()):
+            raise ValueError("must be 64 hex digits, several apart by commas; make one with `openssl rand -hex 32`")
         return value
 
     @field_validator("public_url")

@@ -54,6 +54,7 @@ MIDDLEWARE = [
     "controlplane.common.observability.RequestContextMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.middleware.gzip.GZipMiddleware",
     "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -153,6 +154,8 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "budgets.check_costs": {"task": "budgets.tasks.check_costs", "schedule": 3600.0},
     "agents.sweep": {"task": "agents.tasks.sweep", "schedule": 2.0},
     "idempotency.sweep": {"task": "controlplane.idempotency.tasks.sweep", "schedule": 600.0},
+    "agents.look_at_servers": {"task": "agents.tasks.look_at_servers", "schedule": 15.0},
+    "agents.tidy_servers": {"task": "agents.tasks.tidy_servers", "schedule": 3600.0},
 }
 
 STATIC_URL = "static/"

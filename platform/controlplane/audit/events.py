@@ -42,6 +42,7 @@ class Event(models.TextChoices):
 
     AGENT_REGISTERED = "agent.registered", "{actor} registered the agent {subject}"
     AGENT_VERSION_ADDED = "agent.version_added", "{actor} added version {version} of {subject}"
+    AGENT_REINSTATED = "agent.reinstated", "{actor} brought the agent {subject} back"
     AGENT_RETIRED = "agent.retired", "{actor} retired the agent {subject}"
 
     MISSION_DRAFTED = "mission.drafted", "{actor} drafted the mission {subject}"
@@ -117,6 +118,14 @@ class Event(models.TextChoices):
     TOOL_REMOVED = "tool.removed", "{subject} is no longer offered by its server"
     TOOL_DESCRIBED = "tool.described", "{actor} said what {subject} does: {traits}"
     SERVER_SWITCHED = "server.switched", "{actor} switched the server {subject} {position}"
+    SERVER_TEAMS_SET = "server.teams_set", "{actor} let {teams} use the server {subject}"
+    SERVER_CREDENTIAL_SET = "server.credential_set", "{actor} gave the server {subject} a credential: {kind}"
+    SERVER_CREDENTIAL_REMOVED = "server.credential_removed", "{actor} took the credential of the server {subject} away"
+    SERVER_CREDENTIAL_REWRAPPED = (
+        "server.credential_rewrapped",
+        "The credential of {subject} is now wrapped by the key {key}",
+    )
+    SERVER_TESTED = "server.tested", "{actor} tested the server {subject}, {how}"
 
     BUNDLE_LOADED = "policy.bundle_loaded", "{actor} loaded the policy bundle {subject}"
     BUNDLE_PROMOTED = "policy.bundle_promoted", "{actor} made {subject} the active policy bundle"

@@ -19,6 +19,7 @@ from controlplane.tenancy.types import Permission, Principal
 
 PAGE = 50
 LARGEST_PAGE = 200
+SEARCHED = 20_000
 _LONGEST_VALUE = 200
 _NOT_RECORDED = "(not recorded)"
 
@@ -54,14 +55,21 @@ def entries(
 ) -> Page:
     """One page of what `principal` may see of the trail; each entry comes with its seal where it has one.
 
-    A role in some teams sees entries of those teams, not those of the organisation as a whole.
+    A role in some teams sees entries of those teams, not those of the organisation as a whole. A text is looked for in
+    the next SEARCHED entries only, however few of them hold it: `next` goes on from there.
     """
     size = max(1, min(limit, LARGEST_PAGE))
-    rows = Entry.objects.restrict(principal, Permission.AUDIT_VIEW).filter(_conditions(filters or Filters()))
+    chosen = filters or Filters()
+    rows = Entry.objects.restrict(principal, Permission.AUDIT_VIEW).filter(_conditions(chosen)).order_by("-pk")
     if cursor is not None:
         rows = rows.filter(pk__lt=cursor)
-    found = list(rows.select_related("seal").order_by("-pk")[: size + 1])
-    return Page(found[:size], found[size - 1].pk if len(found) > size else None)
+    end: uuid.UUID | None = None
+    if chosen.text:
+        end = rows.values_list("pk", flat=True)[SEARCHED - 1 : SEARCHED].first()
+        rows = rows.filter(_holds_text(chosen.text))
+        rows = rows.filter(pk__gte=end) if end is not None else rows
+    found = list(rows.select_related("seal")[: size + 1])
+    return Page(found[:size], found[size - 1].pk if len(found) > size else end)
 
 
 def entry(*, principal: Principal, entry_id: uuid.UUID) -> Entry | None:
@@ -196,7 +204,13 @@ def _conditions(filters: Filters) -> Q:
         conditions &= Q(actor_id=filters.agent_id) | Q(subject_id=filters.agent_id) | Q(actor_id__in=filters.run_ids)
     if filters.event_kind:
         conditions &= Q(event__startswith=filters.event_kind + ".")
-    for word in filters.text.replace("\x00", "").split()[:8]:
+    return conditions
+
+
+def _holds_text(text: str) -> Q:
+    """Every word in a name, or in the code or sentence of the event."""
+    conditions = Q()
+    for word in text.replace("\x00", "").split()[:8]:
         events = [code for code, label in Event.choices if word.lower() in label.lower() or word.lower() in code]
         conditions &= Q(actor_name__icontains=word) | Q(subject_name__icontains=word) | Q(event__in=events)
     return conditions

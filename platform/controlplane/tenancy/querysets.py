@@ -39,3 +39,18 @@ class TenantQuerySet(models.QuerySet[M]):
                 return self.none()
             rows[self.agent_path] = principal.agent_id
         return self.filter(**rows)
+
+
+class TeamListQuerySet(TenantQuerySet[M]):
+    """Rows that each name the teams they are for; NULL is every team of the organisation."""
+
+    team_path = None
+    teams_path = "team_ids"
+
+    def restrict(self, principal: Principal | None, permission: Permission) -> Self:
+        rows = super().restrict(principal, permission)
+        teams = principal.teams_with(permission) if principal is not None else frozenset()
+        if teams is ALL_TEAMS:
+            return rows
+        everyone = models.Q(**{f"{self.teams_path}__isnull": True})
+        return rows.filter(everyone | models.Q(**{f"{self.teams_path}__overlap": list(teams)}))

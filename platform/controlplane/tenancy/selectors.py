@@ -49,6 +49,16 @@ def people_with(
     return list(people.order_by("name"))
 
 
+def find_people(principal: Principal, *, text: str, limit: int = 5) -> list[User]:
+    """Members of the teams the principal may see, by name or e-mail address. One query."""
+    held = Membership.objects.standing().filter(organisation_id=principal.organisation_id)
+    teams = principal.teams_with(Permission.MEMBER_VIEW)
+    if teams is not None:
+        held = held.filter(Q(team_id__in=teams) | Q(team__isnull=True)) if teams else held.none()
+    people = User.objects.filter(pk__in=held.values("user_id"), is_active=True)
+    return list(people.filter(Q(name__icontains=text) | Q(email__icontains=text)).order_by("name")[:limit])
+
+
 def people_with_anywhere(principal: Principal, permission: Permission) -> list[User]:
     """Who of the principal's organisation holds the permission in some team, by name."""
     roles = [role.value for role in Role if permission in ROLE_PERMISSIONS[role]]

@@ -63,6 +63,7 @@ CLOSED_LISTS = {
     "token-new": set(),
     "organisation": {"alice", "bob", "dana", "finn"},
     "search": set(),
+    "approvals-csv": {"finn"},
 }
 DECIDING = {"approval-edit", "approval-claim", "approval-release", "approvals-decide", "broken-glass-review"}
 ARRANGING = {"approval-break-glass", "approval-group-save", "approval-route-save", "delegation-save"}
@@ -71,6 +72,9 @@ PAGES_WITH_FORMS = {
     "mission-change",
     "mission-ask",
     "credential-new",
+    "server-teams",
+    "server-try",
+    "server-credential",
     "stop-new",
     "budget-limit",
     "approval-edit",
@@ -101,6 +105,7 @@ def items(world: Any) -> dict[str, str]:
         "token-rotate": reverse("token-rotate", args=[laptop(world).pk]),
         "stop": reverse("stop", args=[Stop.objects.get(name="the agent Packer").pk]),
         "stop-question": reverse("stop-new") + f"?scope=mission&id={mission.pk}",
+        "mission-actions-csv": reverse("mission-actions-csv", args=[mission.pk]),
     }
 
 
@@ -176,6 +181,14 @@ def forms(world: Any) -> dict[str, tuple[str, dict[str, str]]]:
         "budget-ask": (reverse("budget-ask", args=[account]), {"money": "1.00", "reason": "no"}),
         "budget-change": (reverse("budget-change", args=[LimitChange.objects.get().pk]), {"answer": "confirm"}),
         "server-refresh": (reverse("server-refresh", args=[world.server.pk]), {}),
+        "agent-reinstate": (reverse("agent-reinstate", args=[world.agent.pk]), {}),
+        "server-teams": (reverse("server-teams", args=[world.server.pk]), {"visibility": "everyone"}),
+        "server-try": (reverse("server-try", args=[world.server.pk]), {"tool": str(tool.pk), "arguments": "{}"}),
+        "server-credential": (
+            reverse("server-credential", args=[world.server.pk]),
+            {"kind": "bearer", "secret": "0123456789abcdef"},
+        ),
+        "server-credential-remove": (reverse("server-credential-remove", args=[world.server.pk]), {}),
         "server-switch": (reverse("server-switch", args=[world.server.pk]), {"on": "0"}),
         "tool-approve": (reverse("tool-approve", args=[tool.pk]), {"sha256": tool.definition_sha256}),
         "stop-new": (reverse("stop-new"), {"scope": "mission", "id": str(mission.pk)}),
@@ -274,7 +287,7 @@ def test_every_page_is_tried_here(asked: Any) -> None:
         | {name.split("-")[0] if name.startswith("budget") else name for name in items(asked)}
         | set(forms(asked))
     )
-    elsewhere = {"sign-in-link", "mission-try", "audit-verify", "switch-organisation"}
+    elsewhere = {"sign-in-link", "mission-try", "audit-verify", "switch-organisation", "view-save", "view-remove"}
     elsewhere |= {"approval-from-mail", "notices-read"}  # tests/frontend/pages/test_approval_pages.py
     # One's own alone, or open to who has the link: tests/frontend/pages/test_identity.py.
     elsewhere |= {"settings", "invitation", "sessions-end", *(name for name in named if name.startswith("mfa_"))}

@@ -94,6 +94,11 @@ def pages_of(world: Any) -> dict[str, str]:
         "servers": reverse("servers"),
         "server": reverse("server", args=[world.server.pk]),
         "server-new": reverse("server-new"),
+        **{
+            f"server-{name}": reverse(f"server-{name}", args=[world.server.pk])
+            for name in ("teams", "try", "credential")
+        },
+        "missions-filtered": reverse("missions") + "?state=active",
         "policies": reverse("policies"),
         "me": reverse("me"),
         "search": reverse("search") + "?q=invoice",
@@ -381,3 +386,89 @@ def test_the_question_to_stop_an_agent_or_an_attempt_opens_where_it_is_seen(
     page.click("#stop-dialog >> text=Keep it running")
     assert Mission.objects.get(pk=world.mission.pk).state == "active"
     assert page.complaints == []
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1600), ("dark", 360)])
+def test_a_server_that_was_tested_shows_its_steps_and_health(
+    world: Any, show: Show, nadia: User, theme: str, width: int
+) -> None:
+    from agents.models import McpTool, ServerTest
+    from agents.servers import health
+    from controlplane.common.clock import now
+
+    McpTool.objects.filter(qualified_name="books__overdue").update(read_only=True)
+    health.note_use({world.server.pk: health.Use(calls=40, failed=2, milliseconds=5200)})
+    health.note_check(world.server.pk, failed=False)
+    ServerTest.objects.create(
+        server=world.server,
+        asked_by=nadia,
+        state="failed",
+        created_at=now(),
+        started_at=now(),
+        ended_at=now(),
+        tool_name="books__overdue",
+        answer="INV-0131, 31 days\u202e\x1b[31m late\n" * 4,
+        steps=[
+            {"step": "Connect", "milliseconds": 182, "said": "It speaks MCP 2025-11-25.", "passed": True},
+            {"step": "Read its tools", "milliseconds": 0, "said": "7 tools; nothing has changed.", "passed": True},
+            {
+                "step": "Call books__overdue",
+                "milliseconds": 31,
+                "said": "The tool says that it failed.",
+                "passed": False,
+            },
+        ],
+    )
+    page = show(nadia, reverse("server", args=[world.server.pk]), width=width, theme=theme)
+    assert page.get_by_text("2 of 40 calls failed").is_visible()
+    assert not problems_of(page, "server-tested", theme)
+
+
+def test_the_map_of_keys_lists_what_works_on_the_page(world: Any, show: Show, bob: User, finn: User) -> None:
+    world.ask_credit()
+
+    def keys(page: Any) -> str:
+        page.keyboard.press("?")
+        page.wait_for_selector("#keyboard[open]")
+        return str(page.inner_text("#keyboard dl"))
+
+    page = show(bob, reverse("approvals"))
+    words = keys(page)
+    assert "Approve once" in words
+    assert "Deny" in words
+    assert "Next and previous row" in words
+    assert "Select the row" not in words
+    page.keyboard.press("Escape")
+    page.goto(reverse("policies"))
+    words = keys(page)
+    assert "Approve" not in words
+    assert "Next and previous row" not in words
+    assert "Search or jump to" in words
+    assert "New mission" not in keys(show(finn, reverse("missions")))
+
+
+def test_the_palette_by_keyboard_alone(world: Any, show: Show, alice: User) -> None:
+    question = world.ask_credit()
+    page = show(alice, reverse("home"))
+    page.keyboard.press("Control+k")
+    page.keyboard.type("INV-0131")
+    page.wait_for_selector("#palette-results [role=option]")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**{reverse('approval', args=[question.pk])}")
+    page.keyboard.press("Control+k")
+    page.keyboard.type("register a s")
+    page.wait_for_selector("#palette [aria-selected=true] >> text=Register a server")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**{reverse('server-new')}")
+
+
+def test_a_view_is_saved_and_taken_back_without_a_mouse(world: Any, show: Show, alice: User) -> None:
+    page = show(alice, reverse("missions") + "?state=active")
+    page.click("#save-view > summary")
+    page.fill("#save-view [name=name]", "Running now")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("nav[aria-label='Saved views'] >> text=Running now")
+    assert not problems_of(page, "missions-saved", "light")
+    page.click("[aria-label='Remove the view Running now']")
+    page.click(".toast >> text=Undo")
+    page.wait_for_selector("nav[aria-label='Saved views'] >> text=Running now")

@@ -10,7 +10,8 @@ from django.test import Client
 from django.urls import reverse
 
 from agents.choices import ServerState, ToolState, Transport
-from agents.models import McpServer, McpTool
+from agents.models import McpServer, McpTool, ServerTest
+from agents.servers import checking
 from controlplane.common.canonical import digest
 from controlplane.tenancy.models import User
 
@@ -103,10 +104,88 @@ def test_a_server_that_does_not_answer_is_a_message_and_its_tools_stay(
         url="https://gone.invalid/mcp",
         created_by=alice,
     )
-    response = signed_in(alice).post(reverse("server-refresh", args=[gone.pk]), follow=True)
-    assert "Not reached." in response.content.decode()
+    browser = signed_in(alice)
+    html = browser.post(reverse("server-refresh", args=[gone.pk]), follow=True).content.decode()
+    assert "Waits for a worker" in html
+    assert "Test" in html
+    gone.refresh_from_db()
+    assert gone.state == ServerState.NEW  # the page waited for nothing
+    checking.run_test(ServerTest.objects.get(server=gone).pk)
+    html = page(browser, reverse("server", args=[gone.pk]))
+    assert "could not be resolved" in html
     gone.refresh_from_db()
     assert gone.state == ServerState.UNREACHABLE
+
+
+def test_asking_twice_is_one_test(world: Any, alice: User, signed_in: SignIn) -> None:
+    browser = signed_in(alice)
+    for _ in range(2):
+        assert browser.post(reverse("server-refresh", args=[world.server.pk])).status_code == 302
+    assert ServerTest.objects.count() == 1
+
+
+def test_a_call_is_tried_only_of_a_tool_that_only_reads(world: Any, alice: User, signed_in: SignIn) -> None:
+    reads = McpTool.objects.get(qualified_name="books__overdue")
+    writes = McpTool.objects.get(qualified_name="books__apply_credit")
+    McpTool.objects.filter(pk=reads.pk).update(read_only=True)
+    McpTool.objects.filter(pk=writes.pk).update(read_only=False)
+    browser, path = signed_in(alice), reverse("server-try", args=[world.server.pk])
+    assert "apply_credit</option>" not in page(browser, path)
+    for body in (
+        {"tool": str(writes.pk), "arguments": "{}"},
+        {"tool": str(reads.pk), "arguments": "[1]"},
+        {"tool": str(reads.pk), "arguments": '{"a": 1, "a": 2}'},
+        {"tool": str(reads.pk), "arguments": '{"a": 7}'},
+    ):
+        assert browser.post(path, body).status_code == 422, body
+    assert not ServerTest.objects.exists()
+    assert browser.post(path, {"tool": str(reads.pk), "arguments": '{"a": "b"}'}).status_code == 302
+    asked = ServerTest.objects.get()
+    assert (asked.tool_name, asked.arguments) == ("books__overdue", {"a": "b"})
+
+
+def test_a_credential_is_set_and_never_shown(world: Any, nadia: User, signed_in: SignIn, northwind: Any) -> None:
+    server = McpServer.objects.create(
+        organisation=northwind, name="Far", slug="far", transport=Transport.HTTP, url="https://far.example/mcp",
+        created_by=nadia,
+    )  # fmt: skip
+    browser, path = signed_in(nadia), reverse("server-credential", args=[server.pk])
+    secret = "s3cr3t-value-0123456789"
+    refused = browser.post(path, {"kind": "header", "header": "Mcp-Session-Id", "secret": secret})
+    assert refused.status_code == 422
+    assert secret not in refused.content.decode()
+    assert browser.post(path, {"kind": "header", "header": "X-Api-Key", "secret": secret}).status_code == 302
+    for shown in (reverse("server", args=[server.pk]), path, reverse("audit")):
+        assert secret not in page(browser, shown), shown
+    assert "X-Api-Key" in page(browser, reverse("server", args=[server.pk]))
+    browser.post(reverse("server-credential-remove", args=[server.pk]))
+    assert "Set a credential" in page(browser, reverse("server", args=[server.pk]))
+
+
+def test_a_server_of_another_team_is_not_there(
+    world: Any, nadia: User, alice: User, signed_in: SignIn, other_team: Any
+) -> None:
+    path = reverse("server-teams", args=[world.server.pk])
+    body = {"visibility": "chosen", "teams": [str(other_team.pk)]}
+    assert signed_in(nadia).post(path, body).status_code == 302
+    assert signed_in(alice).get(reverse("server", args=[world.server.pk])).status_code == 404
+    assert "Books" not in page(signed_in(alice), reverse("servers"))
+    assert "Logistics" in page(signed_in(nadia), reverse("server", args=[world.server.pk]))
+    assert signed_in(nadia).post(path, {"visibility": "chosen"}).status_code == 422
+    judged = world.act("books__overdue")
+    assert judged.reason_code == "server.other_team"
+    assert signed_in(nadia).post(path, {"visibility": "everyone"}).status_code == 302
+    assert world.act("books__overdue").reason_code == ""
+
+
+def test_who_may_not_write_servers_is_offered_and_gets_none_of_it(world: Any, bob: User, signed_in: SignIn) -> None:
+    browser = signed_in(bob)
+    html = page(browser, reverse("server", args=[world.server.pk]))
+    for name in ("server-refresh", "server-try", "server-teams", "server-credential", "server-credential-remove"):
+        path = reverse(name, args=[world.server.pk])
+        assert path not in html
+        assert browser.post(path, {"kind": "bearer", "secret": "0123456789"}).status_code == 403
+    assert not ServerTest.objects.exists()
 
 
 def test_what_people_say_of_a_tool_is_kept(world: Any, alice: User, signed_in: SignIn) -> None:

@@ -2,6 +2,7 @@
 const list = document.getElementById("toasts");
 const template = document.getElementById("toast-template");
 const STAYS_MS = 8000;
+const UNDO_STAYS_MS = 30000;
 
 export function toast(text, tone = "neutral") {
   if (!list || !template) return;
@@ -17,7 +18,7 @@ export function toast(text, tone = "neutral") {
 function watch(element) {
   if (!element.matches(".toast.allow, .toast.neutral")) return;
   const leave = () => (element.matches(":hover, :focus-within") ? setTimeout(leave, 2000) : element.remove());
-  setTimeout(leave, STAYS_MS);
+  setTimeout(leave, element.querySelector("form") ? UNDO_STAYS_MS : STAYS_MS);
 }
 
 if (list) {

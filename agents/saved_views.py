@@ -1,0 +1,116 @@
+"""Saved views: the filters of a list under a name, for oneself or for a team."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, urlencode
+
+from django.db import IntegrityError, models, transaction
+from django.db.models import Q
+
+from controlplane.common.errors import FieldError, conflict, invalid, not_found
+from controlplane.common.ids import new_id
+from controlplane.tenancy.models import Team
+from controlplane.tenancy.types import Permission, Principal
+
+LONGEST_NAME, LONGEST_QUERY, MOST = 40, 800, 30
+LISTS = ("missions", "agents", "audit", "approvals")
+_NOT_A_FILTER = frozenset({"cursor", "format", "part"})
+
+
+class SavedView(models.Model):
+    """`query` is what follows the question mark. `team`: everybody of that team sees it; empty: its owner alone."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    organisation = models.ForeignKey("tenancy.Organisation", on_delete=models.CASCADE, related_name="+")
+    owner = models.ForeignKey("tenancy.User", on_delete=models.CASCADE, related_name="+")
+    team = models.ForeignKey("tenancy.Team", on_delete=models.CASCADE, null=True, related_name="+")
+    list = models.CharField(max_length=20)
+    name = models.CharField(max_length=LONGEST_NAME)
+    query = models.CharField(max_length=LONGEST_QUERY)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        app_label = "agents"
+        constraints = [
+            models.UniqueConstraint(fields=["organisation", "owner", "list", "name"], name="saved_view_once")
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class View:
+    """One saved view as a list shows it. `mine`: the reader may remove it."""
+
+    id: uuid.UUID
+    name: str
+    query: str
+    mine: bool
+    shared_with: str
+
+
+def views_of(principal: Principal, list_name: str) -> list[View]:
+    """The reader's own, and those shared with teams they are in, by name. One query."""
+    if principal.user_id is None:
+        return []
+    seen = Team.objects.restrict(principal, Permission.MEMBER_VIEW)
+    rows = SavedView.objects.filter(organisation_id=principal.organisation_id, list=list_name)
+    rows = rows.filter(Q(owner_id=principal.user_id) | Q(team__in=seen)).select_related("team", "owner")
+    return [
+        View(row.pk, row.name, row.query, row.owner_id == principal.user_id, row.team.name if row.team else "")
+        for row in rows.order_by("name", "pk")[: 2 * MOST]
+    ]
+
+
+def save_view(
+    *, actor: Principal, list_name: str, name: str, query: str, team_id: uuid.UUID | None = None
+) -> SavedView:
+    """Raises 422 `view.invalid`, 409 `view.name_taken`, `view.too_many`."""
+    words, filters = " ".join(name.split()), filters_of(query)
+    errors = []
+    if not actor.is_person or actor.user_id is None or list_name not in LISTS:
+        raise invalid("view.invalid", "Views are saved by people, of a list that has some.")
+    if not 1 <= len(words) <= LONGEST_NAME or not words.isprintable():
+        errors.append(FieldError("/name", f"1 to {LONGEST_NAME} characters"))
+    if not filters or len(filters) > LONGEST_QUERY:
+        errors.append(FieldError("/query", "a filter: choose one first"))
+    if team_id is not None and not Team.objects.restrict(actor, Permission.MEMBER_VIEW).filter(pk=team_id).exists():
+        errors.append(FieldError("/team", "a team of yours"))
+    if errors:
+        raise invalid("view.invalid", "The view was not saved.", *errors)
+    own = SavedView.objects.filter(organisation_id=actor.organisation_id, owner_id=actor.user_id, list=list_name)
+    if own.count() >= MOST:
+        raise conflict("view.too_many", f"You have {MOST} views of this list.", "Remove one first.")
+    try:
+        with transaction.atomic():
+            return SavedView.objects.create(
+                organisation_id=actor.organisation_id,
+                owner_id=actor.user_id,
+                team_id=team_id,
+                list=list_name,
+                name=words,
+                query=filters,
+            )
+    except IntegrityError as error:
+        if "saved_view_once" not in str(error):
+            raise
+        raise conflict("view.name_taken", f"You have a view called “{words}”.", "Choose another name.") from error
+
+
+def remove_view(*, actor: Principal, view_id: uuid.UUID) -> SavedView:
+    """One's own. Raises 404."""
+    rows = SavedView.objects.filter(organisation_id=actor.organisation_id, owner_id=actor.user_id, pk=view_id)
+    row = rows.first() if actor.user_id is not None else None
+    if row is None:
+        raise not_found("view")
+    rows.delete()
+    return row
+
+
+def filters_of(query: str) -> str:
+    """A query string as it is kept: what filters, without the page somebody happened to be on."""
+    pairs = parse_qsl(query[: 4 * LONGEST_QUERY].lstrip("?"), max_num_fields=40)
+    return urlencode([(name, value) for name, value in pairs if name not in _NOT_A_FILTER and value])

@@ -1,0 +1,188 @@
+"""Finding things again: the palette, saved views, CSV of every table, and taking back what was just done."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from agents.choices import AgentState, MissionState
+from agents.models import Agent, McpServer, Mission, SavedView
+from controlplane.tenancy.models import User
+
+SignIn = Callable[..., Client]
+
+
+def found(browser: Client, text: str) -> str:
+    response = browser.get(
+        reverse("search"), {"q": text}, headers={"HX-Request": "true", "HX-Target": "palette-results"}
+    )
+    assert response.status_code == 200
+    return str(response.content.decode())
+
+
+def table(browser: Client, path: str) -> list[dict[str, str]]:
+    response = browser.get(path)
+    assert response["Content-Type"].startswith("text/csv"), path
+    text = b"".join(response.streaming_content).decode()  # type: ignore[attr-defined]
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("chase", ["Chase overdue invoices", "mission"]),
+        ("clerk", ["agent"]),
+        ("credit", ["action", "question, open"]),
+        ("INV-0131", ["question, open"]),
+        ("books", ["server, books__"]),
+        ("dana", ["Dana", "person"]),
+    ],
+)
+def test_the_palette_finds_each_kind_of_thing(
+    world: Any, nadia: User, dana: User, signed_in: SignIn, text: str, words: list[str]
+) -> None:
+    world.ask_credit()
+    html = found(signed_in(nadia), text)
+    for word in words:
+        assert word in html, (text, word)
+
+
+def test_the_palette_finds_by_whole_id(world: Any, nadia: User, signed_in: SignIn) -> None:
+    question = world.ask_credit()
+    browser = signed_in(nadia)
+    for row, name in ((question, "approval"), (question.action, "action"), (world.server, "server")):
+        assert reverse(name, args=[row.pk]) in found(browser, str(row.pk))
+
+
+def test_the_palette_shows_nothing_of_what_one_may_not_see(
+    world: Any, charlie: User, finn: User, dana: User, signed_in: SignIn
+) -> None:
+    question = world.ask_credit()
+    for text in ("chase", "clerk", "credit", "books", "dana", str(question.pk), str(world.mission.pk)):
+        assert 'role="option"' not in found(signed_in(charlie), text), text
+    assert "question" not in found(signed_in(finn), "credit")
+
+
+def test_the_palette_costs_the_same_however_much_there_is(
+    world: Any, nadia: User, signed_in: SignIn, queries: Callable[..., int], make_server: Any
+) -> None:
+    browser, path = signed_in(nadia), reverse("search") + "?q=e"
+    world.ask_credit()
+    few = queries(browser, path + "r")
+    for index in range(8):
+        make_server(f"server{index}", ("one",))
+        world.ask_credit(f"{250 + index}.00")
+        world.draft(f"Another {index}")
+    assert queries(browser, path + "r") <= few <= 16
+
+
+def test_a_view_is_saved_shown_shared_and_removed_and_brought_back(
+    world: Any, alice: User, bob: User, dana: User, charlie: User, team: Any, signed_in: SignIn
+) -> None:
+    browser, missions = signed_in(alice), reverse("missions")
+    assert "Save this view" not in browser.get(missions).content.decode()
+    body = {"name": "  Running   now ", "query": "?state=active&cursor=abc&format=csv", "team": str(team.pk)}
+    response = browser.post(reverse("view-save", args=["missions"]), body)
+    assert response["Location"] == f"{missions}?state=active"
+    view = SavedView.objects.get()
+    assert (view.name, view.query) == ("Running now", "state=active")
+    assert "Running now" in signed_in(bob).get(missions).content.decode()
+    assert "Running now" not in signed_in(charlie).get(missions).content.decode()
+    assert signed_in(bob).post(reverse("view-remove", args=[view.pk])).status_code == 404
+    html = browser.post(reverse("view-remove", args=[view.pk]), follow=True).content.decode()
+    assert not SavedView.objects.exists()
+    assert 'name="query" value="state=active"' in html
+    browser.post(reverse("view-save", args=["missions"]), {"name": "Mine", "query": "mine=1"})
+    assert "Mine" in browser.get(missions).content.decode()
+    assert (
+        '<a class="chip" href="/missions?mine=1">Mine</a></span>' not in signed_in(bob).get(missions).content.decode()
+    )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"name": "", "query": "state=active"},
+        {"name": "x" * 41, "query": "state=active"},
+        {"name": "No filter", "query": "cursor=abc"},
+        {"name": "Long", "query": "q=" + "x" * 900},
+        {"name": "Taken", "query": "q=1"},
+        {"name": "Theirs", "query": "q=1", "team": "0190a000-0000-7000-8000-000000000000"},
+    ],
+)
+def test_a_view_that_can_not_be_is_refused(world: Any, alice: User, signed_in: SignIn, body: dict[str, str]) -> None:
+    browser, path = signed_in(alice), reverse("view-save", args=["missions"])
+    browser.post(path, {"name": "Taken", "query": "q=0"})
+    browser.post(path, body)
+    assert SavedView.objects.count() == 1
+    assert browser.post(reverse("view-save", args=["budgets"]), {"name": "x", "query": "a=b"}).status_code == 404
+
+
+def test_every_list_comes_as_a_table_without_formulas(world: Any, nadia: User, signed_in: SignIn) -> None:
+    hostile = "=HYPERLINK(1)"
+    Mission.objects.filter(pk=world.mission.pk).update(title=hostile)
+    Agent.objects.filter(pk=world.agent.pk).update(name=" +cmd|' /C calc'!A0")
+    McpServer.objects.filter(pk=world.server.pk).update(name="@SUM(1)")
+    question = world.ask_credit(reason=hostile)
+    browser = signed_in(nadia)
+    assert table(browser, reverse("missions") + "?format=csv")[0]["title"] == f"'{hostile}"
+    assert table(browser, reverse("agents") + "?format=csv")[0]["name"].startswith("' +cmd")
+    assert "'@SUM(1)" in [row["name"] for row in table(browser, reverse("servers") + "?format=csv")]
+    assert table(browser, reverse("approvals-csv"))[0]["id"] == str(question.pk)
+    actions = table(browser, reverse("mission-actions-csv", args=[world.mission.pk]))
+    assert actions[0]["id"] == str(question.action_id)
+    assert "amount=240.00" in actions[0]["arguments"]
+
+
+def test_a_table_of_another_organisation_is_empty_or_not_there(world: Any, charlie: User, signed_in: SignIn) -> None:
+    world.ask_credit()
+    browser = signed_in(charlie)
+    for path in (reverse("agents") + "?format=csv", reverse("servers") + "?format=csv", reverse("approvals-csv")):
+        assert table(browser, path) == []
+    assert browser.get(reverse("mission-actions-csv", args=[world.mission.pk])).status_code == 404
+
+
+def test_servers_are_sorted_by_their_heads(world: Any, nadia: User, signed_in: SignIn, make_server: Any) -> None:
+    make_server("alpha", ("one",))
+    make_server("zeta", ("one",))
+    browser = signed_in(nadia)
+    names = [row["short_name"] for row in table(browser, reverse("servers") + "?format=csv&sort=-name")]
+    assert names == sorted(names, reverse=True)
+    assert 'aria-sort="descending"' in browser.get(reverse("servers") + "?sort=-name").content.decode()
+    assert browser.get(reverse("servers") + "?sort=nonsense").status_code == 200
+
+
+def test_switching_off_pausing_and_retiring_offer_to_be_taken_back(
+    world: Any, alice: User, signed_in: SignIn, make_agent: Any
+) -> None:
+    browser = signed_in(alice)
+    off = browser.post(reverse("server-switch", args=[world.server.pk]), {"on": "0"}, follow=True).content.decode()
+    assert "Undo" in off
+    browser.post(reverse("server-switch", args=[world.server.pk]), {"on": "1"})
+    paused = browser.post(reverse("mission-operate", args=[world.mission.pk, "pause"]), follow=True).content.decode()
+    resume = reverse("mission-operate", args=[world.mission.pk, "resume"])
+    assert f'action="{resume}"' in paused
+    browser.post(resume)
+    assert Mission.objects.get(pk=world.mission.pk).state == MissionState.ACTIVE
+    idle = make_agent("Idle")
+    html = browser.post(reverse("agent-retire", args=[idle.pk]), follow=True).content.decode()
+    assert f'action="{reverse("agent-reinstate", args=[idle.pk])}"' in html
+    browser.post(reverse("agent-reinstate", args=[idle.pk]))
+    idle.refresh_from_db()
+    assert idle.state == AgentState.ACTIVE
+
+
+def test_who_may_not_write_agents_brings_none_back(
+    world: Any, bob: User, charlie: User, signed_in: SignIn, make_agent: Any
+) -> None:
+    retired = make_agent("Gone", state=AgentState.RETIRED)
+    for person in (bob, charlie):
+        assert signed_in(person).post(reverse("agent-reinstate", args=[retired.pk])).status_code == 404
+    retired.refresh_from_db()
+    assert retired.state == AgentState.RETIRED
