@@ -17,6 +17,8 @@ OPERATIONS = [
     ("token", "revoke"),
     ("audit", "verify"),
     ("audit", "export"),
+    ("audit", "key"),
+    ("audit", "rotate-key"),
     ("prices", "import"),
     ("bundle", "check"),
     ("bundle", "load"),
@@ -28,7 +30,7 @@ FAILURES = [
     ("signin", "--user", "nobody@nowhere.example"),
     ("token", "issue", "--kind", "svc", "--organisation", "nowhere"),
     ("audit", "verify", "--organisation", "nowhere"),
-    ("audit", "export", "--organisation", "nowhere", "nowhere.zip"),
+    ("audit", "export", "--organisation", "nowhere", "--output", "nowhere.zip"),
     ("prices", "import", "nowhere.json", "--organisation", "nowhere"),
     ("bundle", "load", "nowhere", "--user", "nobody@nowhere.example"),
 ]

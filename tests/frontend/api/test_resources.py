@@ -41,6 +41,24 @@ def test_an_agent_with_missions_is_not_retired(alice_api: Api, mission: Mission)
     assert (answer.status_code, answer.json()["code"]) == (409, "agent.busy")
 
 
+def test_an_agent_is_stopped_with_proofs_and_two_requests_are_one_stop(nadia_api: Api, mission: Mission) -> None:
+    asked = {"scope": "agent", "scope_id": str(mission.agent_id), "reason": "It repeats itself"}
+    made = nadia_api.post("stops", asked)
+    assert made.status_code == 201, made.content
+    assert made.json()["in_force"] is True
+    assert {proof["name"] for proof in made.json()["proofs"]} >= {"permits", "questions"}
+    assert nadia_api.post("stops", asked).json()["id"] == made.json()["id"]
+    mission.refresh_from_db()
+    assert mission.state == "paused"
+
+
+def test_nobody_of_another_organisation_stops_anything(charlie_api: Api, mission: Mission) -> None:
+    answer = charlie_api.post("stops", {"scope": "agent", "scope_id": str(mission.agent_id)})
+    assert answer.status_code == 404
+    mission.refresh_from_db()
+    assert mission.state == "active"
+
+
 # Questions ------------------------------------------------------------------------------------------------------------
 
 
