@@ -64,12 +64,23 @@ _PROPOSAL = {
     ),
     "additionalProperties": False,
 }
+# What is beside one action when it is read by itself.
+_BESIDE = {
+    "escalation": _or_null(_ESCALATION),
+    "questions": {
+        "type": "array",
+        "items": _object(
+            {"id": _UUID, "text": _TEXT, "asked_at": _TIME, "answer": _or_null(_TEXT), "open": {"type": "boolean"}}
+        ),
+    },
+    "replaced_by": _or_null({"type": "object"}),
+}
 COMPONENTS: dict[str, Any] = {
     "ActionProposal": _PROPOSAL,
     "ActionAnswer": _object(_ANSWER),
-    "Action": _object({**_ITEM, "escalation": _or_null(_ESCALATION)}, optional=("escalation",)),
+    "Action": _object({**_ITEM, **_BESIDE}, optional=tuple(_BESIDE)),
     "ActionPage": _object({"items": {"type": "array", "items": _ref("Action")}, "next": _or_null(_TEXT)}),
-    "ActionResult": _object({**_ITEM, "escalation": _or_null(_ESCALATION), "result": {"type": "object"}}),
+    "ActionResult": _object({**_ITEM, **_BESIDE, "result": {"type": "object"}}),
     "ActionBatch": {
         **_object(
             {"items": {"type": "array", "items": _ref("ActionProposal"), "maxItems": LARGEST_BATCH, "minItems": 1}}
@@ -81,6 +92,10 @@ COMPONENTS: dict[str, Any] = {
     ),
     "ActionExecute": {**_object({"permit": _TEXT}, optional=("permit",)), "additionalProperties": False},
     "ActionWithdraw": {**_object({"reason": _TEXT}, optional=("reason",)), "additionalProperties": False},
+    "ActionReply": {
+        **_object({"text": _TEXT, "question": _UUID}, optional=("question",)),
+        "additionalProperties": False,
+    },
     "ActionOutcome": {
         **_object(
             {
@@ -185,6 +200,16 @@ PATHS: dict[str, Any] = {
             _answers(200, "Action", changes=False),
             _ID,
             _query("wait", {**_WHOLE, "maximum": 30}),
+        )
+    },
+    "/api/v1/actions/{action_id}:answer": {
+        "post": _post(
+            "actions_answer",
+            "Answer what a person asked about a waiting action",
+            "ActionReply",
+            _answers(200, "Action", changes=True),
+            _ID,
+            _key(False),
         )
     },
     "/api/v1/actions/{action_id}:execute": {

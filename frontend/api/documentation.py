@@ -36,6 +36,14 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Words:
+    """A piece of a paragraph; `exact`: a name that is written just so."""
+
+    text: str
+    exact: bool
+
+
+@dataclass(frozen=True)
 class Entry:
     """One operation."""
 
@@ -43,7 +51,7 @@ class Entry:
     method: str
     path: str
     summary: str
-    paragraphs: list[str]
+    paragraphs: list[list[Words]]
     parameters: list[Field]
     body: list[Field]
     answer: list[Field]
@@ -81,7 +89,7 @@ def _entry(whole: Mapping[str, Any], path: str, method: str, described: Mapping[
         method=method.upper(),
         path=path,
         summary=described.get("summary", ""),
-        paragraphs=[text for text in described.get("description", "").split("\n\n") if text],
+        paragraphs=[_words(text) for text in described.get("description", "").split("\n\n") if text],
         parameters=[
             Field(item["name"], _kind(whole, item["schema"]), item.get("required", False), _text(item), item["in"])
             for item in described.get("parameters", [])
@@ -121,6 +129,11 @@ def _resolved(whole: Mapping[str, Any], schema: Mapping[str, Any]) -> tuple[Mapp
         return shape, empty or inner
     kinds = schema.get("type")
     return schema, empty or (isinstance(kinds, list) and "null" in kinds)
+
+
+def _words(text: str) -> list[Words]:
+    """Names stand between backticks."""
+    return [Words(part, bool(index % 2)) for index, part in enumerate(text.split("`")) if part]
 
 
 def _kind(whole: Mapping[str, Any], schema: Mapping[str, Any]) -> str:

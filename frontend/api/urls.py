@@ -9,7 +9,7 @@ from django.views.decorators.csrf import csrf_exempt
 from controlplane.common.errors import not_found
 from controlplane.common.http import problem_response
 from frontend.api import documentation, schema
-from frontend.api.resources import agents, budgets, costs, escalations, missions, people, records, servers
+from frontend.api.resources import agents, budgets, costs, escalations, missions, people, records, servers, stops
 
 _MISSION = "api/v1/missions/<uuid:mission_id>"
 _AGENT = "api/v1/agents/<uuid:agent_id>"
@@ -92,6 +92,9 @@ documented = [
     path("api/v1/invitations", people.Invitations.as_view()),
     path("api/v1/invitations/<uuid:invitation_id>:renew", people.InvitationRenew.as_view()),
     path("api/v1/invitations/<uuid:invitation_id>:revoke", people.InvitationRevoke.as_view()),
+    path("api/v1/stops", stops.Stops.as_view()),
+    path("api/v1/stops/<uuid:stop_id>", stops.StopItem.as_view()),
+    path("api/v1/stops/<uuid:stop_id>:lift", stops.StopLift.as_view()),
     path("api/v1/teams", people.Teams.as_view()),
     path("api/v1/teams/<uuid:team_id>", people.TeamItem.as_view()),
     path("api/v1/tokens", people.Tokens.as_view()),

@@ -218,6 +218,7 @@ class MissionStop(MissionResource):
         permission=Permission.MISSION_OPERATE,
         body=ReasonBody,
         answer=shapes.MissionDetail,
+        one_transaction=False,  # what is stopped is killed after the commit, before this returns
         about="Permits and tokens die, questions are withdrawn, holds released, sandboxes deleted.",
     )
     def post(self, request: Request, mission_id: uuid.UUID) -> HttpResponseBase:

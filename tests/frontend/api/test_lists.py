@@ -9,7 +9,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from agents.models import Agent, AgentVersion, McpServer, McpTool, Mission, Run
+from agents.models import Agent, AgentVersion, McpServer, McpTool, Mission, Run, Stop
 from budgets import services as budgets
 from budgets.types import Level, Limits, WindowKind
 from controlplane.audit.events import Event
@@ -85,6 +85,9 @@ def more(
             wall_clock_seconds=1,
         )
         _question(northwind, team, mission)
+        Stop.objects.create(
+            organisation=northwind, scope="agent", scope_id=agent.pk, name=agent.name, reason="", by=nadia, at=now()
+        )
         record(event=Event.AGENT_RETIRED, actor=system, subject=Subject("agent", agent.pk, agent.name, team.pk))
 
     numbers = iter(range(1000))

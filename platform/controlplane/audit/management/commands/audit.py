@@ -48,8 +48,10 @@ class Command(BaseCommand):
             "--to", dest="end", metavar="NUMBER|DATE", type=_bound, help="both included; default: the head"
         )
         export.add_argument("--output", metavar="FILE", required=True, type=Path)
-        actions.add_parser("key", help="print the ids and public keys that sign; note them elsewhere")
-        actions.add_parser("rotate-key", help="replace the signing key; the old one endorses the new one")
+        key = actions.add_parser("key", help="print the ids and public keys that sign; note them elsewhere")
+        rotation = actions.add_parser("rotate-key", help="replace the signing key; the old one endorses the new one")
+        for action in (export, key, rotation):
+            action.add_argument("--json", action="store_true", help="print one JSON object")
 
     def handle(self, *args: Any, **options: Any) -> None:
         {
@@ -78,16 +80,28 @@ class Command(BaseCommand):
             exporting.export_to(organisation_id=organisation.pk, target=options["output"], wanted=wanted)
         except (RemitError, OSError) as error:
             raise CommandError(str(error)) from error
+        if options["json"]:
+            facts = {"file": str(options["output"]), **asdict(wanted), "signed_by": str(signer().id)}
+            self.stdout.write(json.dumps(facts))
+            return
         self.stdout.write(f"{options['output']}: entries {wanted.first} to {wanted.last}, signed by {signer().id}")
 
     def _keys(self, options: dict[str, Any]) -> None:
         signing = present()
+        if options["json"]:
+            self.stdout.write(
+                json.dumps({"keys": [_key(key, signing) for key in SigningKey.objects.order_by("created_at")]})
+            )
+            return
         for key in SigningKey.objects.order_by("created_at"):
             mark = "signs now" if key.pk == signing else "signed before"
             self.stdout.write(f"{key.pk}  {key.public_key}  since {key.created_at.isoformat()}  {mark}")
 
     def _rotate(self, options: dict[str, Any]) -> None:
         new, configured = rotate()
+        if options["json"]:
+            self.stdout.write(json.dumps({"id": str(new.id), "set_audit_key": configured or None}))
+            return
         self.stdout.write(f"The new key is {new.id}. What the old one signed stays checkable.")
         if configured:
             self.stdout.write(f"Set REMIT_AUDIT_KEY to {configured} and start every process again.")
@@ -136,6 +150,15 @@ def _bound(text: str) -> int | datetime:
         return datetime.combine(date.fromisoformat(text), datetime.min.time(), UTC)
     except ValueError:
         raise ArgumentTypeError("a sequence number, or a day as 2026-01-31 (UTC)") from None
+
+
+def _key(key: SigningKey, signing: object) -> dict[str, Any]:
+    return {
+        "id": str(key.pk),
+        "public_key": key.public_key,
+        "created_at": key.created_at.isoformat(),
+        "signs_now": key.pk == signing,
+    }
 
 
 def _anchor(text: str) -> Anchor:

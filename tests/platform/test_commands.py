@@ -1,0 +1,66 @@
+"""The command line as documents and scripts hold it: every operation speaks JSON and fails with a number."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from django.core.management import CommandError, call_command, get_commands, load_command_class
+
+MANAGE = Path(__file__).resolve().parents[2] / "manage.py"
+OPERATIONS = [
+    ("demo",),
+    ("signin",),
+    ("token", "issue"),
+    ("token", "revoke"),
+    ("audit", "verify"),
+    ("audit", "export"),
+    ("audit", "key"),
+    ("audit", "rotate-key"),
+    ("prices", "import"),
+    ("bundle", "check"),
+    ("bundle", "load"),
+    ("bundle", "promote"),
+    ("organisation",),
+    ("configuration",),
+]
+FAILURES = [
+    ("signin", "--user", "nobody@nowhere.example"),
+    ("token", "issue", "--kind", "svc", "--organisation", "nowhere"),
+    ("audit", "verify", "--organisation", "nowhere"),
+    ("audit", "export", "--organisation", "nowhere", "--output", "nowhere.zip"),
+    ("prices", "import", "nowhere.json", "--organisation", "nowhere"),
+    ("bundle", "load", "nowhere", "--user", "nobody@nowhere.example"),
+]
+
+
+@pytest.mark.parametrize("words", OPERATIONS, ids=" ".join)
+def test_every_operation_prints_json_when_asked(words: tuple[str, ...]) -> None:
+    command = load_command_class(get_commands()[words[0]], words[0])
+    parser = command.create_parser("manage.py", words[0])
+    for word in words[1:]:
+        choices = next(action.choices for action in parser._actions if action.choices and word in action.choices)
+        parser = choices[word]  # type: ignore[call-overload,index]
+    assert any("--json" in action.option_strings for action in parser._actions)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("words", FAILURES, ids=lambda words: " ".join(words[:2]))
+def test_what_can_not_be_done_says_so_and_fails(words: tuple[str, ...]) -> None:
+    with pytest.raises(CommandError) as failure:
+        call_command(*words)
+    assert failure.value.returncode != 0
+    assert str(failure.value).strip()
+
+
+def test_a_failure_is_a_number_to_the_shell() -> None:
+    done = subprocess.run(
+        [sys.executable, str(MANAGE), "bundle", "check", "nowhere", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
