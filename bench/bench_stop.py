@@ -49,10 +49,10 @@ def main() -> dict[str, Any]:
         "commit_milliseconds_p50": round(statistics.median(each["commit_milliseconds"] for each in rounds)),
         "processes_gone_milliseconds_p50": round(statistics.median(each["processes_milliseconds"] for each in rounds)),
         "last_proof_milliseconds_p50": round(statistics.median(totals)),
-        "last_proof_milliseconds_p99": round(totals[-1]),  # of so few the last one is the honest one
+        "last_proof_milliseconds_worst": round(totals[-1]),
         "last_proof_milliseconds_all": [round(value) for value in totals],
         "load": [round(value, 1) for value in os.getloadavg()],
-        "goals": {"last_proof_milliseconds_p99": "at most 2000"},
+        "goals": {"last_proof_milliseconds_worst": "at most 2000"},
     }
 
 

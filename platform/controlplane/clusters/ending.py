@@ -56,8 +56,13 @@ def end_unwanted(cluster_id: uuid.UUID) -> int:
 
 
 def _note(dead: Sequence[SandboxStatus]) -> int:
+    columns = _columns(dead)
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(_NOTE, {"at": now(), **_columns(dead)})
+        # By id, as a stop takes them: two that note the same deaths wait for each other, not in a circle.
+        cursor.execute(
+            "SELECT 1 FROM clusters_sandbox WHERE id = ANY(%s::uuid[]) ORDER BY id FOR NO KEY UPDATE", [columns["id"]]
+        )
+        cursor.execute(_NOTE, {"at": now(), **columns})
         noted = cursor.fetchall()
         for mission_id in {row[2] for row in noted if row[2]}:
             announce(f"mission:{mission_id}", "sandbox")

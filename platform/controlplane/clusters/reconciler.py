@@ -19,6 +19,7 @@ from django.db.models.functions import Length
 from controlplane.audit.events import Event
 from controlplane.audit.services import Subject, record
 from controlplane.clusters.models import Cluster, Sandbox, SandboxLog
+from controlplane.clusters.quiet import LOG_CAP_BYTES, note_quiet
 from controlplane.clusters.reconcile import Command, Desired, next_command
 from controlplane.clusters.services import Launch, driver_of, owner_of, spec_of
 from controlplane.clusters.types import (
@@ -38,7 +39,6 @@ from controlplane.tenancy.types import system_principal
 log = structlog.get_logger(__name__)
 
 LEASE = timedelta(seconds=30)
-LOG_CAP_BYTES = 1024 * 1024
 _LOG_PIECE = 64 * 1024
 _BACK_OFF_SECONDS = (1, 2, 5, 15, 60)
 _ENDED = (SandboxPhase.EXITED, SandboxPhase.LOST, SandboxPhase.DELETED)
@@ -79,7 +79,11 @@ def reconcile_cluster(cluster_id: uuid.UUID) -> int:
         _note_cluster(cluster, info, epoch)
         look = _Pass(cluster_id, epoch, driver, info.epoch, observed)
         done = 0
-        for sandbox in _worth_a_look(look):
+        rows = _worth_a_look(look)
+        quiet = note_quiet(rows, observed, cluster_id=cluster_id, lease_epoch=epoch)
+        for sandbox in rows:
+            if sandbox.pk in quiet:
+                continue
             try:
                 done += _reconcile_one(sandbox, look)
             except LeaseLost:

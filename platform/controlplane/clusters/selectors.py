@@ -9,7 +9,7 @@ from datetime import datetime
 from django.db.models import QuerySet
 
 from controlplane.clusters.models import Cluster, Sandbox, SandboxLog
-from controlplane.clusters.reconciler import LOG_CAP_BYTES
+from controlplane.clusters.quiet import LOG_CAP_BYTES
 from controlplane.common.errors import not_found
 from controlplane.tenancy.types import Permission, Principal
 

@@ -117,14 +117,15 @@ def delete_sandbox(*, sandbox_id: uuid.UUID) -> None:
 
 
 def delete_sandboxes(*, purpose: str, owner_ids: Collection[uuid.UUID]) -> frozenset[uuid.UUID]:
-    """Desire the end of all of them, in two statements. Returns their clusters: after the commit `end_now` ends them.
+    """Desire the end of all of them. Returns their clusters: after the commit `end_now` ends them.
 
     Inside the caller's transaction, by an owner that has checked who may ask."""
     rows = Sandbox.objects.filter(purpose=purpose, owner_id__in=owner_ids)
     rows = rows.exclude(observed_phase=SandboxPhase.DELETED)
-    clusters = frozenset(rows.values_list("cluster_id", flat=True))
-    rows.update(desired="deleted", dirty=True, next_attempt_at=None)
-    return clusters
+    # Locked by id first: whoever changes many sandboxes at once takes them in one order.
+    locked = list(rows.order_by("id").select_for_update(no_key=True).values_list("pk", "cluster_id"))
+    Sandbox.objects.filter(pk__in=[pk for pk, _ in locked]).update(desired="deleted", dirty=True, next_attempt_at=None)
+    return frozenset(cluster_id for _, cluster_id in locked)
 
 
 def end_now(*, cluster_ids: Collection[uuid.UUID]) -> None:

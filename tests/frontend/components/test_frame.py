@@ -89,6 +89,7 @@ def test_every_path_of_the_rail_is_a_page_that_is_promised() -> None:
         "/audit",
         "/servers",
         "/policies",
+        "/stops",
         "/settings",
     }
     assert {item.path for item in items} == promised
