@@ -450,7 +450,7 @@ def test_the_palette_by_keyboard_alone(world: Any, show: Show, alice: User) -> N
     page.keyboard.press("Enter")
     page.wait_for_url(f"**{reverse('approval', args=[question.pk])}", wait_until="load")
     page.keyboard.press("Control+k")
-    page.keyboard.type("register a s")
+    page.keyboard.type("register a server")
     page.wait_for_selector("#palette [aria-selected=true]:has-text('Register a server')")
     page.keyboard.press("Enter")
     page.wait_for_url(f"**{reverse('server-new')}")
