@@ -100,7 +100,7 @@ class Money(serializers.Serializer):  # type: ignore[type-arg]
 class MoneyIn(serializers.Serializer):  # type: ignore[type-arg]
     """An amount coming in, of at least nothing. Without a currency it is the organisation's."""
 
-    amount = serializers.RegexField(_AMOUNT.pattern.replace("\\Z", "$"), max_length=28)
+    amount = serializers.RegexField("^" + _AMOUNT.pattern.replace("\\Z", "$"), max_length=28)
     currency = serializers.RegexField(r"^[A-Z]{3}$", required=False)
 
     def to_internal_value(self, data: Any) -> Any:
