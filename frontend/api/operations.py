@@ -38,7 +38,8 @@ M = TypeVar("M", bound=models.Model)
 F = TypeVar("F", bound=Callable[..., Any])
 
 _KEPT_HEADERS: Final = ("ETag", "Location", "Content-Type")
-_ETAG: Final = '^"[0-9A-Za-z._]{1,80}-[0-9a-f]{1,64}"$'
+# A compressed answer has its tag marked as weak; the version in it is the same.
+_ETAG: Final = '^(W/)?"[0-9A-Za-z._]{1,80}-[0-9a-f]{1,64}"$'
 _STATUSES: Final = (401, 403, 406, 422, 429, 500, 503)
 _STATUSES_OF_POST: Final = (400, 408, 409, 413, 415, 428)
 
@@ -295,7 +296,7 @@ def _version_of(header: str | None) -> str:
     if not re.match(_ETAG, header.strip()):
         problem = FieldError("/if_match", "one ETag as it was read, with its quotes")
         raise invalid("precondition.malformed", "That is not an ETag of this interface.", problem)
-    return header.strip()[1:-1].rpartition("-")[0]
+    return header.strip().removeprefix("W/")[1:-1].rpartition("-")[0]
 
 
 def _tags(header: str | None) -> list[str]:

@@ -65,7 +65,7 @@ def test_the_generated_client_reads_writes_repeats_and_understands_refusals(
 
     shown = generated("api.missions.missions_get").sync_detailed(client=client, mission_id=mission.pk)
     assert shown.parsed.remit.budget.amount == "5.000000000000"
-    assert shown.headers["ETag"].startswith('"1-')
+    assert shown.headers["ETag"].removeprefix("W/").startswith('"1-')
 
     pause = generated("api.missions.missions_pause")
     reason = generated("models.reason_body").ReasonBody(reason="Quarter end")

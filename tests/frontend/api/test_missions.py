@@ -115,10 +115,15 @@ def test_a_change_needs_the_etag_of_what_was_read(alice_api: Api, agent: Agent) 
     first = alice_api.post(path, change, if_match=made["ETag"])
     assert first.status_code == 200, first.content
     assert first.json()["mission"]["latest_version"] == 2
+    packed = alice_api.get(f"missions/{made.json()['id']}", accept_encoding="gzip")
+    assert packed["Content-Encoding"] == "gzip"
+    assert packed["ETag"].startswith('W/"2-')
+    again = {"remit": remit(goal="Every invoice has two reminders."), "note": ""}
+    assert alice_api.post(path, again, if_match=packed["ETag"]).status_code == 200
     stale = alice_api.post(path, change, if_match=made["ETag"])
     assert (stale.status_code, stale.json()["code"]) == (412, "precondition.failed")
-    assert alice_api.get(f"missions/{made.json()['id']}").json()["latest_version"] == 2
-    assert len(alice_api.get(f"missions/{made.json()['id']}/versions").json()["items"]) == 2
+    assert alice_api.get(f"missions/{made.json()['id']}").json()["latest_version"] == 3
+    assert len(alice_api.get(f"missions/{made.json()['id']}/versions").json()["items"]) == 3
 
 
 def test_an_unchanged_mission_is_not_sent_twice(alice_api: Api, mission: Mission) -> None:
