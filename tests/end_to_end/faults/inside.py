@@ -53,7 +53,7 @@ def register_samples() -> None:
     organisation = _organisation()
     for need in RECEIVABLES.servers:
         if not McpServer.objects.filter(organisation=organisation, slug=need.slug).exists():
-            demo.register_need(_nadia(), RECEIVABLES, need)
+            demo.register_need(_nadia(), need)
 
 
 def make_missions(count: int) -> list[tuple[str, str]]:
