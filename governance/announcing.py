@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
-
 from controlplane.live.services import announce
 from governance.models import Action
 
@@ -18,10 +16,3 @@ def action_changed(action: Action) -> None:
 def inbox_changed(action: Action) -> None:
     """An escalation of the action was opened, voted on or closed."""
     announce(f"approvals:{action.organisation_id}", "inbox")
-
-
-def question_stands(escalation_id: uuid.UUID) -> None:
-    """People are to be told of it, once this is committed: it was opened, went on, was answered or passed over."""
-    from governance.tasks import tell  # the tasks import the services, which announce
-
-    tell.wake(str(escalation_id))

@@ -22,7 +22,7 @@ from controlplane.common.ids import new_id
 from controlplane.common.observability import trace_id
 from controlplane.tenancy.types import Principal
 from governance import gate, permits, repeating, rows
-from governance.announcing import action_changed, inbox_changed, question_stands
+from governance.announcing import action_changed, inbox_changed
 from governance.bundles import active_bundle, forget
 from governance.choices import ActionState, EscalationState, Verdict
 from governance.escalations.ways import way_of
@@ -219,7 +219,6 @@ def open_escalation(
         excluded_user_ids=list(prepared.excluded_user_ids),
         way=way_of(action, prepared),
     )
-    question_stands(row["id"])
     return row, EscalationRef(row["id"], row["expires_at"])
 
 

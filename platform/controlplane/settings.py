@@ -147,7 +147,7 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "audit.sweep_jobs": {"task": "controlplane.audit.tasks.sweep_jobs", "schedule": 10.0},
     "clusters.reconcile": {"task": "controlplane.clusters.tasks.reconcile_all", "schedule": 2.0},
     "governance.sweep": {"task": "governance.tasks.sweep", "schedule": 2.0},
-    "governance.tell_all": {"task": "governance.tasks.tell_all", "schedule": 10.0},
+    "governance.tell_all": {"task": "governance.tasks.tell_all", "schedule": 2.0},
     "budgets.sweep": {"task": "budgets.tasks.sweep", "schedule": 5.0},
     "budgets.fold_costs": {"task": "budgets.tasks.fold_costs", "schedule": 5.0},
     "budgets.refresh_costs": {"task": "budgets.tasks.refresh_costs", "schedule": 15.0},
