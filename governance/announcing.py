@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+
 from controlplane.live.services import announce
 from governance.models import Action
 
@@ -16,3 +18,11 @@ def action_changed(action: Action) -> None:
 def inbox_changed(action: Action) -> None:
     """An escalation of the action was opened, voted on or closed."""
     announce(f"approvals:{action.organisation_id}", "inbox")
+
+
+def question_stands(escalation_id: uuid.UUID) -> None:
+    """People are to be told of it, once this is committed: it went on, was answered or passed over. One that was opened
+    is found by the sweep: who proposes never waits for the broker."""
+    from governance.tasks import tell  # the tasks import the services, which announce
+
+    tell.wake(str(escalation_id))

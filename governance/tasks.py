@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+
 from celery import shared_task
 
 from controlplane.common.tasks import Task
@@ -13,9 +15,16 @@ def sweep() -> None:
     services.sweep()
 
 
+@shared_task(base=Task, name="governance.tasks.tell")  # type: ignore[untyped-decorator]
+def tell(escalation_id: str) -> None:
+    """Woken when a question goes on, is answered by its agent or passed over."""
+    if services.tell_about(uuid.UUID(escalation_id)):
+        services.send_mails()
+
+
 @shared_task(base=Task, name="governance.tasks.tell_all")  # type: ignore[untyped-decorator]
 def tell_all() -> None:
-    """Questions nobody was told of yet, and mail that was not sent. Nobody who asks waits for a broker."""
+    """Questions that were opened, those whose message was lost, and mail that was not sent."""
     for escalation_id in services.untold():
         services.tell_about(escalation_id)
     services.send_mails()

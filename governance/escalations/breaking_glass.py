@@ -15,7 +15,7 @@ from controlplane.audit.services import record
 from controlplane.common.clock import now
 from controlplane.common.errors import FieldError, RemitError, conflict, forbidden, invalid, not_found
 from controlplane.tenancy.types import Permission, Principal
-from governance.announcing import inbox_changed
+from governance.announcing import inbox_changed, question_stands
 from governance.approval_models import BreakGlass
 from governance.bundles import forget
 from governance.choices import ActionState, EscalationState, ReviewVerdict, Verdict
@@ -176,6 +176,7 @@ def _pass_over(
         },
     )
     inbox_changed(action)
+    question_stands(escalation.pk)
     return made
 
 

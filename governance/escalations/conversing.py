@@ -12,7 +12,7 @@ from controlplane.audit.services import record
 from controlplane.common.clock import now
 from controlplane.common.errors import FieldError, RemitError, conflict, invalid, not_found
 from controlplane.tenancy.types import Permission, Principal
-from governance.announcing import action_changed, inbox_changed
+from governance.announcing import action_changed, inbox_changed, question_stands
 from governance.approval_models import EscalationMessage
 from governance.choices import EscalationState, MessageKind
 from governance.escalations.closing import subject_of_escalation
@@ -64,6 +64,7 @@ def answer_question(
                 payload={"question": str(question.pk), "message": str(said.pk)},
             )
             inbox_changed(action)
+            question_stands(escalation.pk)
     except IntegrityError as error:
         raise conflict("question.answered", "This was answered already.", "Go on with other work.") from error
     return said

@@ -9,7 +9,7 @@ from django.db.models import F
 from controlplane.audit.events import Event
 from controlplane.audit.services import record
 from controlplane.tenancy.types import system_principal
-from governance.announcing import inbox_changed
+from governance.announcing import inbox_changed, question_stands
 from governance.choices import EscalationState
 from governance.escalations.closing import subject_of_escalation
 from governance.escalations.electorate import electorates
@@ -30,6 +30,7 @@ def go_on(escalation: Escalation, *, reason: str) -> bool:
         payload={"reason": reason},
     )
     inbox_changed(escalation.action)
+    question_stands(escalation.pk)
     return True
 
 
