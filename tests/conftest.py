@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.conf import settings
@@ -22,6 +24,7 @@ from controlplane.tenancy import services, tokens
 from controlplane.tenancy.models import Membership, Organisation, Team, TokenKind, User
 from controlplane.tenancy.types import Permission, Principal, Role
 
+CHROMIUM = Path("/usr/bin/chromium")
 PASSWORD = "correct-horse-battery-staple"
 _NUMBERS = itertools.count(1)
 
@@ -294,3 +297,20 @@ def as_run(run_token: str) -> Principal:
 def nobody() -> uuid.UUID:
     """A well-formed id of nothing."""
     return uuid.UUID("0190a000-0000-7000-8000-000000000000")
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """One browser a module: while it is open, this thread has a running loop, which other tests must not meet."""
+    if not CHROMIUM.exists():
+        if os.environ.get("REMIT_REQUIRE_BROWSER") == "1":
+            pytest.fail(f"{CHROMIUM} is missing")
+        pytest.skip(f"{CHROMIUM} is missing")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright, pytest.MonkeyPatch.context() as patch:
+        # Playwright's loop lives in this thread between its calls; Django would refuse to read the database beside it.
+        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        yield browser
+        browser.close()

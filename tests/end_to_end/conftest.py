@@ -20,11 +20,18 @@ from typing import Any, TypeVar
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-CHROMIUM = Path("/usr/bin/chromium")
 START_SECONDS = 180
 T = TypeVar("T")
 # What this test run's own servers are called must not reach the installation under test.
-OURS = ("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "STATE_DIR", "PUBLIC_URL", "DJANGO_SETTINGS_MODULE")
+OURS = (
+    "DATABASE_URL",
+    "REDIS_URL",
+    "SECRET_KEY",
+    "STATE_DIR",
+    "PUBLIC_URL",
+    "DJANGO_SETTINGS_MODULE",
+    "DJANGO_ALLOW_ASYNC_UNSAFE",
+)
 
 
 def missing(what: str, requirement: str) -> None:
@@ -118,21 +125,6 @@ def wait_for(condition: Callable[[], Any], seconds: float, story: Callable[[], s
         if time.monotonic() > deadline:
             raise AssertionError(f"did not happen within {seconds} s. {story()[-3000:]}")
         time.sleep(0.2)
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Any]:
-    if not CHROMIUM.exists():
-        missing("Chromium is not installed at /usr/bin/chromium", "REMIT_REQUIRE_BROWSER")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=str(CHROMIUM),
-            args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking"],
-        )
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -277,6 +277,7 @@ def test_names_of_strangers_are_text_in_page_and_csv(spent: Any, finn: User, sig
 
 
 def test_costs_of_an_organisation_without_any_say_what_will_appear(world: Any, finn: User, signed_in: SignIn) -> None:
+    fold()  # lines of others, and numbers nobody used, are behind it
     html = page(signed_in(finn), reverse("costs"))
     assert "Nothing was spent in this period" in html
     assert "Adds up" in html

@@ -166,6 +166,7 @@ def look(page: Any, name: str, theme: str, width: int) -> list[str]:
     if folder := os.environ.get("REMIT_SCREENSHOTS"):
         page.screenshot(path=Path(folder, f"{name}-{theme}-{width}.png"), full_page=True)
     wrong = []
+    page.wait_for_load_state()
     page.set_viewport_size({"width": width, "height": page.evaluate("document.documentElement.scrollHeight")})
     found = Axe().run(page, options={"runOnly": RULES})
     if found.violations_count:

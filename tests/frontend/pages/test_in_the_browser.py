@@ -126,6 +126,7 @@ def problems_of(page: Any, name: str, theme: str) -> list[str]:
     if folder := os.environ.get("REMIT_SCREENSHOTS"):
         page.screenshot(path=Path(folder, f"{name}-{theme}-{width}.png"), full_page=True)
     # As tall as the page: what a bar that stays in place happens to cover is not too small.
+    page.wait_for_load_state()
     page.set_viewport_size({"width": width, "height": page.evaluate("document.documentElement.scrollHeight")})
     found = Axe().run(page, options={"runOnly": RULES})
     wrong = [f"{name}: {found.generate_report()}"] if found.violations_count else []

@@ -42,6 +42,17 @@ def test_the_database_refuses(statement: str, record) -> None:
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize("statement", ["UPDATE audit_entry SET payload = '{}'", "DELETE FROM audit_entry"])
+def test_the_database_refuses_also_on_a_connection_that_erased_before(statement: str, record) -> None:
+    record(reason="lunch")
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('remit.erasure', '', false)")
+    with pytest.raises(DatabaseError, match="append-only"), transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(statement)
+    assert Entry.objects.get().payload == {"reason": "lunch"}
+
+
+@pytest.mark.django_db
 def test_an_application_role_that_does_not_own_the_tables_cannot_switch_the_triggers_off() -> None:
     """The grants of docs/audit.md, made and tried by a superuser inside a transaction that is rolled back."""
     parameters = {**connection.get_connection_params(), "user": "postgres"}
