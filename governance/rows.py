@@ -8,10 +8,9 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-import psycopg
-from django.db import connection
 
 from controlplane.audit.services import Subject
+from controlplane.common.statements import planned
 from governance.choices import ActionState, EscalationState, Verdict
 from governance.escalations.ways import Way
 from governance.gate import Ladder
@@ -185,12 +184,9 @@ def _ask(statement: str, *parameters: object) -> str:
 
 
 def _ask_for(statement: str, *parameters: object) -> Any:
-    """One value of one statement, None for no row; its parameters beside it: quoted into the text they would be read
-    twice."""
-    connection.ensure_connection()
-    with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
-        row = cursor.execute(statement, parameters).fetchone()
-    return row[0] if row else None
+    """One value of one statement, None for no row."""
+    rows = planned(statement, parameters)
+    return rows[0][0] if rows else None
 
 
 _ENCODER: Final = msgspec.json.Encoder()

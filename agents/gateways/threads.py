@@ -1,4 +1,4 @@
-"""Database work for the asynchronous edges: a bounded pool of threads, each unit with a connection of its own.
+"""Database work for the asynchronous edges: a bounded number of threads, each with a connection that it keeps.
 
 A database that is away is a RemitError here (503, retryable), so that every edge answers it as it answers any other.
 """
@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import select
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 import structlog
-from django.db import Error, close_old_connections
+from django.db import Error, connection
 
 from controlplane.common.outages import outage_of
 
@@ -27,7 +28,7 @@ _POOL = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="gateway")
 
 
 async def in_thread(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-    """Run ORM code. Django's request signals don't fire at these edges, so connections go back to their pool here.
+    """Run ORM code. Django's request signals don't fire at these edges, so connections are looked after here.
 
     Raises 503 `database.unavailable` or `database.disk_full` for a failure of the database itself.
     """
@@ -37,7 +38,7 @@ async def in_thread(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwar
 
 
 def _with_fresh_connection(call: Callable[[], R]) -> R:
-    close_old_connections()
+    _drop_lost_connection()
     try:
         return call()
     except Error as error:
@@ -47,4 +48,18 @@ def _with_fresh_connection(call: Callable[[], R]) -> R:
         log.warning("gateway.database_failed", code=outage.code, error=str(error).strip())
         raise outage from error
     finally:
-        close_old_connections()
+        if connection.errors_occurred or connection.in_atomic_block or not connection.get_autocommit():
+            connection.close()
+
+
+def _drop_lost_connection() -> None:
+    """Between units nothing is asked of the server, so a socket that has something to say says that it is over."""
+    held = connection.connection
+    if held is None:
+        return
+    if not held.closed:
+        socket = select.poll()  # select() would refuse a process with more than 1,024 files
+        socket.register(held.fileno(), select.POLLIN)
+        if not socket.poll(0):
+            return
+    connection.close()

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from django.db import connection
-
 from agents.choices import ENDED_RUN_STATES
 from controlplane.common.clock import now
 from controlplane.common.errors import RemitError
 from controlplane.common.ids import first_id
+from controlplane.common.statements import planned
 from controlplane.tenancy.types import Principal
 from governance.types import Proposal
 
@@ -105,28 +104,26 @@ class Snapshot:
 
 def read(proposer: Principal, mission_id: uuid.UUID, run_id: uuid.UUID | None, proposal: Proposal) -> Snapshot:
     since = first_id(now() - RATE_WINDOW)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            _SNAPSHOT,
-            {
-                "since": since,
-                "run": run_id,
-                "tool": proposal.tool,
-                "again": proposal.action_id,
-                "mission": mission_id,
-                "organisation": proposer.organisation_id,
-            },
-        )
-        row = cursor.fetchone()
-    if row is None:
+    rows = planned(
+        _SNAPSHOT,
+        {
+            "since": since,
+            "run": run_id,
+            "tool": proposal.tool,
+            "again": proposal.action_id,
+            "mission": mission_id,
+            "organisation": proposer.organisation_id,
+        },
+    )
+    if not rows:
         raise RemitError("mission.not_found", "This token's mission does not exist any more.", 404)
-    return Snapshot(*row)
+    return Snapshot(*rows[0])
 
 
 def still(snapshot: Snapshot, *, run_id: uuid.UUID | None, tool: str) -> bool:
     """Inside a transaction: whether all of it is as it was read. The mission stays so until the transaction ends."""
-    with connection.cursor() as cursor:
-        cursor.execute(
+    return bool(
+        planned(
             _STILL,
             {
                 "run": run_id,
@@ -142,4 +139,4 @@ def still(snapshot: Snapshot, *, run_id: uuid.UUID | None, tool: str) -> bool:
                 "for_team": snapshot.for_team,
             },
         )
-        return cursor.fetchone() is not None
+    )

@@ -94,7 +94,7 @@ def _database(url: str) -> dict[str, Any]:
     options: dict[str, Any] = {key: value for key, value in parts.items() if key not in known}
     # Attempts to reconnect come at growing intervals; starting over every few seconds keeps the intervals short, so
     # that a database that is back after minutes is noticed at once.
-    options["pool"] = {"min_size": 1, "max_size": 8, "timeout": 5, "reconnect_timeout": 5}
+    options["pool"] = {"min_size": 1, "max_size": 14, "timeout": 5, "reconnect_timeout": 5}
     return {
         "ENGINE": "django.db.backends.postgresql",
         "CONN_MAX_AGE": 0,

@@ -353,7 +353,7 @@ def test_a_decision_takes_one_statement_besides_the_ledgers(
     gate.scene.budget = False
     gate.propose(10)  # the bundle is read once per process
     asked.clear()
-    with django_assert_num_queries(2):  # SAVEPOINT and RELEASE: the test runs inside a transaction
+    with django_assert_num_queries(3):  # that, SAVEPOINT and RELEASE: the test runs inside a transaction
         gate.propose(10)
     assert asked == ["SELECT governance_commit(%s::jsonb)"]
 

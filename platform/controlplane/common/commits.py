@@ -15,6 +15,8 @@ from typing import Any
 from django.db import Error, connection, transaction
 from psycopg.pq import TransactionStatus
 
+from controlplane.common.statements import planned
+
 # The setting ends with the transaction it is in. The message, which nobody reads, is there because a transaction that
 # writes nothing isn't waited for; it is left out when the disk has everything anyway, as after a refusal on a quiet
 # server. A synchronous standby might still lack some of it, so where there is one, it is waited for in any case.
@@ -50,18 +52,16 @@ def run_alone(sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
 
     Inside another atomic block it is a statement like any other. Returns the rows.
     """
-    inside = _is_inside_another()
+    if _is_inside_another():
+        return planned(sql, parameters)
     with connection.cursor() as cursor:
-        if inside:
-            cursor.execute(sql, parameters)
-        else:
-            try:
-                cursor.execute(f"BEGIN; {sql}; {_COMMIT_THEN_FLUSH}", parameters)
-            except BaseException:
-                with suppress(Error):
-                    connection.rollback()
-                raise
-            cursor.nextset()  # the first is the empty answer to BEGIN
+        try:
+            cursor.execute(f"BEGIN; {sql}; {_COMMIT_THEN_FLUSH}", parameters)
+        except BaseException:
+            with suppress(Error):
+                connection.rollback()
+            raise
+        cursor.nextset()  # the first is the empty answer to BEGIN
         rows: list[tuple[Any, ...]] = cursor.fetchall()
     return rows
 

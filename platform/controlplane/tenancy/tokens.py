@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.conf import settings
-from django.db import connection
 from django.db.models import Q
 
 from controlplane.common.clock import now
 from controlplane.common.errors import RemitError
+from controlplane.common.statements import planned
 from controlplane.tenancy.models import Token, TokenKind
 from controlplane.tenancy.types import Permission
 
@@ -95,10 +95,8 @@ def recognise(text: str) -> KnownToken:
     match = _SHAPE.match(text)
     if match is None or _checksum(match[1], match[2]) != match[3]:
         raise _unauthorised("token.malformed", "That is not a Remit token.")
-    with connection.cursor() as cursor:
-        cursor.execute(_BY_HASH, [keyed_hash(text)])
-        row = cursor.fetchone()
-    token = KnownToken(*row) if row else None
+    rows = planned(_BY_HASH, [keyed_hash(text)])
+    token = KnownToken(*rows[0]) if rows else None
     if token is None or token.kind != match[1]:
         raise _unauthorised("token.unknown", "This token is not known here.")
     moment = now()
