@@ -16,10 +16,10 @@ from django.db import connection
 def planned(sql: str, parameters: Sequence[Any] | Mapping[str, Any]) -> list[tuple[Any, ...]]:
     """The rows of a constant statement; its parameters travel beside it. In the caller's transaction, if there is one.
 
-    Each `sql` stays planned in each connection, so never build one from data.
+    From its fifth time each `sql` stays planned in its connection, so never build one from data.
     """
     connection.ensure_connection()
     if connection.queries_logged:
         connection.queries_log.append({"sql": sql, "time": "0"})
     with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
-        return cursor.execute(sql, parameters, prepare=True).fetchall()
+        return cursor.execute(sql, parameters).fetchall()
