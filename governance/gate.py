@@ -13,12 +13,13 @@ from opentelemetry import trace
 
 from controlplane.common.ids import new_id
 from controlplane.common.observability import tracer
+from controlplane.common.statements import planned
 from governance import flood, judging, monitoring, policy, sequence
 from governance.bundles import LoadedBundle
 from governance.choices import Verdict
 from governance.judging import Opinion
 from governance.registry import ledger
-from governance.types import ActionKind, BudgetRequest, Finding, HoldRefused, Prepared, Stage
+from governance.types import ActionKind, BudgetRequest, Finding, HoldRefused, Prepared, Stage, Statement
 
 log = structlog.get_logger(__name__)
 
@@ -168,7 +169,6 @@ def sequence_and_judge(ladder: Ladder, *, prepared: Prepared, organisation_id: u
         ladder.not_asked("sequence", _SKIPPED)
         ladder.not_asked("judge", _SKIPPED)
         return
-    require_still(prepared)
     limits = prepared.call_limits
     if limits is not None and prepared.run_id is not None:
         calls = sequence.calls_so_far(run_id=prepared.run_id, tool=limits.tool, besides=action_id)
@@ -198,7 +198,10 @@ def sequence_and_judge(ladder: Ladder, *, prepared: Prepared, organisation_id: u
 
 def require_still(prepared: Prepared) -> None:
     """Inside the transaction: a pause, a new version or a changed tool that came first is judged, not overlooked."""
-    if prepared.still is not None and not prepared.still():
+    still = prepared.still
+    if still is None:
+        return
+    if not (planned(still.sql, still.parameters) if isinstance(still, Statement) else still()):
         raise Overtaken
 
 

@@ -31,7 +31,7 @@ from governance.intake import check_proposal, digest_of_envelope, envelope_of
 from governance.models import Action, Escalation
 from governance.registry import kind_of
 from governance.transitions import live_permits, perform_at_once
-from governance.types import ActionKind, EscalationRef, Judgement, PermitToken, Prepared, Proposal
+from governance.types import ActionKind, EscalationRef, Judgement, PermitToken, Prepared, Proposal, Statement
 
 EVENT_OF: Final = {
     Verdict.ALLOW: Event.ACTION_ALLOWED,
@@ -135,6 +135,8 @@ def _write(
     """In one transaction. When the ledger refuses the hold, all of it is undone and the refusal is written instead."""
     try:
         with early_unlock():
+            if not ladder.denied and _sent_along(prepared) is None:
+                gate.require_still(prepared)
             gate.sequence_and_judge(
                 ladder, prepared=prepared, organisation_id=action.organisation_id, action_id=action.pk
             )
@@ -174,12 +176,17 @@ def _commit(
         entries.append(started_entry(proposer, action))
     escalation, reference = open_escalation(action, ladder, prepared, decision) if waits else (None, None)
     written = rows.commit(
-        action=rows.action_row(action), decision=decision, permit=permit, escalation=escalation, entries=entries
+        action=rows.action_row(action),
+        decision=decision,
+        permit=permit,
+        escalation=escalation,
+        entries=entries,
+        still=None if ladder.denied else _sent_along(prepared),
     )
     if written == "repeated":
         raise _Repeated
-    if written == "bundle_changed":
-        raise BundleChanged
+    if written != "done":
+        raise gate.Overtaken
     action_changed(action)
     if reference is not None:
         inbox_changed(action)
@@ -201,6 +208,10 @@ def _commit(
         return judgement
     perform_at_once(action, actor=proposer)
     return judgement if action.tool else judgement_of(action)
+
+
+def _sent_along(prepared: Prepared) -> Statement | None:
+    return prepared.still if isinstance(prepared.still, Statement) else None
 
 
 def waits_for_people(ladder: Ladder) -> bool:

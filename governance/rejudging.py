@@ -96,6 +96,8 @@ def write_again(action: Action, again: Again, *, source: ActionState, actor: Pri
     moment = now()
     void_permits(action_ids=[action.pk], moment=moment)
     if prepared is not None:
+        if not ladder.denied:
+            gate.require_still(prepared)
         gate.sequence_and_judge(ladder, prepared=prepared, organisation_id=action.organisation_id, action_id=action.pk)
     gate.keep_hold(ladder, hold_id=action.hold_id)
     finding = ladder.finding

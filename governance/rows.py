@@ -15,7 +15,7 @@ from governance.choices import ActionState, EscalationState, Verdict
 from governance.escalations.ways import Way
 from governance.gate import Ladder
 from governance.models import Action
-from governance.types import Stage
+from governance.types import Stage, Statement
 
 Row = dict[str, Any]
 
@@ -26,11 +26,14 @@ STATE_OF: Final[Mapping[Verdict, ActionState]] = {
 }
 
 
-def commit(*, entries: list[Row], **rows: Row | None) -> str:
-    """Write action, decision, permit or escalation, entries: 'done', 'repeated' or 'bundle_changed'. In a
-    transaction."""
+def commit(*, entries: list[Row], still: Statement | None = None, **rows: Row | None) -> str:
+    """Write action, decision, permit or escalation, entries: 'done', 'repeated', 'bundle_changed', or 'overtaken' when
+    it is not `still` so. In a transaction."""
     document = _encode({"entries": entries, **{name: row for name, row in rows.items() if row is not None}})
-    return _ask("SELECT governance_commit(%s::jsonb)", document)
+    if still is None:
+        return _ask(_COMMIT, document)
+    said = _ask_for(f"{_COMMIT} FROM ({still.sql}) AS still", document, *still.parameters)
+    return "overtaken" if said is None else str(said)
 
 
 def consume(
@@ -169,6 +172,7 @@ def subject_of(action: Action) -> Subject:
     return Subject("action", action.pk, action.title, team_id=action.team_id, mission_id=action.mission_id)
 
 
+_COMMIT: Final = "SELECT governance_commit(%s::jsonb)"
 _ACTION_COLUMNS: Final = tuple(field.attname for field in Action._meta.concrete_fields)
 
 

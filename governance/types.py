@@ -94,6 +94,14 @@ class CallLimits:
 
 
 @dataclass(frozen=True)
+class Statement:
+    """A constant SELECT and its parameters, for `controlplane.common.statements.planned`."""
+
+    sql: str
+    parameters: Sequence[Any]
+
+
+@dataclass(frozen=True)
 class Prepared:
     """All that the gate needs to know of one proposal, gathered by its action kind without writing anything.
 
@@ -123,8 +131,9 @@ class Prepared:
     effects: Sequence[str] = ()  # labels this action would leave behind, for sequence rules ("secret.read", "egress")
     denial: Finding | None = None  # what to say when no policy permits it: which grant fell short, and by how much
     currency: str = "USD"
-    # Inside the decision's transaction: whether the facts are what they were, and stay so until it ends.
-    still: Callable[[], bool] | None = None
+    # Inside the decision's transaction: true, or a row, if the facts are what they were; keeps them so until it ends.
+    # A statement is sent along with the one that writes the decision.
+    still: Callable[[], bool] | Statement | None = None
     brief: Callable[[], Mapping[str, Any]] | None = None  # for the judge: mission, remit, budget, action, "untrusted"
     amount: Decimal | None = None  # what is at stake, for routes of questions; None: what it costs
     irreversible: bool = False  # without a valid answer of the judge it is refused, not asked about

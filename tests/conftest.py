@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.contrib.auth.hashers import make_password
+from django.db import connection
 from django.db.backends.base.operations import BaseDatabaseOperations
 
 from agents.choices import MissionState, RunState, Runtime, VersionState
@@ -297,6 +298,18 @@ def as_run(run_token: str) -> Principal:
 def nobody() -> uuid.UUID:
     """A well-formed id of nothing."""
     return uuid.UUID("0190a000-0000-7000-8000-000000000000")
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    """The gateway's threads keep their connections as long as the process lives; the database can't be dropped under
+    them."""
+    yield
+    with django_db_blocker.unblock(), connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
 
 
 @pytest.fixture(scope="module")

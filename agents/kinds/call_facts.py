@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,31 +10,27 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from agents.choices import ENDED_RUN_STATES
+from agents.grants import Grant, parse_grants
+from agents.models import MissionVersion
 from controlplane.common.clock import now
 from controlplane.common.errors import RemitError
 from controlplane.common.ids import first_id
 from controlplane.common.statements import planned
 from controlplane.tenancy.types import Principal
-from governance.types import Proposal
+from governance.types import Proposal, Statement
 
 RATE_WINDOW: Final = timedelta(seconds=10)
 
 # One statement for everything the gate must know of a call: it is the hot path of the whole product.
 _SNAPSHOT = """
 SELECT m.id, m.team_id, m.state, m.state_reason, m.owner_id, m.account_id, m.version, m.agent_id, m.title,
-       v.id, v.grants, v.importance, v.deadline, v.currency,
+       v.id, v.importance, v.deadline, v.currency,
        a.name, a.runtime, a.state, t.slug,
        r.state,
        tool.qualified_name, tool.definition_sha256, tool.definition, tool.state, tool.read_only, tool.reversible,
        tool.effects, server.slug, server.state,
        (SELECT count(*) FROM governance_action g WHERE g.run_id = r.id AND g.id > %(since)s
         AND g.id IS DISTINCT FROM %(again)s),
-       CASE WHEN jsonb_path_exists(v.grants, '$[*] ? (@.tool == $tool && @.max_calls != null)',
-                                   jsonb_build_object('tool', %(tool)s::text))
-       THEN (SELECT count(*) FROM governance_action g WHERE g.run_id = r.id AND g.tool = %(tool)s
-             AND g.id IS DISTINCT FROM %(again)s
-             AND g.state IN ('permitted', 'executing', 'succeeded', 'failed', 'unknown'))
-       ELSE 0 END,
        (SELECT stop.name || ' was stopped: ' || stop.reason FROM agents_stop stop
         WHERE stop.scope IN ('agent', 'team', 'organisation')
           AND stop.scope_id IN (m.agent_id, m.team_id, m.organisation_id) AND stop.lifted_at IS NULL LIMIT 1),
@@ -48,18 +45,23 @@ LEFT JOIN (agents_mcptool tool JOIN agents_mcpserver server ON server.id = tool.
 WHERE m.id = %(mission)s AND m.organisation_id = %(organisation)s
 """
 
+_CALLS = """
+SELECT count(*) FROM governance_action WHERE run_id = %s AND tool = %s AND id IS DISTINCT FROM %s
+AND state IN ('permitted', 'executing', 'succeeded', 'failed', 'unknown')
+"""
+
 # The same facts at the end, with the mission kept as it is until the decision is written.
 _STILL = """
 SELECT 1
 FROM agents_mission m
 JOIN agents_agent a ON a.id = m.agent_id
-LEFT JOIN agents_run r ON r.mission_id = m.id AND r.id = %(run)s
+LEFT JOIN agents_run r ON r.mission_id = m.id AND r.id = %s
 LEFT JOIN (agents_mcptool tool JOIN agents_mcpserver server ON server.id = tool.server_id)
-       ON tool.qualified_name = %(tool)s AND server.organisation_id = m.organisation_id
-WHERE m.id = %(mission)s AND m.state = %(state)s AND m.version = %(version)s AND a.state = %(agent)s
-  AND (r.id IS NULL OR r.state <> ALL(%(ended)s)) AND tool.state IS NOT DISTINCT FROM %(tool_state)s
-  AND tool.definition_sha256 IS NOT DISTINCT FROM %(definition)s AND server.state IS NOT DISTINCT FROM %(server)s
-  AND (server.team_ids IS NULL OR m.team_id = ANY(server.team_ids)) = %(for_team)s
+       ON tool.qualified_name = %s AND server.organisation_id = m.organisation_id
+WHERE m.id = %s AND m.state = %s AND m.version = %s AND a.state = %s
+  AND (r.id IS NULL OR r.state <> ALL(%s)) AND tool.state IS NOT DISTINCT FROM %s
+  AND tool.definition_sha256 IS NOT DISTINCT FROM %s AND server.state IS NOT DISTINCT FROM %s
+  AND (server.team_ids IS NULL OR m.team_id = ANY(server.team_ids)) = %s
 FOR SHARE OF m
 """
 
@@ -78,7 +80,6 @@ class Snapshot:
     agent_id: uuid.UUID
     title: str
     version_id: uuid.UUID
-    grants: str
     importance: str
     deadline: datetime
     currency: str
@@ -97,7 +98,6 @@ class Snapshot:
     server: str | None
     server_state: str | None
     recent: int
-    calls: int
     stopped: str | None
     for_team: bool = True  # whether the mission's team is among those the server is for
 
@@ -120,23 +120,26 @@ def read(proposer: Principal, mission_id: uuid.UUID, run_id: uuid.UUID | None, p
     return Snapshot(*rows[0])
 
 
-def still(snapshot: Snapshot, *, run_id: uuid.UUID | None, tool: str) -> bool:
-    """Inside a transaction: whether all of it is as it was read. The mission stays so until the transaction ends."""
-    return bool(
-        planned(
-            _STILL,
-            {
-                "run": run_id,
-                "tool": tool,
-                "mission": snapshot.mission_id,
-                "state": snapshot.mission_state,
-                "version": snapshot.mission_version,
-                "agent": snapshot.agent_state,
-                "ended": list(ENDED_RUN_STATES),
-                "tool_state": snapshot.tool_state,
-                "definition": snapshot.definition_sha256,
-                "server": snapshot.server_state,
-                "for_team": snapshot.for_team,
-            },
-        )
+def calls_so_far(*, run_id: uuid.UUID | None, proposal: Proposal) -> int:
+    """How often the run has been allowed this tool before."""
+    return int(planned(_CALLS, [run_id, proposal.tool, proposal.action_id])[0][0])
+
+
+@functools.lru_cache(maxsize=512)
+def grants_of(version_id: uuid.UUID) -> tuple[Grant, ...]:
+    """A version is one wording and never changes, and there may be a hundred grants: they are read once."""
+    return tuple(parse_grants(MissionVersion.objects.values_list("grants", flat=True).get(pk=version_id)))
+
+
+def still(snapshot: Snapshot, *, run_id: uuid.UUID | None, tool: str) -> Statement:
+    """All of it is as it was read; the mission stays so until the transaction ends."""
+    return Statement(
+        _STILL,
+        [
+            *(run_id, tool),
+            *(snapshot.mission_id, snapshot.mission_state, snapshot.mission_version, snapshot.agent_state),
+            *(list(ENDED_RUN_STATES), snapshot.tool_state),
+            *(snapshot.definition_sha256, snapshot.server_state),
+            snapshot.for_team,
+        ],
     )

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from agents.choices import ENDED_MISSION_STATES, ENDED_RUN_STATES, MissionState, ServerState, ToolState
-from agents.grants import Grant, argument_facts, compile_grants, parse_grants
+from agents.grants import Grant, argument_facts, compile_grants
 from agents.kinds import call_facts
 from agents.kinds.call_facts import Snapshot
 from agents.models import McpTool, MissionVersion, Run
@@ -43,8 +43,10 @@ class ToolCall:
         if mission_id is None:
             mission_id, run_id = _only_attempt(proposer, proposer.agent_id)
         snapshot = call_facts.read(proposer, mission_id, run_id, proposal)
-        grants = _parsed(snapshot.version_id, snapshot.grants)
+        grants = call_facts.grants_of(snapshot.version_id)
         mine = [grant for grant in grants if grant.tool == proposal.tool]
+        limited = any(grant.max_calls is not None for grant in mine)
+        calls = call_facts.calls_so_far(run_id=run_id, proposal=proposal) if limited else 0
         envelope = {
             "kind": self.code,
             "agent": str(snapshot.agent_id),
@@ -65,17 +67,17 @@ class ToolCall:
             resource_entity=_tool_entity(proposal.tool, snapshot),
             context={
                 "args": argument_facts(tool=proposal.tool, arguments=proposal.arguments, grants=mine),
-                "calls": snapshot.calls,
+                "calls": calls,
                 "importance": snapshot.importance,
                 "mission_active": snapshot.mission_state == MissionState.ACTIVE,
                 "judge": judge_is_on(),
             },
-            grants=_compiled(snapshot.version_id, snapshot.grants),
-            guards=_guards(snapshot, proposal),
+            grants=_compiled(snapshot.version_id),
+            guards=_guards(snapshot, proposal, granted=bool(mine)),
             guards_saw=(
                 f"mission {snapshot.mission_state}, run {snapshot.run_state or 'none'}, {snapshot.recent} calls in 10 s"
             ),
-            denial=_denial(proposal, snapshot, mine),
+            denial=_denial(proposal, snapshot, mine, calls),
             budget=_budget(proposer, snapshot, proposal),
             agent_id=snapshot.agent_id,
             mission_id=snapshot.mission_id,
@@ -83,10 +85,10 @@ class ToolCall:
             run_id=run_id,
             subject_type="tool",
             excluded_user_ids=[snapshot.owner_id],
-            call_limits=_call_limits(snapshot, proposal.tool, mine),
+            call_limits=_call_limits(proposal.tool, mine, calls),
             effects=list(snapshot.effects or ()),
             currency=snapshot.currency,
-            still=functools.partial(call_facts.still, snapshot, run_id=run_id, tool=proposal.tool),
+            still=call_facts.still(snapshot, run_id=run_id, tool=proposal.tool),
             brief=functools.partial(_brief, snapshot, proposal, grants),
             irreversible=not snapshot.read_only and not snapshot.reversible,
         )
@@ -125,7 +127,7 @@ def prepare_preview(
             "judge": judge_is_on(),
         },
         grants=compile_grants(version_id=uuid.UUID(int=0), grants=grants),
-        denial=_denial(Proposal(kind="tool.call", tool=tool, arguments=arguments), snapshot, mine),
+        denial=_denial(Proposal(kind="tool.call", tool=tool, arguments=arguments), snapshot, mine, calls=0),
     )
 
 
@@ -157,7 +159,6 @@ def _imagined(team: str, tool: McpTool | None) -> Snapshot:
         agent_id=nobody,
         title="",
         version_id=nobody,
-        grants="",
         importance="normal",
         deadline=now(),
         currency="",
@@ -176,7 +177,6 @@ def _imagined(team: str, tool: McpTool | None) -> Snapshot:
         server=tool.server.slug if tool else None,
         server_state=None,
         recent=0,
-        calls=0,
         stopped=None,
     )
 
@@ -205,7 +205,7 @@ def _brief(snapshot: Snapshot, proposal: Proposal, grants: Sequence[Grant]) -> d
     }
 
 
-def _guards(snapshot: Snapshot, proposal: Proposal) -> list[Finding]:
+def _guards(snapshot: Snapshot, proposal: Proposal, *, granted: bool) -> list[Finding]:
     found: list[Finding] = []
 
     def deny(code: str, message: str, *remedies: str) -> None:
@@ -230,7 +230,6 @@ def _guards(snapshot: Snapshot, proposal: Proposal) -> list[Finding]:
     if snapshot.run_state in ENDED_RUN_STATES:
         deny("run.ended", "This run has ended.", "End the program.")
     # What is not granted is not there: of tools outside the remit nothing is told, not even their schema.
-    granted = any(grant.tool == proposal.tool for grant in _parsed(snapshot.version_id, snapshot.grants))
     if granted and snapshot.tool is None:
         deny(
             "tool.unknown",
@@ -262,7 +261,7 @@ def _guards(snapshot: Snapshot, proposal: Proposal) -> list[Finding]:
     return found
 
 
-def _denial(proposal: Proposal, snapshot: Snapshot, mine: Sequence[Grant]) -> Finding:
+def _denial(proposal: Proposal, snapshot: Snapshot, mine: Sequence[Grant], calls: int) -> Finding:
     """What to say when no grant permits the call: what is wrong and what to do, without leaking the policy text."""
     if not mine or snapshot.tool is None:
         return Finding(
@@ -271,7 +270,7 @@ def _denial(proposal: Proposal, snapshot: Snapshot, mine: Sequence[Grant]) -> Fi
             f"Not sent. This mission may not use {proposal.tool[:80]}.",
             ("Use one of the tools that tools/list shows.", "Ask the mission's owner to add it to the remit."),
         )
-    if all(grant.max_calls is not None and snapshot.calls >= grant.max_calls for grant in mine):
+    if all(grant.max_calls is not None and calls >= grant.max_calls for grant in mine):
         most = max(grant.max_calls or 0 for grant in mine)
         return Finding(
             Verdict.DENY,
@@ -303,9 +302,9 @@ def _over_limit(grant: Grant, arguments: Mapping[str, Any]) -> bool:
     return False
 
 
-def _call_limits(snapshot: Snapshot, tool: str, mine: Sequence[Grant]) -> CallLimits | None:
+def _call_limits(tool: str, mine: Sequence[Grant], calls: int) -> CallLimits | None:
     limits = sorted({grant.max_calls for grant in mine if grant.max_calls is not None})
-    return CallLimits(tool=tool, seen=snapshot.calls, limits=limits) if limits else None
+    return CallLimits(tool=tool, seen=calls, limits=limits) if limits else None
 
 
 def _budget(proposer: Principal, snapshot: Snapshot, proposal: Proposal) -> BudgetRequest | None:
@@ -322,13 +321,8 @@ def _budget(proposer: Principal, snapshot: Snapshot, proposal: Proposal) -> Budg
 
 
 @functools.lru_cache(maxsize=512)
-def _compiled(version_id: uuid.UUID, raw: str) -> Grants:
-    return compile_grants(version_id=version_id, grants=_parsed(version_id, raw))
-
-
-@functools.lru_cache(maxsize=512)
-def _parsed(version_id: uuid.UUID, raw: str) -> tuple[Grant, ...]:  # noqa: ARG001 - the id is the cache's key to a fixed text
-    return tuple(parse_grants(json.loads(raw)))
+def _compiled(version_id: uuid.UUID) -> Grants:
+    return compile_grants(version_id=version_id, grants=call_facts.grants_of(version_id))
 
 
 def _schema_problem(sha256: str, definition: str | dict[str, Any], proposal: Proposal) -> str:
