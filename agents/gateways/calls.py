@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 import structlog
-from django.db import DatabaseError, connection
+from django.db import DatabaseError
 
 from agents.gateways import answers, own_tools
 from agents.gateways.catalogue import pinned_tool
@@ -23,6 +23,7 @@ from agents.servers.types import PinnedTool, RunContext, UpstreamKind, UpstreamR
 from controlplane.common.canonical import canonical_bytes
 from controlplane.common.errors import RemitError, not_found
 from controlplane.common.ids import parse_id
+from controlplane.common.statements import planned
 from controlplane.tenancy.types import Permission, Principal
 from governance import selectors
 from governance import services as governance
@@ -223,9 +224,7 @@ def _approved_before(principal: Principal, call: Call) -> uuid.UUID | None:
     """
     if principal.run_id is None:
         return None
-    with connection.cursor() as cursor:
-        cursor.execute(_APPROVED, [principal.run_id, principal.organisation_id, call.tool, principal.id])
-        found = cursor.fetchall()
+    found = planned(_APPROVED, [principal.run_id, principal.organisation_id, call.tool, principal.id])
     wanted = canonical_bytes(call.arguments)
     for key, text, replaces in found:
         if canonical_bytes(json.loads(text)) == wanted:

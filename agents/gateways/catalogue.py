@@ -7,13 +7,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from django.db import connection
-
 from agents.choices import ServerState, ToolState, Transport
 from agents.grants import parse_grants
 from agents.models import McpTool, Mission, MissionVersion
 from agents.servers.selectors import mount_requests, sealed, tools_in_force
 from agents.servers.types import PinnedTool, ServerAddress
+from controlplane.common.statements import planned
 from controlplane.tenancy.types import Permission, Principal
 
 _PINNED = """
@@ -38,14 +37,12 @@ def granted_tools(principal: Principal) -> list[dict[str, Any]]:
 
 def pinned_tool(principal: Principal, qualified_name: str) -> PinnedTool | None:
     """The approved tool of that name in the caller's own organisation: one plain query, as every call needs it."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            _PINNED,
-            [principal.organisation_id, qualified_name, ToolState.ACTIVE, ServerState.DISABLED, principal.team_id],
-        )
-        row = cursor.fetchone()
-    if row is None:
+    rows = planned(
+        _PINNED, [principal.organisation_id, qualified_name, ToolState.ACTIVE, ServerState.DISABLED, principal.team_id]
+    )
+    if not rows:
         return None
+    row = rows[0]
     tool_id, name, sha256, read_only, server_id, slug, transport, environment, command, mounts, url, version = row[:12]
     server = ServerAddress(
         id=server_id,
