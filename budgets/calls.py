@@ -32,6 +32,14 @@ class Answer:
     currency: str | None
 
 
+_RESERVE = "SELECT * FROM budgets_reserve(%s, %s, %s, %s, %s::bigint, %s::bigint, %s, %s, %s, %s, %s, %s)"
+_RESERVE_AND_DISPATCH = (
+    "SELECT answer.*, CASE answer.outcome WHEN 'held' THEN (budgets_dispatch(hold)).outcome END"
+    " FROM (VALUES (%s::uuid)) AS asked (hold),"
+    " budgets_reserve(hold, %s, %s, %s, %s::bigint, %s::bigint, %s, %s, %s, %s, %s, %s) AS answer"
+)
+
+
 def reserve(
     *,
     hold_id: uuid.UUID,
@@ -44,15 +52,16 @@ def reserve(
     action_id: uuid.UUID | None,
     mission_id: uuid.UUID | None,
     note: str,
+    dispatched: bool = False,
 ) -> Answer:
     row = _one(
-        "SELECT * FROM budgets_reserve(%s, %s, %s, %s, %s::bigint, %s::bigint, %s, %s, %s, %s, %s, %s)",
+        _RESERVE_AND_DISPATCH if dispatched else _RESERVE,
         (
             *(hold_id, organisation_id, account_id, amounts.money, amounts.tokens, amounts.steps, currency),
             *(signature, ttl_seconds, action_id, mission_id, note),
         ),
     )
-    return Answer(*row)
+    return Answer(*row[:9])
 
 
 def reserve_batch(

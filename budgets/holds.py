@@ -41,10 +41,12 @@ def reserve(
     action_id: uuid.UUID | None = None,
     mission_id: uuid.UUID | None = None,
     description: str = "",
+    dispatched: bool = False,
 ) -> Refusal | None:
     """Hold all of `amounts` at every level from the account to the root, or nothing. One statement.
 
     `hold_id` is the idempotency key: the same request again gets the stored answer. Returns the refusal or None.
+    `dispatched`: what is held by this is dispatched at once.
     Raises 409 `ledger.hold_conflict` (same id, other request), 503 `ledger.busy`, 422 `ledger.amount_invalid`.
     """
     answer = calls.reserve(
@@ -58,6 +60,7 @@ def reserve(
         action_id=action_id,
         mission_id=mission_id,
         note=description,
+        dispatched=dispatched,
     )
     return _reservation(hold_id, answer, amounts).refusal
 

@@ -25,6 +25,7 @@ class LedgerPort:
         organisation_id: uuid.UUID,
         ttl_seconds: int,
         action_id: uuid.UUID | None = None,
+        dispatched: bool = False,
     ) -> HoldRefused | None:
         refusal = holds.reserve(
             hold_id=hold_id,
@@ -35,6 +36,7 @@ class LedgerPort:
             signature=request.signature,
             ttl_seconds=ttl_seconds,
             action_id=action_id,
+            dispatched=dispatched,
         )
         if refusal is None:
             return None

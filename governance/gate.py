@@ -246,11 +246,10 @@ def reserve(
         organisation_id=organisation_id,
         ttl_seconds=ttl_seconds,
         action_id=action_id,
+        dispatched=dispatched,
     )
     if refused is not None:
         raise HoldNotGiven(refused)
-    if dispatched:
-        ledger().dispatch(hold_id=hold_id)
 
 
 def refuse_hold(ladder: Ladder, refused: HoldRefused, *, prepared: Prepared) -> None:

@@ -176,7 +176,9 @@ class Ledger(Protocol):
         organisation_id: uuid.UUID,
         ttl_seconds: int,
         action_id: uuid.UUID | None = None,
-    ) -> HoldRefused | None: ...
+        dispatched: bool = False,
+    ) -> HoldRefused | None:
+        """`dispatched`: what is held is being spent from here on, as after `dispatch`."""
 
     def dispatch(self, *, hold_id: uuid.UUID) -> None: ...
 

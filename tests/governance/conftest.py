@@ -63,6 +63,7 @@ class CountingLedger:
         organisation_id: uuid.UUID,
         ttl_seconds: int,
         action_id: uuid.UUID | None = None,
+        dispatched: bool = False,
     ) -> HoldRefused | None:
         if self.refusal is not None:
             return self.refusal
@@ -71,7 +72,10 @@ class CountingLedger:
             cursor.execute("SELECT count(*) FROM test_hold WHERE state <> 'voided'")
             if cursor.fetchone()[0] >= self.limit:
                 return HoldRefused("budget.exhausted", "Mission: nothing is left.", ("Ask for a top-up.",))
-            cursor.execute("INSERT INTO test_hold VALUES (%s, 'held', %s, %s)", [hold_id, request.money, ttl_seconds])
+            state = "dispatched" if dispatched else "held"
+            cursor.execute(
+                "INSERT INTO test_hold VALUES (%s, %s, %s, %s)", [hold_id, state, request.money, ttl_seconds]
+            )
         return None
 
     def dispatch(self, *, hold_id: uuid.UUID) -> None:
