@@ -9,21 +9,18 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import statistics
 import sys
-import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from bench.installation import valkey
 from bench.server import CLIENTS, ROUNDS, SCALE, SECONDS, durable_server
 
 MISSIONS = 64
@@ -32,7 +29,7 @@ TOOL = "books__apply_credit"
 
 
 def main() -> dict[str, Any]:
-    with durable_server() as server, _valkey():
+    with durable_server() as server, valkey():
         runs = _prepare()
         server.initialise_tpcb()
         _analyse()
@@ -278,31 +275,6 @@ def _analyse() -> None:
 
     with connection.cursor() as cursor:
         cursor.execute("VACUUM ANALYZE")
-
-
-@contextmanager
-def _valkey() -> Iterator[None]:
-    """Live hints are sent as in the product, so a server to send them to is part of the bench."""
-    from controlplane.embedded.child import Child
-    from controlplane.embedded.state import StateFolder
-    from controlplane.embedded.valkey import Valkey
-
-    folder = Path(tempfile.mkdtemp(prefix="remit-bench-"))
-    state = StateFolder(folder)
-    state.open()
-    valkey = Valkey(state)
-    child = Child(valkey)
-    try:
-        child.start()
-        child.wait_ready(seconds=30)
-        os.environ["REDIS_URL"] = valkey.url
-        yield
-    finally:
-        child.stop()
-        state.close()
-        shutil.rmtree(folder, ignore_errors=True)
-        if state.sockets.exists():
-            shutil.rmtree(state.sockets, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,10 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
 import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
@@ -26,6 +24,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from bench.installation import valkey
 from bench.server import ROOT, durable_server
 
 CALLS = int(os.environ.get("BENCH_CALLS", "400"))
@@ -46,7 +45,7 @@ uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
 
 def main() -> dict[str, Any]:
     os.environ["REMIT_MCP_ALLOW_LOOPBACK"] = "1"
-    with durable_server(), _valkey(), _process(["-c", UPSTREAM], "/mcp") as upstream:
+    with durable_server(), valkey(), _process(["-c", UPSTREAM], "/mcp") as upstream:
         tokens = _prepare(f"{upstream}/mcp")
         environment = {"REMIT_LOG_LEVEL": "WARNING", "PYTHONPATH": f"{ROOT}:{ROOT / 'platform'}"}
         web = [
@@ -202,31 +201,6 @@ def _process(
     finally:
         process.terminate()
         process.wait(20)
-
-
-@contextlib.contextmanager
-def _valkey() -> Iterator[None]:
-    """Live hints are sent as in the product, so a server to send them to is part of the bench."""
-    from controlplane.embedded.child import Child
-    from controlplane.embedded.state import StateFolder
-    from controlplane.embedded.valkey import Valkey
-
-    folder = Path(tempfile.mkdtemp(prefix="remit-bench-"))
-    state = StateFolder(folder)
-    state.open()
-    valkey = Valkey(state)
-    child = Child(valkey)
-    try:
-        child.start()
-        child.wait_ready(seconds=30)
-        os.environ["REDIS_URL"] = valkey.url
-        yield
-    finally:
-        child.stop()
-        state.close()
-        shutil.rmtree(folder, ignore_errors=True)
-        if state.sockets.exists():
-            shutil.rmtree(state.sockets, ignore_errors=True)
 
 
 if __name__ == "__main__":
