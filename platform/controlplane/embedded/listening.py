@@ -10,6 +10,7 @@ from pathlib import Path
 from controlplane.embedded.failures import StartError
 
 BACKLOG = 1024
+UNREAD_SECONDS = 30
 
 
 def listen_tcp(host: str, port: int) -> socket.socket:
@@ -17,6 +18,8 @@ def listen_tcp(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Else what a reader never reads stays in the kernel's buffers, megabytes each, long after we hung up.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_SECONDS * 1000)
     try:
         listener.bind((host, port))
         listener.listen(BACKLOG)
