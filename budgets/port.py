@@ -63,11 +63,9 @@ class LedgerPort:
             amounts=Amounts(tokens=tokens),
             ttl_seconds=_JUDGEMENT_SECONDS,
             description="A judgement",
+            dispatched=True,
         )
-        if refusal is not None:
-            return HoldRefused(refusal.reason_code, refusal.message, refusal.remedies)
-        holds.dispatch(hold_id=hold_id)
-        return hold_id
+        return HoldRefused(refusal.reason_code, refusal.message, refusal.remedies) if refusal else hold_id
 
     def note_result(self, *, account_id: uuid.UUID, signature: bytes, result: bytes) -> None:
         holds.note_result(account_id=account_id, signature=signature, result=result)

@@ -52,6 +52,7 @@ def _answer(verdict: str, clause: str, evidence: list[str], why: str) -> dict[st
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are two writes
 
     def do_POST(self) -> None:
         try:
