@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from django import forms
 from django.conf import settings
 from django.contrib import messages
 from django.http import Http404, HttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.cache import never_cache
@@ -23,11 +25,14 @@ from controlplane.tenancy import directory, invitations, members, second_factor
 from controlplane.tenancy.directory import Person
 from controlplane.tenancy.models import Invitation
 from controlplane.tenancy.types import Permission, Role
+from frontend.exports import csv_response, in_pages
 from frontend.form_errors import show_error
 from frontend.mail import mail_invitation
 from frontend.pages import PersonRequest, page, require_anywhere
 
 STATES = (("active", "Active"), ("deactivated", "Deactivated"))
+_CSV_HEADER = ("id", "name", "email", "roles", "deactivated_at")
+_CSV_MANAGED = (*_CSV_HEADER, "second_factor", "last_seen_at")
 
 
 @page
@@ -38,13 +43,17 @@ def first_settings(request: PersonRequest) -> HttpResponse:  # noqa: ARG001
 
 @page
 @require_GET
-def listing(request: PersonRequest) -> HttpResponse:
+def listing(request: PersonRequest) -> HttpResponseBase:
     principal = request.principal
     require_anywhere(principal, Permission.MEMBER_VIEW, "Members")
     text, state = request.GET.get("q", "").strip()[:100], request.GET.get("state", "")
     state = state if state in dict(STATES) else ""
-    found = cursor_page(directory.people(principal, text=text, state=state), cursor=request.GET.get("cursor"))
     may_write = principal.has_anywhere(Permission.MEMBER_WRITE)
+    everyone = directory.people(principal, text=text, state=state)
+    if request.GET.get("format") == "csv":
+        lines = in_pages(everyone, beside=functools.partial(directory.lines, principal))
+        return csv_response("members", _CSV_MANAGED if may_write else _CSV_HEADER, map(_csv_row(may_write), lines))
+    found = cursor_page(everyone, cursor=request.GET.get("cursor"))
     context = {
         "people": directory.lines(principal, found.items),
         "page": found,
@@ -231,3 +240,19 @@ def _shown_once(request: PersonRequest, made: Invitation, secret: str) -> HttpRe
     mailed = mail_invitation(invitation=made, link=link, organisation=request.principal.organisation_name)
     context = {"invitation": made, "link": link, "mailed": mailed, "mails": settings.CONFIG.sends_mail}
     return render(request, "settings/invited.html", context)
+
+
+def _csv_row(managed: bool) -> Callable[[Person], tuple[object, ...]]:
+    """Second factor and last use are told only to who manages members, as on the page."""
+
+    def row(person: Person) -> tuple[object, ...]:
+        seats = (
+            f"{role.label} ({seat.team.name if seat.team else 'everywhere'})"
+            for seat in person.seats
+            for role in seat.roles
+        )
+        user, away, seen = person.user, person.suspended_at, person.last_seen
+        plain = (user.pk, user.name, user.email, "; ".join(seats), away.isoformat() if away else "")
+        return (*plain, person.second_factor, seen.isoformat() if seen else "") if managed else plain
+
+    return row

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from django.contrib import messages
 from django.core.cache import cache
 from django.http import HttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
@@ -21,11 +22,16 @@ from controlplane.common.cursors import page as cursor_page
 from controlplane.common.errors import RemitError, not_found
 from controlplane.tenancy.types import Permission
 from frontend.context import strips_key
+from frontend.exports import csv_response, in_pages
 from frontend.pages import PersonRequest, id_of, is_part, page, require_anywhere
 from governance.types import Judgement
 
 DIALOG = "stop-dialog"
 SHOWN = 20
+_CSV_HEADER = (
+    *("id", "stopped_at", "scope", "what", "reason", "by", "sandboxes_ended", "proven_after_seconds"),
+    *("lifted_at", "lifted_by"),
+)
 PATIENCE_SECONDS = 15  # a rung that holds back longer than this is said to
 
 
@@ -40,9 +46,12 @@ class Proof:
 
 @page
 @require_GET
-def listing(request: PersonRequest) -> HttpResponse:
+def listing(request: PersonRequest) -> HttpResponseBase:
     require_anywhere(request.principal, Permission.MISSION_VIEW, "Stops")
-    found = cursor_page(stops.stops(request.principal), cursor=request.GET.get("cursor"))
+    made = stops.stops(request.principal)
+    if request.GET.get("format") == "csv":
+        return csv_response("stops", _CSV_HEADER, map(_csv_row, in_pages(made)))
+    found = cursor_page(made, cursor=request.GET.get("cursor"))
     return render(request, "stops/list.html", {"rows": found.items, "page": found})
 
 
@@ -150,3 +159,11 @@ _NOUNS = {
     "holds": ("holds of work not started", "left"),
     "budget": ("budgets", "open"),
 }
+
+
+def _csv_row(stop: Stop) -> tuple[object, ...]:
+    lifted = (stop.lifted_at.isoformat(), stop.lifted_by.name) if stop.lifted_at and stop.lifted_by else ("", "")
+    return (
+        *(stop.pk, stop.at.isoformat(), stop.scope, stop.name, stop.reason, stop.by.name),
+        *(stop.counts.get("sandboxes", 0), stop.proven_seconds if stop.proven_at else "", *lifted),
+    )

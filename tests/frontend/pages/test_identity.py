@@ -3,6 +3,8 @@ them; and what attackers of sign-in try."""
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from collections.abc import Callable
 from datetime import timedelta
@@ -365,6 +367,20 @@ def test_sessions_are_listed_and_ended_one_by_one_and_all_others(alice: User) ->
 
 
 # --- members ---
+
+
+def test_members_as_csv_tell_second_factors_only_to_who_manages_them(
+    nadia: User, alice: User, bob: User, signed_in: SignIn
+) -> None:
+    def lines(person: User) -> list[dict[str, str]]:
+        content = b"".join(signed_in(person).get(reverse("members") + "?format=csv")).decode()
+        return list(csv.DictReader(io.StringIO(content)))
+
+    managed = {line["email"]: line for line in lines(nadia)}
+    assert {alice.email, bob.email, nadia.email} <= set(managed)
+    assert managed[nadia.email]["roles"] == "Admin (everywhere)"
+    assert managed[alice.email]["second_factor"] == "False"
+    assert all("second_factor" not in line for line in lines(alice))
 
 
 def test_an_administrator_invites_and_the_invited_joins(nadia: User, signed_in: SignIn, team: Any) -> None:

@@ -155,3 +155,12 @@ def test_the_list_costs_the_same_number_of_queries_however_long_it_is(
             counts={"sandboxes": number},
         )
     assert queries(browser, path) == few
+
+
+def test_stops_as_csv_say_who_stopped_what_and_why(world: Any, alice: User, charlie: User, signed_in: SignIn) -> None:
+    made = stop_team(world, reason="=Look first")
+    header, line = b"".join(signed_in(alice).get(reverse("stops") + "?format=csv")).decode().splitlines()
+    assert header.startswith("id,stopped_at,scope,what,reason,by,")
+    assert line.startswith(f"{made.pk},")
+    assert ",'=Look first," in line
+    assert len(b"".join(signed_in(charlie).get(reverse("stops") + "?format=csv")).decode().splitlines()) == 1
