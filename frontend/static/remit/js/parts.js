@@ -1,9 +1,12 @@
 // Refreshing a part of the page without disturbing who reads it: focus, scroll, selection and open details stay.
 import { isAtEnd, toEnd } from "./following.js";
 
-const APART_MS = 400;
+// A part asks again after four times as long as its last answer took: an open page never keeps a server busy, and backs
+// off from one that is.
+const APART = { times: 4, leastMs: 120, mostMs: 2000 };
 const due = new Map(); // part id or element → timer
 const asked = new Map(); // part id or element → when it was last asked for
+const took = new Map(); // part id or element → milliseconds until its last answer
 const lastBody = new WeakMap(); // element → what the server sent for it
 const kept = new WeakMap(); // request → what to put back after the swap
 
@@ -15,9 +18,10 @@ export function parts(matches = () => true) {
 export function refresh(part) {
   const key = part.id || part;
   if (due.has(key)) return;
-  const since = performance.now() - (asked.get(key) ?? -APART_MS);
+  const apart = Math.min(APART.mostMs, Math.max(APART.leastMs, APART.times * (took.get(key) ?? 0)));
+  const since = performance.now() - (asked.get(key) ?? -apart);
   // Chance spreads what many open pages ask for after the same hint.
-  const wait = since >= APART_MS ? Math.random() * 30 : APART_MS - since + (Math.random() * APART_MS) / 4;
+  const wait = since >= apart ? Math.random() * 30 : apart - since + (Math.random() * apart) / 4;
   due.set(key, setTimeout(() => {
     due.delete(key);
     asked.set(key, performance.now());
@@ -93,6 +97,12 @@ function restore(part, was) {
 }
 
 const isOwnRefresh = (event) => event.detail.elt?.matches?.("[data-live-part]") && event.detail.requestConfig?.verb === "get";
+
+document.addEventListener("htmx:afterRequest", (event) => {
+  const part = event.detail.elt;
+  const since = isOwnRefresh(event) && asked.get(part.id || part);
+  if (since) took.set(part.id || part, performance.now() - since);
+});
 
 document.addEventListener("htmx:beforeSwap", (event) => {
   const part = event.detail.target;
