@@ -36,7 +36,7 @@ def register() -> None:
     register_responsible(_responsible_for)
     register_missions(Book())
     register_objection(_stop_of_budget)
-    register_bar(_stop_of_agent)
+    register_bar(_bar_of_agent)
     register_topic(
         "stop",
         _visible(lambda principal, key: stops.stops(principal).filter(pk=key).exists()),
@@ -69,9 +69,11 @@ def _agent_by_slug(organisation_id: uuid.UUID, slug: str) -> AgentIdentity | Non
     return AgentIdentity(id=agent.pk, team_id=agent.team_id, name=agent.name) if agent else None
 
 
-def _stop_of_agent(token: KnownToken) -> None:
-    """An agent's own credential opens nothing while its agent, team or organisation is stopped."""
+def _bar_of_agent(token: KnownToken) -> None:
+    """An agent's own credential opens nothing while its agent, team or organisation is stopped, or it is retired."""
     from agents import stops
+    from agents.choices import AgentState
+    from agents.models import Agent
 
     stop = stops.in_force(organisation_id=token.organisation_id, team_id=token.team_id, agent_id=token.agent_id)
     if stop is not None:
@@ -80,6 +82,13 @@ def _stop_of_agent(token: KnownToken) -> None:
             f"{stops.in_words(stop)}",
             401,
             remedies=("Stop working. A person has to lift the stop; the same credential works again then.",),
+        )
+    if Agent.objects.filter(state=AgentState.RETIRED, pk__in=[token.agent_id]).exists():
+        raise RemitError(
+            "agent.retired",
+            "This agent is retired.",
+            401,
+            remedies=("Stop working. Reinstated by a person, it may use the same credential again.",),
         )
 
 

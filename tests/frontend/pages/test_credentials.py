@@ -142,6 +142,20 @@ def test_a_retired_agent_gets_none(world: Any, alice: User, signed_in: SignIn) -
     assert revoke(browser, world, Token.objects.get(kind="agt")).status_code == 302
 
 
+def test_a_credential_opens_nothing_while_its_agent_is_retired(world: Any) -> None:
+    _, text = agents.issue_credential(
+        actor=world.owner, agent_id=world.agent.pk, name="Laptop", expires_at=now() + timedelta(days=1)
+    )
+    Mission.objects.update(state="stopped")
+    assert principal_of_token(text).agent_id == world.agent.pk
+    agents.retire_agent(actor=world.owner, agent_id=world.agent.pk)
+    with pytest.raises(RemitError, match="retired") as refused:
+        principal_of_token(text)
+    assert (refused.value.code, refused.value.status) == ("agent.retired", 401)
+    agents.reinstate_agent(actor=world.owner, agent_id=world.agent.pk)
+    assert principal_of_token(text).agent_id == world.agent.pk
+
+
 def test_many_credentials_cost_no_more_and_their_names_are_words(
     world: Any, alice: User, signed_in: SignIn, queries: Callable[..., int]
 ) -> None:
