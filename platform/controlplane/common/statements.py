@@ -20,6 +20,6 @@ def planned(sql: str, parameters: Sequence[Any] | Mapping[str, Any]) -> list[tup
     """
     connection.ensure_connection()
     if connection.queries_logged:
-        connection.queries_log.append({"sql": sql, "time": "0"})
+        connection.queries_log.append({"sql": f"{sql} -- {parameters}", "time": "0"})
     with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
         return cursor.execute(sql, parameters).fetchall()
