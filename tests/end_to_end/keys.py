@@ -45,7 +45,8 @@ def go_to(page: Any, place: str) -> None:
     page.locator("dialog:modal input").wait_for()
     page.keyboard.type(place)
     page.locator("dialog:modal").get_by_role("option", name=place).first.wait_for()
-    page.keyboard.press("Enter")
+    with page.expect_navigation():  # also where the page is the one that is shown
+        page.keyboard.press("Enter")
     page.locator(".rail [aria-current=page]").filter(has_text=place).wait_for()
 
 
