@@ -60,3 +60,13 @@ def open_row(page: Any, text: str) -> None:
             return
         page.keyboard.press("j")
     raise AssertionError(f"no row says {text}: {page.locator('[data-rows]').first.inner_text()}")
+
+
+def reload_until(page: Any, target: Any, *, shown: bool) -> None:
+    """For what pages keep for some seconds."""
+    for _ in range(30):
+        if (target.count() > 0) is shown:
+            return
+        page.wait_for_timeout(1000)
+        page.reload()
+    raise AssertionError(f"{target} is {'not ' if shown else 'still '}shown on {page.url}")

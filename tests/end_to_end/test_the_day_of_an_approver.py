@@ -84,7 +84,9 @@ def agent(seats: None, remit: Installation, signed_in: Callable[[str], Any]) -> 
     page.get_by_label("Name of your agent").fill("Clock watcher")
     page.get_by_role("button", name="Start mission").click()
     page.get_by_role("button", name="Show the token").click()
-    return Agent(remit, page.locator("#mission-connect .secret code").inner_text().strip())
+    token = page.locator("#mission-connect .secret code").inner_text().strip()
+    page.close()  # it would go on asking for a mission that is no longer hers to see when the day is over
+    return Agent(remit, token)
 
 
 def test_an_approvers_whole_day_needs_no_mouse(
@@ -199,6 +201,7 @@ def review(page: Any, breaker: Any) -> None:
     """Every page says that a glass is broken, until somebody else has said whether that was right."""
     keys.go_to(page, "Home")
     strip = page.locator(".strips .strip").filter(has_text="glass")
+    keys.reload_until(page, strip, shown=True)
     keys.press(page, strip.get_by_role("link"))
     page.get_by_role("heading", name="Break-glass", level=1).wait_for()
     card = page.locator("section.card").filter(has_text="the market opens at noon")
@@ -209,10 +212,10 @@ def review(page: Any, breaker: Any) -> None:
     keys.press(page, card.get_by_role("button", name="Record the review"))
     page.get_by_text("Reviewed.").wait_for()
     card.get_by_text("The desk did need it, and it only reads.").wait_for()
-    assert page.locator(".strips .strip").filter(has_text="glass").count() == 0
+    keys.reload_until(page, strip, shown=False)
     look(page, "approver-reviewed")
     keys.go_to(breaker, "Home")
-    assert breaker.locator(".strips .strip").filter(has_text="glass").count() == 0
+    keys.reload_until(breaker, breaker.locator(".strips .strip").filter(has_text="glass"), shown=False)
 
 
 def stand_in(page: Any) -> None:
