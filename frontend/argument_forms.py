@@ -169,8 +169,15 @@ def _field(item: Argument) -> forms.Field:
             widget = forms.Textarea(attrs={"rows": 4, "class": "code", "spellcheck": "false"})
         case _:
             widget = forms.Textarea(attrs={"rows": 4})
-    needed = item.required and item.kind not in ("text", "lines", "list")
-    return forms.CharField(label=label, help_text=hint, required=needed, strip=False, widget=widget)
+    kind = _MayBeEmpty if item.kind in ("text", "lines", "list") else forms.CharField
+    return kind(label=label, help_text=hint, required=item.required, strip=False, widget=widget)
+
+
+class _MayBeEmpty(forms.CharField):
+    """An argument that a call has to have may still be the empty text or no lines at all."""
+
+    def validate(self, value: Any) -> None:
+        """What was typed is read by `_read`, which knows the argument."""
 
 
 def _optional(item: Argument, choices: list[tuple[str, str]]) -> list[tuple[str, str]]:

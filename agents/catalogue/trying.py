@@ -1,15 +1,20 @@
-"""“What would the gate say?”: a template's sample actions judged by the rules in force, without proposing anything."""
+"""“What would the gate say?”: calls judged by the rules in force and grants that need not be anybody's yet. Nothing is
+proposed."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from agents.catalogue.types import Sample, Template
+from agents.grants import Grant
 from agents.kinds.tool_call import prepare_preview
-from agents.models import McpTool
+from agents.models import McpTool, Mission
 from controlplane.tenancy.types import Permission, Principal
 from governance import services as governance
 from governance.choices import Verdict
+from governance.types import Finding
 
 
 @dataclass(frozen=True)
@@ -37,3 +42,20 @@ def try_samples(*, actor: Principal, chosen: Template) -> list[Answer]:
         finding = governance.preview(kind="tool.call", prepared=prepared, organisation_id=actor.organisation_id)
         answers.append(Answer(sample, finding.verdict, finding.message))
     return answers
+
+
+def try_call(
+    *, actor: Principal, mission: Mission, tool: str, arguments: Mapping[str, Any], grants: Sequence[Grant]
+) -> Finding:
+    """What this call would be told as the first of a run of the mission, were these its grants. Two queries."""
+    rows = McpTool.objects.restrict(actor, Permission.SERVER_VIEW).select_related("server")
+    prepared = prepare_preview(
+        team_id=mission.team_id,
+        team=mission.team.slug,
+        tool=tool,
+        arguments=arguments,
+        grants=grants,
+        definition=rows.filter(qualified_name=tool).first(),
+        as_registered=True,
+    )
+    return governance.preview(kind="tool.call", prepared=prepared, organisation_id=mission.organisation_id)

@@ -105,10 +105,16 @@ def prepare_preview(
     arguments: Mapping[str, Any],
     grants: Sequence[Grant],
     definition: McpTool | None,
+    as_registered: bool = False,
 ) -> Prepared:
-    """The same facts for a call of a mission that does not exist yet, for trying a remit before it starts."""
+    """The same facts for a call of a mission that does not exist yet, for trying a remit before it starts.
+
+    `as_registered`: a tool that is unknown, switched off or another team's is refused, as are arguments that its schema
+    refuses. Without it only the remit counts, and the servers may come later.
+    """
     mine = [grant for grant in grants if grant.tool == tool]
-    snapshot = _imagined(team, definition)
+    proposal = Proposal(kind="tool.call", tool=tool, arguments=arguments)
+    snapshot = _imagined(team_id, team, definition)
     return Prepared(
         team_id=team_id,
         title=tool,
@@ -127,7 +133,8 @@ def prepare_preview(
             "judge": judge_is_on(),
         },
         grants=compile_grants(version_id=uuid.UUID(int=0), grants=grants),
-        denial=_denial(Proposal(kind="tool.call", tool=tool, arguments=arguments), snapshot, mine, calls=0),
+        guards=_tool_guards(snapshot, proposal, granted=bool(mine)) if as_registered else (),
+        denial=_denial(proposal, snapshot, mine, calls=0),
     )
 
 
@@ -145,9 +152,10 @@ def _tool_entity(tool: str, snapshot: Snapshot) -> dict[str, Any]:
     }
 
 
-def _imagined(team: str, tool: McpTool | None) -> Snapshot:
+def _imagined(team_id: uuid.UUID, team: str, tool: McpTool | None) -> Snapshot:
     """A mission that is active and has done nothing yet."""
     nobody = uuid.UUID(int=0)
+    teams = tool.server.team_ids if tool else None
     return Snapshot(
         mission_id=nobody,
         team_id=nobody,
@@ -169,15 +177,16 @@ def _imagined(team: str, tool: McpTool | None) -> Snapshot:
         run_state=None,
         tool=tool.qualified_name if tool else None,
         definition_sha256=tool.definition_sha256 if tool else None,
-        definition=None,
+        definition=tool.definition if tool else None,
         tool_state=tool.state if tool else None,
         read_only=tool.read_only if tool else None,
         reversible=tool.reversible if tool else None,
         effects=None,
         server=tool.server.slug if tool else None,
-        server_state=None,
+        server_state=tool.server.state if tool else None,
         recent=0,
         stopped=None,
+        for_team=teams is None or team_id in teams,
     )
 
 
@@ -229,6 +238,21 @@ def _guards(snapshot: Snapshot, proposal: Proposal, *, granted: bool) -> list[Fi
         deny("agent.retired", "This agent is retired.")
     if snapshot.run_state in ENDED_RUN_STATES:
         deny("run.ended", "This run has ended.", "End the program.")
+    if snapshot.recent >= RATE_LIMIT:
+        deny(
+            "rate.exceeded",
+            f"More than {RATE_LIMIT} actions in ten seconds.",
+            "Slow down and try again in ten seconds.",
+        )
+    return [*found, *_tool_guards(snapshot, proposal, granted=granted)]
+
+
+def _tool_guards(snapshot: Snapshot, proposal: Proposal, *, granted: bool) -> list[Finding]:
+    found: list[Finding] = []
+
+    def deny(code: str, message: str, *remedies: str) -> None:
+        found.append(Finding(Verdict.DENY, code, message, remedies))
+
     # What is not granted is not there: of tools outside the remit nothing is told, not even their schema.
     if granted and snapshot.tool is None:
         deny(
@@ -244,12 +268,6 @@ def _guards(snapshot: Snapshot, proposal: Proposal, *, granted: bool) -> list[Fi
             f"The server of {proposal.tool} is not for this mission's team.",
             "Ask an administrator to let the team use the server.",
             "Go on with other work.",
-        )
-    if snapshot.recent >= RATE_LIMIT:
-        deny(
-            "rate.exceeded",
-            f"More than {RATE_LIMIT} actions in ten seconds.",
-            "Slow down and try again in ten seconds.",
         )
     if (
         granted

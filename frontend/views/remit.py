@@ -22,6 +22,7 @@ from agents.servers import selectors as servers
 from controlplane.common.errors import RemitError, conflict
 from controlplane.tenancy import selectors as tenancy
 from controlplane.tenancy.types import Permission
+from frontend import trying
 from frontend.approving import diff_lines
 from frontend.form_errors import show_error
 from frontend.grants_editor import (
@@ -59,7 +60,17 @@ def change(request: PersonRequest, mission_id: uuid.UUID) -> HttpResponse:
     if todo.startswith("add-"):
         _add(rows, todo)
         return _show(request, mission, form, rows, quiet=True)
+    if todo == "try":
+        return _try(request, mission, form, rows)
     return _preview_or_send(request, mission, form, rows, send=todo == "send")
+
+
+def _try(request: PersonRequest, mission: Mission, form: RemitForm, rows: list[GrantRow]) -> HttpResponse:
+    grants, wrong = _grants(rows)
+    if wrong is not None:
+        return _show(request, mission, form, rows, error=wrong, status=422)
+    trial = trying.asked(request.principal, mission, trying.typed(request.POST), grants)
+    return _show(request, mission, form, rows, trial=trial, status=422 if trial.problem else 200)
 
 
 def _preview_or_send(
@@ -130,6 +141,7 @@ def _show(
         "zone": zone_of(request.principal),
         "stale": _what_happened(request, mission, stale, latest) if stale is not None else None,
         "action": reverse("mission-change", args=[mission.pk]),
+        "trial": trying.typed(request.POST),
         **more,
     }
     return render(request, "missions/change/page.html", context, status=status)

@@ -505,3 +505,49 @@ def test_a_preview_writes_nothing(opened: Page, world: Any) -> None:
     before = (Entry.objects.count(), Action.objects.count())
     opened.preview(budget="900.00", goal="Everything")
     assert (Entry.objects.count(), Action.objects.count()) == before
+
+
+def test_the_gate_is_asked_about_a_call_by_the_grants_as_they_stand_in_the_form(opened: Page, world: Any) -> None:
+    before = Action.objects.count()
+    call = '{"invoice": "INV-0113", "amount": "%s", "reason": "Delivered late"}'
+    opened.press("try", try__tool="books__apply_credit", try__arguments=call % "40.00")
+    assert "It would run at once" in opened.words
+    opened.press("try", try__arguments=call % "240.00", goal="Something else entirely.")
+    assert "Asks a person" in opened.words
+    assert opened.fields["goal"] == "Something else entirely."
+    opened.press("try", try__arguments=call % "4000.00")
+    assert "allowed only within limits" in opened.words
+    taken_away = {
+        name.replace("-tool", "-removed"): "on"
+        for name, value in opened.fields.items()
+        if value == "books__apply_credit" and name.startswith("g")
+    }
+    opened.press("try", try__arguments=call % "40.00", **taken_away)
+    assert "This mission may not use books__apply_credit" in opened.words
+    world.server.team_ids = [world.organisation.pk]
+    world.server.save()
+    opened.press("try", try__arguments=call % "40.00")
+    assert "It would run at once" not in opened.words
+    assert "Refused" in opened.words
+    assert Action.objects.count() == before
+    assert number_of_versions(world) == 1
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "said"),
+    [
+        ("", "{}", "Choose a tool"),
+        ("books__overdue", "{nonsense", "line 1"),
+        ("books__overdue", '{"a": 1, "a": 2}', "twice"),
+        ("books__overdue", "[1]", "names with values"),
+        (HOSTILE, "{}", "Refused"),
+    ],
+)
+def test_a_call_that_cannot_be_tried_says_why_and_stays_in_the_form(
+    opened: Page, world: Any, tool: str, arguments: str, said: str
+) -> None:
+    opened.press("try", try__tool=tool, try__arguments=arguments)
+    assert said in opened.words
+    assert HOSTILE not in opened.html
+    assert (opened.fields["try-tool"], opened.fields["try-arguments"]) == (tool, arguments)
+    assert number_of_versions(world) == 1

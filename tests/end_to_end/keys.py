@@ -1,0 +1,72 @@
+"""A person without a mouse: whatever is used has to be reached with Tab, or has a key that `?` names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+FOCUSED = "element => element === document.activeElement"
+MOST_STEPS = 250
+
+
+def reach(page: Any, target: Any) -> None:
+    """Tab until it has the focus. Fails where Tab never gets there."""
+    target.wait_for()
+    for _ in range(MOST_STEPS):
+        if target.evaluate(FOCUSED):
+            return
+        page.keyboard.press("Tab")
+    raise AssertionError(f"Tab never reaches {target} on {page.url}")
+
+
+def press(page: Any, target: Any) -> None:
+    """A button, a link or a fold."""
+    reach(page, target)
+    page.keyboard.press("Enter")
+
+
+def write(page: Any, target: Any, text: str) -> None:
+    """In place of what stands in the field."""
+    reach(page, target)
+    page.keyboard.press("Control+a")
+    page.keyboard.type(text)
+
+
+def choose(page: Any, target: Any, option: str) -> None:
+    """By typing what the option is called."""
+    reach(page, target)
+    page.keyboard.type(option)
+    chosen = target.evaluate("select => select.selectedOptions[0].textContent")
+    assert chosen.startswith(option), f"typing {option} chose {chosen}"
+
+
+def go_to(page: Any, place: str) -> None:
+    """Through the palette."""
+    page.keyboard.press("Control+k")
+    page.locator("dialog:modal input").wait_for()
+    page.keyboard.type(place)
+    page.locator("dialog:modal").get_by_role("option", name=place).first.wait_for()
+    with page.expect_navigation():  # also where the page is the one that is shown
+        page.keyboard.press("Enter")
+    page.locator(".rail [aria-current=page]").filter(has_text=place).wait_for()
+
+
+def open_row(page: Any, text: str) -> None:
+    """Down the list with j until the row under the cursor says so."""
+    row = page.locator('[data-rows] [data-row][aria-current="true"]')
+    for _ in range(50):
+        if row.count() and text in row.inner_text() and row.locator("a").first.evaluate(FOCUSED):
+            page.keyboard.press("Enter")
+            page.locator("#approval-card").get_by_text(text).first.wait_for()
+            return
+        page.keyboard.press("j")
+    raise AssertionError(f"no row says {text}: {page.locator('[data-rows]').first.inner_text()}")
+
+
+def reload_until(page: Any, target: Any, *, shown: bool) -> None:
+    """For what pages keep for some seconds."""
+    for _ in range(30):
+        if (target.count() > 0) is shown:
+            return
+        page.wait_for_timeout(1000)
+        page.reload()
+    raise AssertionError(f"{target} is {'not ' if shown else 'still '}shown on {page.url}")
