@@ -48,8 +48,13 @@ def _with_fresh_connection(call: Callable[[], R]) -> R:
         log.warning("gateway.database_failed", code=outage.code, error=str(error).strip())
         raise outage from error
     finally:
-        if connection.errors_occurred or connection.in_atomic_block or not connection.get_autocommit():
+        if connection.connection is not None and not _is_clean():
             connection.close()
+
+
+def _is_clean() -> bool:
+    """Nothing failed on it and no transaction was left open: the next unit may have it."""
+    return not connection.errors_occurred and not connection.in_atomic_block and connection.get_autocommit()
 
 
 def _drop_lost_connection() -> None:
