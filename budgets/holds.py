@@ -62,7 +62,10 @@ def reserve(
         note=description,
         dispatched=dispatched,
     )
-    return _reservation(hold_id, answer, amounts).refusal
+    reservation = _reservation(hold_id, answer, amounts)
+    if dispatched and reservation.replayed and reservation.refusal is None:
+        dispatch(hold_id=hold_id)
+    return reservation.refusal
 
 
 def reserve_batch(

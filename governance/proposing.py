@@ -135,7 +135,8 @@ def _write(
     """In one transaction. When the ledger refuses the hold, all of it is undone and the refusal is written instead."""
     try:
         with early_unlock():
-            if not ladder.denied and _sent_along(prepared) is None:
+            still = None if ladder.denied else _sent_along(prepared)
+            if not ladder.denied and still is None:
                 gate.require_still(prepared)
             gate.sequence_and_judge(
                 ladder, prepared=prepared, organisation_id=action.organisation_id, action_id=action.pk
@@ -143,7 +144,7 @@ def _write(
             if waits_for_people(ladder):
                 repeating.refuse_second_question(proposal, prepared=prepared, digest=action.digest, locking=True)
             action.hold_id = gate.plan_hold(ladder, prepared=prepared)
-            return _commit(ladder, action, proposer, prepared, proposal.audience, starting=starting)
+            return _commit(ladder, action, proposer, prepared, proposal.audience, starting=starting, still=still)
     except gate.HoldNotGiven as error:
         gate.refuse_hold(ladder, error.refused, prepared=prepared)
         action.hold_id = None
@@ -152,7 +153,14 @@ def _write(
 
 
 def _commit(
-    ladder: Ladder, action: Action, proposer: Principal, prepared: Prepared, audience: str, *, starting: bool
+    ladder: Ladder,
+    action: Action,
+    proposer: Principal,
+    prepared: Prepared,
+    audience: str,
+    *,
+    starting: bool,
+    still: Statement | None = None,
 ) -> Judgement:
     moment = now()
     judged(action, ladder, moment)
@@ -181,7 +189,7 @@ def _commit(
         permit=permit,
         escalation=escalation,
         entries=entries,
-        still=None if ladder.denied else _sent_along(prepared),
+        still=still,
     )
     if written == "repeated":
         raise _Repeated

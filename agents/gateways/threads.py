@@ -54,7 +54,7 @@ def _with_fresh_connection(call: Callable[[], R]) -> R:
 
 def _is_clean() -> bool:
     """Nothing failed on it and no transaction was left open: the next unit may have it."""
-    return not connection.errors_occurred and not connection.in_atomic_block and connection.get_autocommit()
+    return not connection.errors_occurred and not connection.in_atomic_block and connection.autocommit
 
 
 def _drop_lost_connection() -> None:
@@ -67,4 +67,7 @@ def _drop_lost_connection() -> None:
         socket.register(held.fileno(), select.POLLIN)
         if not socket.poll(0):
             return
+        held.close()  # else the pool, which has not heard of it either, would lend it again
     connection.close()
+    # Most likely its other connections are lost too; found one by one, each costs a pause.
+    connection.pool.check()  # type: ignore[attr-defined]

@@ -34,7 +34,7 @@ SELECT m.id, m.team_id, m.state, m.state_reason, m.owner_id, m.account_id, m.ver
        (SELECT stop.name || ' was stopped: ' || stop.reason FROM agents_stop stop
         WHERE stop.scope IN ('agent', 'team', 'organisation')
           AND stop.scope_id IN (m.agent_id, m.team_id, m.organisation_id) AND stop.lifted_at IS NULL LIMIT 1),
-       (server.team_ids IS NULL OR m.team_id = ANY(server.team_ids))
+       (server.team_ids IS NULL OR m.team_id = ANY(server.team_ids)), m.xmin::text
 FROM agents_mission m
 JOIN agents_missionversion v ON v.mission_id = m.id AND v.number = m.version
 JOIN agents_agent a ON a.id = m.agent_id
@@ -50,7 +50,8 @@ SELECT count(*) FROM governance_action WHERE run_id = %s AND tool = %s AND id IS
 AND state IN ('permitted', 'executing', 'succeeded', 'failed', 'unknown')
 """
 
-# The same facts at the end, with the mission kept as it is until the decision is written.
+# The same facts at the end, with the mission kept as it is until the decision is written. Who waited for the mission
+# sees its new row and all else as before the wait: so any change of that row counts (`xmin`), and stops change it.
 _STILL = """
 SELECT 1
 FROM agents_mission m
@@ -58,7 +59,7 @@ JOIN agents_agent a ON a.id = m.agent_id
 LEFT JOIN agents_run r ON r.mission_id = m.id AND r.id = %s
 LEFT JOIN (agents_mcptool tool JOIN agents_mcpserver server ON server.id = tool.server_id)
        ON tool.qualified_name = %s AND server.organisation_id = m.organisation_id
-WHERE m.id = %s AND m.state = %s AND m.version = %s AND a.state = %s
+WHERE m.id = %s AND m.xmin::text = %s AND m.state = %s AND m.version = %s AND a.state = %s
   AND (r.id IS NULL OR r.state <> ALL(%s)) AND tool.state IS NOT DISTINCT FROM %s
   AND tool.definition_sha256 IS NOT DISTINCT FROM %s AND server.state IS NOT DISTINCT FROM %s
   AND (server.team_ids IS NULL OR m.team_id = ANY(server.team_ids)) = %s
@@ -100,6 +101,7 @@ class Snapshot:
     recent: int
     stopped: str | None
     for_team: bool = True  # whether the mission's team is among those the server is for
+    mission_row: str = ""  # the transaction that last changed it
 
 
 def read(proposer: Principal, mission_id: uuid.UUID, run_id: uuid.UUID | None, proposal: Proposal) -> Snapshot:
@@ -137,7 +139,8 @@ def still(snapshot: Snapshot, *, run_id: uuid.UUID | None, tool: str) -> Stateme
         _STILL,
         [
             *(run_id, tool),
-            *(snapshot.mission_id, snapshot.mission_state, snapshot.mission_version, snapshot.agent_state),
+            *(snapshot.mission_id, snapshot.mission_row),
+            *(snapshot.mission_state, snapshot.mission_version, snapshot.agent_state),
             *(list(ENDED_RUN_STATES), snapshot.tool_state),
             *(snapshot.definition_sha256, snapshot.server_state),
             snapshot.for_team,

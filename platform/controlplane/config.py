@@ -86,6 +86,11 @@ class Configuration(BaseSettings):
         validation_alias=AliasChoices("REMIT_JUDGE_DAILY_TOKENS"),
         description="Tokens a day that an organisation's judge may use when its budget is first opened",
     )
+    prepared_statements: bool = Field(
+        default=True,
+        validation_alias=AliasChoices("REMIT_PREPARED_STATEMENTS"),
+        description="Plan the statements of every decision once a connection; off behind a pooler without them",
+    )
     otlp_endpoint: str = Field(
         default="", description="Collector for Remit's own spans, https://host:4318; empty: nothing is recorded"
     )

@@ -95,7 +95,6 @@ def _database(url: str) -> dict[str, Any]:
     # Attempts to reconnect come at growing intervals; starting over every few seconds keeps the intervals short, so
     # that a database that is back after minutes is noticed at once.
     options["pool"] = {"min_size": 1, "max_size": 14, "timeout": 5, "reconnect_timeout": 5}
-    options["prepare_threshold"] = 5  # for controlplane.common.statements; the ORM's statements are never prepared
     return {
         "ENGINE": "django.db.backends.postgresql",
         "CONN_MAX_AGE": 0,

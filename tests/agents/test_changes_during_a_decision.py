@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
-from agents.choices import AgentState, MissionState, RunState, ServerState, ToolState, Transport
+from agents import services as agents
+from agents.choices import AgentState, MissionState, RunState, ServerState, StopScope, ToolState, Transport
 from agents.kinds.tool_call import ToolCall
 from agents.models import Agent, McpServer, McpTool, Mission, MissionVersion, Run
 from budgets.models import Hold
@@ -149,6 +152,38 @@ def test_a_permit_is_used_by_what_holds_at_that_moment(change: Any, meanwhile: A
     assert action.state == ActionState.DENIED
     assert action.executing_at is None
     assert Hold.objects.get().state == "voided"
+
+
+def test_a_call_that_waited_for_the_stop_of_its_run_does_not_start(
+    mission: Mission, as_run: Principal, as_nadia: Principal
+) -> None:
+    stopped = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        stopping = pool.submit(
+            _on_its_own_connection, lambda _: _stop_until_somebody_waits(as_nadia, as_run, stopped), mission
+        )
+        assert stopped.wait(20)
+        judgement = services.propose_and_start(proposer=as_run, proposal=_proposal())
+        stopping.result(20)
+    assert Run.objects.get(pk=as_run.run_id).state == RunState.STOPPED
+    assert judgement.verdict is Verdict.DENY
+    assert judgement.started is None
+    assert not Hold.objects.exists()
+
+
+def _stop_until_somebody_waits(actor: Principal, run: Principal, stopped: threading.Event) -> None:
+    assert run.run_id is not None
+    with transaction.atomic():
+        agents.stop(actor=actor, scope=StopScope.RUN, scope_id=run.run_id, reason="Look first")
+        stopped.set()
+        until = time.monotonic() + 15
+        with connection.cursor() as cursor:
+            while time.monotonic() < until:
+                cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+                if cursor.fetchone()[0]:
+                    return
+                time.sleep(0.02)
+    raise AssertionError("nobody waited")
 
 
 def _proposal() -> Proposal:

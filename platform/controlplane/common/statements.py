@@ -7,19 +7,46 @@ of many tables that costs more than its work.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import psycopg
+from django.conf import settings
 from django.db import connection
+from psycopg.errors import FeatureNotSupported
+
+Parameters = Sequence[Any] | Mapping[str, Any]
+Rows = list[tuple[Any, ...]]
+
+_ON: Final = 1  # psycopg prepares nothing while a connection's threshold is None
 
 
-def planned(sql: str, parameters: Sequence[Any] | Mapping[str, Any]) -> list[tuple[Any, ...]]:
+def planned(sql: str, parameters: Parameters) -> Rows:
     """The rows of a constant statement; its parameters travel beside it. In the caller's transaction, if there is one.
 
-    From its fifth time each `sql` stays planned in its connection, so never build one from data.
+    Each `sql` stays planned in its connection, so never build one from data. `REMIT_PREPARED_STATEMENTS` turns it off.
     """
     connection.ensure_connection()
+    connection.validate_thread_sharing()
+    connection.validate_no_broken_transaction()
     if connection.queries_logged:
         connection.queries_log.append({"sql": f"{sql} -- {parameters}", "time": "0"})
-    with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
-        return cursor.execute(sql, parameters).fetchall()
+    with connection.wrap_database_errors:
+        try:
+            return _ask(connection.connection, sql, parameters)
+        except FeatureNotSupported:  # a migration changed the statement's result: these plans are of yesterday's tables
+            connection.connection.close()
+            if connection.in_atomic_block:
+                raise
+            connection.close()
+            connection.ensure_connection()
+            return _ask(connection.connection, sql, parameters)
+
+
+def _ask(link: psycopg.Connection[Any], sql: str, parameters: Parameters) -> Rows:
+    """Only here is preparing on: of the ORM's statements psycopg would else remember the last hundred texts."""
+    link.prepare_threshold = _ON
+    try:
+        with psycopg.Cursor(link) as cursor:
+            return cursor.execute(sql, parameters, prepare=settings.CONFIG.prepared_statements).fetchall()
+    finally:
+        link.prepare_threshold = None

@@ -98,14 +98,10 @@ function restore(part, was) {
 
 const isOwnRefresh = (event) => event.detail.elt?.matches?.("[data-live-part]") && event.detail.requestConfig?.verb === "get";
 
-document.addEventListener("htmx:afterRequest", (event) => {
-  const part = event.detail.elt;
-  const since = isOwnRefresh(event) && asked.get(part.id || part);
-  if (since) took.set(part.id || part, performance.now() - since);
-});
-
 document.addEventListener("htmx:beforeSwap", (event) => {
   const part = event.detail.target;
+  const since = isOwnRefresh(event) && asked.get(part.id || part);
+  if (since) took.set(part.id || part, performance.now() - since);
   if (!isOwnRefresh(event) || !part.matches("[data-live-part]") || !event.detail.shouldSwap) return;
   const body = event.detail.xhr.responseText;
   if (lastBody.get(part) === body || isInUse(part)) {
