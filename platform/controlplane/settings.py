@@ -127,7 +127,7 @@ REDIS_URL = CONFIG.redis_url or "unix:///nonexistent/valkey.sock"
 CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1)
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 # A killed worker's tasks come back after `visibility_timeout`; with the defaults that is an hour. The timeouts are for
-# whoever wakes a task inside a request: a broker that is silent costs them two seconds once, and a sweep finds the work.
+# whoever wakes a task inside a request: a silent broker costs them two seconds once, and a sweep finds the work.
 CELERY_BROKER_TRANSPORT_OPTIONS = {
     "socket_timeout": 2,
     "socket_connect_timeout": 2,
