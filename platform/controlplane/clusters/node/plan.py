@@ -210,13 +210,13 @@ def _check_mount(mount: Mount, places: HostPlaces) -> tuple[int, int]:
     if not source.is_absolute() or "\0" in mount.source:
         raise invalid(f"mount source {mount.source} must be an absolute path.")
     try:
-        place = os.open(source, os.O_PATH | os.O_CLOEXEC)
+        opened = os.open(source, os.O_PATH | os.O_CLOEXEC)
     except OSError as error:
         raise invalid(f"mount source {mount.source}: {error.strerror}.") from error
     try:
-        found, path = os.fstat(place), os.readlink(f"/proc/self/fd/{place}")
+        found, path = os.fstat(opened), os.readlink(f"/proc/self/fd/{opened}")
     finally:
-        os.close(place)
+        os.close(opened)
     # A link on the way could be changed by whoever may write there, a sandbox for one.
     if path != mount.source:
         raise invalid(f"mount source {mount.source} leads through a link; give the path it means.")
