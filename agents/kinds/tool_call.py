@@ -12,7 +12,7 @@ from typing import Any
 
 from agents.choices import ENDED_MISSION_STATES, ENDED_RUN_STATES, MissionState, ServerState, ToolState
 from agents.grants import Grant, argument_facts, compile_grants, parse_grants
-from agents.kinds import call_facts
+from agents.kinds import call_facts, call_totals
 from agents.kinds.call_facts import Snapshot
 from agents.models import McpTool, MissionVersion, Run
 from agents.servers.definitions import call_errors
@@ -45,6 +45,7 @@ class ToolCall:
         snapshot = call_facts.read(proposer, mission_id, run_id, proposal)
         grants = _parsed(snapshot.version_id, snapshot.grants)
         mine = [grant for grant in grants if grant.tool == proposal.tool]
+        totals = call_totals.read(snapshot.mission_id, proposal, mine)
         envelope = {
             "kind": self.code,
             "agent": str(snapshot.agent_id),
@@ -64,7 +65,12 @@ class ToolCall:
             },
             resource_entity=_tool_entity(proposal.tool, snapshot),
             context={
-                "args": argument_facts(tool=proposal.tool, arguments=proposal.arguments, grants=mine),
+                "args": argument_facts(
+                    tool=proposal.tool,
+                    arguments=proposal.arguments,
+                    grants=mine,
+                    totals={total.argument: total.seen for total in totals},
+                ),
                 "calls": snapshot.calls,
                 "importance": snapshot.importance,
                 "mission_active": snapshot.mission_state == MissionState.ACTIVE,
@@ -75,7 +81,7 @@ class ToolCall:
             guards_saw=(
                 f"mission {snapshot.mission_state}, run {snapshot.run_state or 'none'}, {snapshot.recent} calls in 10 s"
             ),
-            denial=_denial(proposal, snapshot, mine),
+            denial=call_totals.denial(totals) or _denial(proposal, snapshot, mine),
             budget=_budget(proposer, snapshot, proposal),
             agent_id=snapshot.agent_id,
             mission_id=snapshot.mission_id,
@@ -84,6 +90,7 @@ class ToolCall:
             subject_type="tool",
             excluded_user_ids=[snapshot.owner_id],
             call_limits=_call_limits(snapshot, proposal.tool, mine),
+            total_limits=totals,
             effects=list(snapshot.effects or ()),
             currency=snapshot.currency,
             still=functools.partial(call_facts.still, snapshot, run_id=run_id, tool=proposal.tool),
