@@ -38,7 +38,8 @@ SELECT m.id, m.team_id, m.state, m.state_reason, m.owner_id, m.account_id, m.ver
        (SELECT stop.name || ' was stopped: ' || stop.reason FROM agents_stop stop
         WHERE stop.scope IN ('agent', 'team', 'organisation')
           AND stop.scope_id IN (m.agent_id, m.team_id, m.organisation_id) AND stop.lifted_at IS NULL LIMIT 1),
-       (server.team_ids IS NULL OR m.team_id = ANY(server.team_ids))
+       (server.team_ids IS NULL OR m.team_id = ANY(server.team_ids)),
+       EXISTS (SELECT 1 FROM tenancy_token k WHERE k.id = %(token)s AND k.revoked_at IS NOT NULL)
 FROM agents_mission m
 JOIN agents_missionversion v ON v.mission_id = m.id AND v.number = m.version
 JOIN agents_agent a ON a.id = m.agent_id
@@ -61,6 +62,7 @@ WHERE m.id = %(mission)s AND m.state = %(state)s AND m.version = %(version)s AND
   AND (r.id IS NULL OR r.state <> ALL(%(ended)s)) AND tool.state IS NOT DISTINCT FROM %(tool_state)s
   AND tool.definition_sha256 IS NOT DISTINCT FROM %(definition)s AND server.state IS NOT DISTINCT FROM %(server)s
   AND (server.team_ids IS NULL OR m.team_id = ANY(server.team_ids)) = %(for_team)s
+  AND NOT EXISTS (SELECT 1 FROM tenancy_token k WHERE k.id = %(token)s AND k.revoked_at IS NOT NULL)
 FOR SHARE OF m
 """
 
@@ -101,6 +103,7 @@ class Snapshot:
     calls: int
     stopped: str | None
     for_team: bool = True  # whether the mission's team is among those the server is for
+    revoked: bool = False  # the token it was asked with, since it was recognised
 
 
 def read(proposer: Principal, mission_id: uuid.UUID, run_id: uuid.UUID | None, proposal: Proposal) -> Snapshot:
@@ -115,15 +118,19 @@ def read(proposer: Principal, mission_id: uuid.UUID, run_id: uuid.UUID | None, p
                 "again": proposal.action_id,
                 "mission": mission_id,
                 "organisation": proposer.organisation_id,
+                "token": proposer.token_id,
             },
         )
         row = cursor.fetchone()
     if row is None:
         raise RemitError("mission.not_found", "This token's mission does not exist any more.", 404)
-    return Snapshot(*row)
+    snapshot = Snapshot(*row)
+    if snapshot.revoked:
+        raise RemitError("token.revoked", "This token was revoked while its request was under way.", 401)
+    return snapshot
 
 
-def still(snapshot: Snapshot, *, run_id: uuid.UUID | None, tool: str) -> bool:
+def still(snapshot: Snapshot, *, run_id: uuid.UUID | None, tool: str, token_id: uuid.UUID | None) -> bool:
     """Inside a transaction: whether all of it is as it was read. The mission stays so until the transaction ends."""
     with connection.cursor() as cursor:
         cursor.execute(
@@ -140,6 +147,7 @@ def still(snapshot: Snapshot, *, run_id: uuid.UUID | None, tool: str) -> bool:
                 "definition": snapshot.definition_sha256,
                 "server": snapshot.server_state,
                 "for_team": snapshot.for_team,
+                "token": token_id,
             },
         )
         return cursor.fetchone() is not None

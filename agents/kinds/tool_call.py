@@ -93,7 +93,9 @@ class ToolCall:
             total_limits=totals,
             effects=list(snapshot.effects or ()),
             currency=snapshot.currency,
-            still=functools.partial(call_facts.still, snapshot, run_id=run_id, tool=proposal.tool),
+            still=functools.partial(
+                call_facts.still, snapshot, run_id=run_id, tool=proposal.tool, token_id=proposer.token_id
+            ),
             brief=functools.partial(_brief, snapshot, proposal, grants),
             irreversible=not snapshot.read_only and not snapshot.reversible,
         )
