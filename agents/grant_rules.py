@@ -9,8 +9,8 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 MICRO: Final = 1_000_000
-OPERATORS: Final = ("equals", "one_of", "min", "max", "starts_with", "like", "max_length")
-CEDAR_TYPES: Final = {"micros": "Long", "length": "Long", "text": "String", "flag": "Boolean"}
+OPERATORS: Final = ("equals", "one_of", "min", "max", "max_total", "starts_with", "like", "max_length")
+CEDAR_TYPES: Final = {"micros": "Long", "total": "Long", "length": "Long", "text": "String", "flag": "Boolean"}
 _NUMBER = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,6})?\Z")
 _LONGEST_TEXT = 10_000_000
 
@@ -24,7 +24,7 @@ def term(value: str, operator: str, wanted: Any, kind: str) -> str:
             return f"[{', '.join(_literal(item, kind) for item in wanted)}].contains({value})"
         case "min":
             return f"{value} >= {_micros(wanted)}"
-        case "max":
+        case "max" | "max_total":
             return f"{value} <= {_micros(wanted)}"
         case "max_length":
             return f"{value} <= {int(wanted)}"
@@ -35,7 +35,9 @@ def term(value: str, operator: str, wanted: Any, kind: str) -> str:
 
 
 def fact_kind(operator: str, wanted: Any) -> str:
-    """As what the argument is read: micros, length, text or flag; a key of CEDAR_TYPES."""
+    """As what the argument is read: micros, total, length, text or flag; a key of CEDAR_TYPES."""
+    if operator == "max_total":
+        return "total"
     if operator in ("min", "max"):
         return "micros"
     if operator == "max_length":
@@ -51,6 +53,10 @@ def fact(kind: str, value: Any) -> int | str | bool | None:
     match kind:
         case "micros":
             return _micros(value)
+        case "total":
+            # What is taken back can't make room: an amount below zero has no place in a total.
+            micros = _micros(value)
+            return micros if micros is not None and micros >= 0 else None
         case "length":
             return len(value) if isinstance(value, str) else None
         case "flag":
@@ -67,7 +73,7 @@ def met(operator: str, wanted: Any, value: Any) -> bool:
     if found is None:
         return False
     match operator:
-        case "min" | "max":
+        case "min" | "max" | "max_total":
             limit = _micros(wanted) or 0
             return int(found) >= limit if operator == "min" else int(found) <= limit
         case "max_length":
@@ -95,7 +101,7 @@ def covers(operator: str, old: Any, new_rules: Mapping[str, Any]) -> bool:
     if operator in new_rules:
         new = new_rules[operator]
         match operator:
-            case "max" | "max_length":
+            case "max" | "max_total" | "max_length":
                 return Decimal(str(new)) <= Decimal(str(old))
             case "min":
                 return Decimal(str(new)) >= Decimal(str(old))
@@ -116,6 +122,8 @@ def problem_of(operator: str, value: Any) -> str:
     match operator:
         case "min" | "max":
             return "" if _micros(value) is not None else "a plain number with at most six decimals"
+        case "max_total":
+            return "" if (_micros(value) or 0) > 0 else "a plain number above zero with at most six decimals"
         case "max_length":
             fits = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LONGEST_TEXT
             return "" if fits else f"a whole number up to {_LONGEST_TEXT:,}"
@@ -143,6 +151,7 @@ def in_words(operator: str, value: Any) -> str:
         "equals": f"exactly {value}",
         "min": f"at least {value}",
         "max": f"at most {value}",
+        "max_total": f"at most {value} in all",
         "starts_with": f"beginning with {value}",
         "like": f"like {value}",
         "max_length": f"of at most {value} characters",

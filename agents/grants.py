@@ -26,9 +26,11 @@ class Grant:
     agrees.
 
     `constraints` maps an argument to operators: {"equals": v}, {"one_of": [v…]}, {"min": "0.01"}, {"max": "100.00"},
-    {"starts_with": "tickets/"}, {"like": "INV-*"}, {"max_length": 2000}. Several operators all have to hold; a
-    constrained argument must be present. At most something means not less than nothing: a `max` of zero or more without
-    a `min` refuses negative amounts. `sentence` is how people read the grant; without one it is made of the parts.
+    {"starts_with": "tickets/"}, {"like": "INV-*"}, {"max_length": 2000}; {"max_total": "500.00"} limits what the
+    argument comes to over all calls of the tool in the mission. Several operators all have to hold; a constrained
+    argument must be present. At most something means not less than nothing: a `max` of zero or more without a `min`
+    refuses negative amounts, and a `max_total` always does. `sentence` is how people read the grant; without one it is
+    made of the parts.
     """
 
     tool: str
@@ -112,9 +114,11 @@ def compile_grants(*, version_id: uuid.UUID, grants: Sequence[Grant]) -> Grants:
     return _compile(str(version_id), json.dumps([grant.as_dict() for grant in grants], sort_keys=True))
 
 
-def argument_facts(*, tool: str, arguments: Mapping[str, Any], grants: Sequence[Grant]) -> dict[str, Any]:
+def argument_facts(
+    *, tool: str, arguments: Mapping[str, Any], grants: Sequence[Grant], totals: Mapping[str, int] | None = None
+) -> dict[str, Any]:
     """`context.args` for one call: only constrained arguments, typed. What can't be typed is left out, so its grant
-    does not match."""
+    does not match. `totals`: argument → millionths that calls of the mission have come to so far."""
     facts: dict[str, Any] = {}
     for grant in grants:
         if grant.tool != tool:
@@ -125,6 +129,8 @@ def argument_facts(*, tool: str, arguments: Mapping[str, Any], grants: Sequence[
             for operator in rules:
                 kind = grant_rules.fact_kind(operator, rules[operator])
                 value = grant_rules.fact(kind, arguments[name])
+                if value is not None and kind == "total":
+                    value = int(value) + (totals or {}).get(name, 0)
                 if value is not None:
                     facts[_attribute(tool, name, kind)] = value
     return facts

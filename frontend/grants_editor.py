@@ -19,6 +19,7 @@ MOST_RULES: Final = 40
 RULES: Final = (
     ("max", "at most"),
     ("min", "at least"),
+    ("max_total", "at most in all"),
     ("equals", "exactly (text)"),
     ("equals_number", "exactly (number)"),
     ("equals_flag", "exactly (true or false)"),
@@ -181,7 +182,8 @@ def _encoded(name: str, operator: str, value: Any) -> RuleRow:
         row = RuleRow(name, "equals_number", str(value))
     problems: list[FieldError] = []
     again = _decoded(RuleRow(name.strip(), row.code, row.value.strip()), problems)
-    kept = again.get(operator) == value or (operator in ("min", "max") and again.get(operator) == str(value))
+    amount = operator in ("min", "max", "max_total")
+    kept = again.get(operator) == value or (amount and again.get(operator) == str(value))
     if kept and not problems and name == name.strip():
         return row
     return RuleRow(name, "json", json.dumps({operator: value}, ensure_ascii=False))

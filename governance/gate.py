@@ -174,6 +174,11 @@ def sequence_and_judge(ladder: Ladder, *, prepared: Prepared, organisation_id: u
         calls = sequence.calls_so_far(run_id=prepared.run_id, tool=limits.tool, besides=action_id)
         if limits.passed_by(calls):
             raise Overtaken
+    if prepared.total_limits and prepared.mission_id is not None:
+        sequence.await_totals(mission_id=prepared.mission_id, run_id=prepared.run_id)
+        for total in prepared.total_limits:
+            if total.passed_by(sequence.total_so_far(prepared.mission_id, total.tool, total.argument, action_id)):
+                raise Overtaken
     since = time.perf_counter_ns()
     if prepared.run_id is None or not sequence.concerns(prepared.effects):
         ladder.rung("sequence", since_ns=since, saw="No effect that any rule follows.", said="Nothing to object to.")

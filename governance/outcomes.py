@@ -219,7 +219,9 @@ def _note_for_loop_guard(action: Action, report: Report) -> None:
 
 
 def _reported_before(action: Action, report: Report) -> Action:
-    action.refresh_from_db()
+    """Saying so promises that the earlier report is kept, so it is read in a transaction that waits for the disk."""
+    with early_unlock():
+        action.refresh_from_db()
     known = action.outcome or {}
     if action.state == report.state and known.get("result_sha256") == report.result_sha256:
         return action

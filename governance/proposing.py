@@ -374,9 +374,14 @@ def _token(action: Action, decision_id: uuid.UUID, audience: str, nonce: str, ex
 
 
 def _stored(proposer: Principal, proposal: Proposal, request_sha256: str) -> Judgement | None:
-    """The answer already given to this idempotency key; None when there is none."""
+    """The answer already given to this idempotency key, once it is on disk; None when there is none."""
     if proposal.idempotency_key is None:
         return None
+    with early_unlock():
+        return _given_before(proposer, proposal, request_sha256)
+
+
+def _given_before(proposer: Principal, proposal: Proposal, request_sha256: str) -> Judgement | None:
     action = Action.objects.filter(
         proposer_id=proposer.id,
         organisation_id=proposer.organisation_id,
@@ -394,9 +399,10 @@ def _stored(proposer: Principal, proposal: Proposal, request_sha256: str) -> Jud
 
 
 def _waiting(action_id: uuid.UUID) -> Judgement:
-    """The answer to a call that waits already: as it stands now, which may be decided meanwhile."""
-    action = Action.objects.get(pk=action_id)
-    return judgement_of(action, escalation=_open_question(action), replayed=True)
+    """The answer to a call that waits already: as it stands now, which may be decided meanwhile. It is on disk."""
+    with early_unlock():
+        action = Action.objects.get(pk=action_id)
+        return judgement_of(action, escalation=_open_question(action), replayed=True)
 
 
 def _open_question(action: Action) -> EscalationRef | None:

@@ -53,13 +53,13 @@ def redeem(*, holder: Principal, action_id: uuid.UUID, audience: str, permit_tok
     if permit is not None and permit.audience != audience:
         raise _refused(holder, action, "permit.other_audience", f"This permit is for “{permit.audience}”.", 403)
     decision = permit.decision if permit else Decision.objects.filter(action=action).latest("id")
-    again = _look_again(action, audience, decision)
+    again = _look_again(holder, action, audience, decision)
     moment = now()
     if permit is not None and permit.expires_at > moment and _holds(again, decision):
         try:
             return _consume(holder, action, audience, claims, decision, again)
         except Overtaken:
-            again = _look_again(action, audience, decision)
+            again = _look_again(holder, action, audience, decision)
     if permit is None and not decision.approved_policies and action.replaces_id is None:
         raise _lost(holder, action)
     if permit is None and usable_until_passed(action):
@@ -69,8 +69,14 @@ def redeem(*, holder: Principal, action_id: uuid.UUID, audience: str, permit_tok
     return _judge_again(holder, action, audience, again, decision)
 
 
-def _look_again(action: Action, audience: str, decision: Decision) -> Again:
-    return look_again(action, audience=audience, approved=decision.approved_policies, judged=decision.judged_policies)
+def _look_again(holder: Principal, action: Action, audience: str, decision: Decision) -> Again:
+    return look_again(
+        action,
+        audience=audience,
+        approved=decision.approved_policies,
+        judged=decision.judged_policies,
+        token_id=holder.token_id,
+    )
 
 
 def _holds(again: Again, decision: Decision) -> bool:
@@ -109,7 +115,7 @@ def _judge_again(holder: Principal, action: Action, audience: str, again: Again,
                 started = _write_and_start(holder, action, audience, again)
         except Overtaken:
             forget(action.organisation_id)
-            again = _look_again(action, audience, decision)
+            again = _look_again(holder, action, audience, decision)
             continue
         if started is None:
             raise _lost(holder, action)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from django.contrib.auth import get_user_model
 
@@ -41,9 +42,16 @@ class Again:
     digest: str
 
 
-def look_again(action: Action, *, audience: str, approved: Collection[str], judged: Collection[str] = ()) -> Again:
+def look_again(
+    action: Action,
+    *,
+    audience: str,
+    approved: Collection[str],
+    judged: Collection[str] = (),
+    token_id: uuid.UUID | None = None,
+) -> Again:
     """Facts and rules as they are now, for exactly the action that was judged. Reads only; what the judge agreed to
-    (`judged`) it is not asked again."""
+    (`judged`) it is not asked again. `token_id`: of who is there to carry it out, which has to live."""
     since = time.perf_counter_ns()
     bundle = active_bundle(action.organisation_id)
     ladder = Ladder(
@@ -65,7 +73,7 @@ def look_again(action: Action, *, audience: str, approved: Collection[str], judg
     if proposer is None:
         return _not_acceptable(ladder, since, "proposer.gone", "Who asked for this is no longer a member.")
     try:
-        prepared = kind.prepare(proposer=proposer, proposal=proposal)
+        prepared = kind.prepare(proposer=replace(proposer, token_id=token_id), proposal=proposal)
     except RemitError as error:
         return _not_acceptable(ladder, since, error.code, error.message)
     digest = digest_of_envelope(envelope_of(proposer=proposer, proposal=proposal, prepared=prepared))

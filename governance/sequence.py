@@ -25,6 +25,15 @@ DELETE_WINDOW: Final = timedelta(minutes=5)
 BLAST_ALLOWED: Final = 100
 EGRESS_RULE: Final = "sequence/secret-then-egress"
 BLAST_RULE: Final = "sequence/blast-radius"
+_TOTAL: Final = r"""
+SELECT least(coalesce(sum(CASE WHEN value IS NULL THEN 0
+                               WHEN value ~ '^-?[0-9]{1,12}(\.[0-9]{1,6})?$' THEN greatest(value::numeric, 0) * 1000000
+                               ELSE %(most)s END), 0), %(most)s)::bigint
+FROM (SELECT arguments ->> %(argument)s AS value FROM governance_action
+      WHERE mission_id = %(mission)s AND tool = %(tool)s AND id IS DISTINCT FROM %(besides)s
+        AND state IN ('permitted', 'executing', 'succeeded', 'failed', 'unknown')) earlier
+"""
+_MOST_TOTAL: Final = 4 * 10**18
 _LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
 
 
@@ -69,6 +78,32 @@ def calls_so_far(*, run_id: uuid.UUID, tool: str, besides: uuid.UUID | None = No
             "SELECT count(*) FROM governance_action WHERE run_id = %s AND tool = %s AND id IS DISTINCT FROM %s"
             " AND state IN ('permitted', 'executing', 'succeeded', 'failed', 'unknown')",
             [run_id, tool, besides],
+        )
+        return int(cursor.fetchone()[0])
+
+
+def await_totals(*, mission_id: uuid.UUID, run_id: uuid.UUID | None) -> None:
+    """Inside a transaction: waits for other decisions of the mission that totals depend on. The run's lock comes first,
+    as everywhere, so that two decisions never wait for each other."""
+    with connection.cursor() as cursor:
+        if run_id is not None:
+            cursor.execute(_LOCK, [f"sequence:{run_id}"])
+        cursor.execute(_LOCK, [f"total:{mission_id}"])
+
+
+def total_so_far(mission_id: uuid.UUID, tool: str, argument: str, besides: uuid.UUID | None = None) -> int:
+    """What an argument has come to over the mission's allowed calls, in millionths. A value that can't be added up
+    (another rule let it pass) counts as more than any limit."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _TOTAL,
+            {
+                "mission": mission_id,
+                "tool": tool,
+                "argument": argument,
+                "besides": besides,
+                "most": _MOST_TOTAL,
+            },
         )
         return int(cursor.fetchone()[0])
 

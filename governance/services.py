@@ -23,6 +23,7 @@ from governance.outcomes import check_outcome, reconcile, record_outcome, record
 from governance.previewing import preview
 from governance.proposing import propose, propose_and_start
 from governance.redeeming import redeem
+from governance.sequence import total_so_far
 from governance.stopping import Alive, Reach, Voided, alive, void_reach
 from governance.sweeping import SweepCounts, VoidCounts, sweep, void_open
 
@@ -72,6 +73,7 @@ __all__ = [
     "send_mails",
     "sweep",
     "tell_about",
+    "total_so_far",
     "troubled_judges",
     "untold",
     "void_open",

@@ -102,6 +102,21 @@ class Statement:
 
 
 @dataclass(frozen=True)
+class TotalLimits:
+    """What an argument of a tool may come to over a mission, where its grants say so, in millionths: `seen` so far when
+    it was judged, `adds` with this call. The gate adds up again when it commits, as it counts calls."""
+
+    tool: str
+    argument: str
+    seen: int
+    adds: int
+    limits: Sequence[int]
+
+    def passed_by(self, total: int) -> bool:
+        return any(self.seen + self.adds <= limit < total + self.adds for limit in self.limits)
+
+
+@dataclass(frozen=True)
 class Prepared:
     """All that the gate needs to know of one proposal, gathered by its action kind without writing anything.
 
@@ -128,6 +143,7 @@ class Prepared:
     excluded_user_ids: Sequence[uuid.UUID] = ()  # may not approve: requester, owner
     escalation_ttl_seconds: int = 3600
     call_limits: CallLimits | None = None
+    total_limits: Sequence[TotalLimits] = ()
     effects: Sequence[str] = ()  # labels this action would leave behind, for sequence rules ("secret.read", "egress")
     denial: Finding | None = None  # what to say when no policy permits it: which grant fell short, and by how much
     currency: str = "USD"

@@ -47,6 +47,8 @@ Send = Callable[[Message], Awaitable[None]]
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 BODY_SECONDS: Final = 15.0
+# Reading this much JSON takes the event loop a few milliseconds; what is larger is read beside it.
+_READ_AT_ONCE_BYTES: Final = 16 * 1024
 HEARTBEAT_SECONDS: Final = 10.0
 _REMEMBERED_HEARTBEATS: Final = 10_000
 # Inside every sandbox our gateway is found at this address.
@@ -139,7 +141,7 @@ class McpGateway:
         try:
             async with asyncio.timeout(BODY_SECONDS):
                 raw = await _read(receive)
-            body = _single_message(parse_strict(raw, max_bytes=MAX_BODY_BYTES))
+            body = _message_of(raw) if len(raw) <= _READ_AT_ONCE_BYTES else await in_thread(_message_of, raw)
         except TimeoutError:
             await _answer(send, 408, _problem(None, -32600, "The body did not arrive in time."))
             return
@@ -261,7 +263,8 @@ async def _read(receive: Receive) -> bytes:
             return bytes(body)
 
 
-def _single_message(value: Any) -> dict[str, Any]:
+def _message_of(raw: bytes) -> dict[str, Any]:
+    value = parse_strict(raw, max_bytes=MAX_BODY_BYTES)
     if isinstance(value, list):
         raise RemitError("rpc.batch", "Batches are not served: send one message per request.", 400)
     if not isinstance(value, dict) or value.get("jsonrpc") != "2.0":

@@ -34,7 +34,8 @@ SELECT m.id, m.team_id, m.state, m.state_reason, m.owner_id, m.account_id, m.ver
        (SELECT stop.name || ' was stopped: ' || stop.reason FROM agents_stop stop
         WHERE stop.scope IN ('agent', 'team', 'organisation')
           AND stop.scope_id IN (m.agent_id, m.team_id, m.organisation_id) AND stop.lifted_at IS NULL LIMIT 1),
-       (server.team_ids IS NULL OR m.team_id = ANY(server.team_ids)), m.xmin::text
+       (server.team_ids IS NULL OR m.team_id = ANY(server.team_ids)), m.xmin::text,
+       EXISTS (SELECT 1 FROM tenancy_token k WHERE k.id = %(token)s AND k.revoked_at IS NOT NULL)
 FROM agents_mission m
 JOIN agents_missionversion v ON v.mission_id = m.id AND v.number = m.version
 JOIN agents_agent a ON a.id = m.agent_id
@@ -63,6 +64,7 @@ WHERE m.id = %s AND m.xmin::text = %s AND m.state = %s AND m.version = %s AND a.
   AND (r.id IS NULL OR r.state <> ALL(%s)) AND tool.state IS NOT DISTINCT FROM %s
   AND tool.definition_sha256 IS NOT DISTINCT FROM %s AND server.state IS NOT DISTINCT FROM %s
   AND (server.team_ids IS NULL OR m.team_id = ANY(server.team_ids)) = %s
+  AND NOT EXISTS (SELECT 1 FROM tenancy_token k WHERE k.id = %s AND k.revoked_at IS NOT NULL)
 FOR SHARE OF m
 """
 
@@ -102,6 +104,7 @@ class Snapshot:
     stopped: str | None
     for_team: bool = True  # whether the mission's team is among those the server is for
     mission_row: str = ""  # the transaction that last changed it
+    revoked: bool = False  # the token it was asked with, since it was recognised
 
 
 def read(proposer: Principal, mission_id: uuid.UUID, run_id: uuid.UUID | None, proposal: Proposal) -> Snapshot:
@@ -115,11 +118,15 @@ def read(proposer: Principal, mission_id: uuid.UUID, run_id: uuid.UUID | None, p
             "again": proposal.action_id,
             "mission": mission_id,
             "organisation": proposer.organisation_id,
+            "token": proposer.token_id,
         },
     )
     if not rows:
         raise RemitError("mission.not_found", "This token's mission does not exist any more.", 404)
-    return Snapshot(*rows[0])
+    snapshot = Snapshot(*rows[0])
+    if snapshot.revoked:
+        raise RemitError("token.revoked", "This token was revoked while its request was under way.", 401)
+    return snapshot
 
 
 def calls_so_far(*, run_id: uuid.UUID | None, proposal: Proposal) -> int:
@@ -133,7 +140,7 @@ def grants_of(version_id: uuid.UUID) -> tuple[Grant, ...]:
     return tuple(parse_grants(MissionVersion.objects.values_list("grants", flat=True).get(pk=version_id)))
 
 
-def still(snapshot: Snapshot, *, run_id: uuid.UUID | None, tool: str) -> Statement:
+def still(snapshot: Snapshot, *, run_id: uuid.UUID | None, tool: str, token_id: uuid.UUID | None) -> Statement:
     """All of it is as it was read; the mission stays so until the transaction ends."""
     return Statement(
         _STILL,
@@ -143,6 +150,6 @@ def still(snapshot: Snapshot, *, run_id: uuid.UUID | None, tool: str) -> Stateme
             *(snapshot.mission_state, snapshot.mission_version, snapshot.agent_state),
             *(list(ENDED_RUN_STATES), snapshot.tool_state),
             *(snapshot.definition_sha256, snapshot.server_state),
-            snapshot.for_team,
+            *(snapshot.for_team, token_id),
         ],
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 from agents.choices import ENDED_MISSION_STATES, ENDED_RUN_STATES, MissionState, ServerState, ToolState
 from agents.grants import Grant, argument_facts, compile_grants
-from agents.kinds import call_facts
+from agents.kinds import call_facts, call_totals
 from agents.kinds.call_facts import Snapshot
 from agents.models import McpTool, MissionVersion, Run
 from agents.servers.definitions import call_errors
@@ -47,6 +47,7 @@ class ToolCall:
         mine = [grant for grant in grants if grant.tool == proposal.tool]
         limited = any(grant.max_calls is not None for grant in mine)
         calls = call_facts.calls_so_far(run_id=run_id, proposal=proposal) if limited else 0
+        totals = call_totals.read(snapshot.mission_id, proposal, mine)
         envelope = {
             "kind": self.code,
             "agent": str(snapshot.agent_id),
@@ -66,7 +67,12 @@ class ToolCall:
             },
             resource_entity=_tool_entity(proposal.tool, snapshot),
             context={
-                "args": argument_facts(tool=proposal.tool, arguments=proposal.arguments, grants=mine),
+                "args": argument_facts(
+                    tool=proposal.tool,
+                    arguments=proposal.arguments,
+                    grants=mine,
+                    totals={total.argument: total.seen for total in totals},
+                ),
                 "calls": calls,
                 "importance": snapshot.importance,
                 "mission_active": snapshot.mission_state == MissionState.ACTIVE,
@@ -77,7 +83,7 @@ class ToolCall:
             guards_saw=(
                 f"mission {snapshot.mission_state}, run {snapshot.run_state or 'none'}, {snapshot.recent} calls in 10 s"
             ),
-            denial=_denial(proposal, snapshot, mine, calls),
+            denial=call_totals.denial(totals) or _denial(proposal, snapshot, mine, calls),
             budget=_budget(proposer, snapshot, proposal),
             agent_id=snapshot.agent_id,
             mission_id=snapshot.mission_id,
@@ -86,9 +92,10 @@ class ToolCall:
             subject_type="tool",
             excluded_user_ids=[snapshot.owner_id],
             call_limits=_call_limits(proposal.tool, mine, calls),
+            total_limits=totals,
             effects=list(snapshot.effects or ()),
             currency=snapshot.currency,
-            still=call_facts.still(snapshot, run_id=run_id, tool=proposal.tool),
+            still=call_facts.still(snapshot, run_id=run_id, tool=proposal.tool, token_id=proposer.token_id),
             brief=functools.partial(_brief, snapshot, proposal, grants),
             irreversible=not snapshot.read_only and not snapshot.reversible,
         )

@@ -10,8 +10,8 @@ from pathlib import Path
 # A sandbox gets this folder read-only; `python <PROGRAMS> <name>` runs a sample by name.
 PROGRAMS = Path(__file__).resolve().parent
 
-# What one argument has to satisfy: any of equals, one_of, min, max, starts_with, like, max_length; all that are given.
-# Decimal bounds are text ("100.00"), never floats.
+# What one argument has to satisfy: any of equals, one_of, min, max, max_total, starts_with, like, max_length; all that
+# are given. Decimal bounds are text ("100.00"), never floats.
 Bound = str | int | Sequence[str]
 Constraint = Mapping[str, Bound]
 

@@ -27,13 +27,13 @@ from controlplane.common.cursors import page as cursor_page
 from controlplane.common.errors import FieldError, RemitError, invalid
 from controlplane.tenancy import selectors as tenancy
 from controlplane.tenancy.types import Permission
+from frontend import shown_once
 from frontend.connecting import connection_settings
 from frontend.exports import csv_response, in_pages
 from frontend.form_errors import show_error
 from frontend.pages import PersonRequest, id_of, page, require_anywhere
 from frontend.saved import saved_views
 from frontend.undoing import undoable
-from frontend.views.credentials import SHOWN_ONCE
 from governance import selectors as governance
 from governance.choices import Verdict
 
@@ -101,7 +101,7 @@ def detail(request: PersonRequest, agent_id: uuid.UUID) -> HttpResponse:
         days = budgets.spend_per_day(principal, account_id=agent.account_id, days=SPEND_DAYS)
     # A refresh of a part must not use up what is shown once.
     once = request.headers.get("HX-Request") != "true"
-    secret = request.session.pop(f"{SHOWN_ONCE}:{agent.pk}", "") if once else ""
+    secret = shown_once.take(request, agent.pk) if once else ""
     spent = sum((day.spent.money for day in days), Decimal(0))
     context = {
         "agent": agent,

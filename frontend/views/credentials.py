@@ -16,10 +16,10 @@ from agents import selectors, services
 from controlplane.common.clock import now
 from controlplane.common.errors import RemitError
 from controlplane.tenancy.types import Permission
+from frontend import shown_once
 from frontend.form_errors import show_error
 from frontend.pages import PersonRequest, page, require_in_team
 
-SHOWN_ONCE = "credential_shown_once"
 _LIVES = ((7, "7 days"), (30, "30 days"), (90, "90 days"), (365, "A year"))
 
 
@@ -54,7 +54,7 @@ def new(request: PersonRequest, agent_id: uuid.UUID) -> HttpResponse:
         except RemitError as refused:
             error = show_error(form, refused)
         else:
-            request.session[f"{SHOWN_ONCE}:{agent.pk}"] = text
+            shown_once.keep(request, agent.pk, text)
             return redirect("agent", agent_id=agent.pk)
     status = 422 if error is not None or form.errors else 200
     return render(request, "agents/credential.html", {"agent": agent, "form": form, "error": error}, status=status)

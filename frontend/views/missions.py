@@ -27,6 +27,7 @@ from budgets.types import Balance
 from controlplane.clusters.selectors import log_of
 from controlplane.common.cursors import page as cursor_page
 from controlplane.tenancy.types import Permission
+from frontend import shown_once
 from frontend.asked import asked
 from frontend.ceilings import tighter_than
 from frontend.connecting import connection_settings
@@ -41,7 +42,6 @@ from frontend.views.budgets import with_titles
 from governance import selectors as governance
 
 TABS = ("timeline", "remit", "budget", "output", "checklist", "runs")
-SHOWN_ONCE = "shown_once"
 _VIEWS = (
     ("All", ""),
     ("Under way", "?state=active&state=paused"),
@@ -111,7 +111,7 @@ def context_of(request: PersonRequest, mission: Mission, tab: str, part: str) ->
         "may_operate": request.principal.has(Permission.MISSION_OPERATE, team_id=mission.team_id),
         "balance": budgets.mission_spend(mission_ids=[mission.pk]).get(mission.pk),
         "done": sum(item.state != "open" for item in mission.checklist.all()),
-        "token": request.session.pop(f"{SHOWN_ONCE}:{mission.pk}", "") if tab == "timeline" and not part else "",
+        "token": shown_once.take(request, mission.pk) if tab == "timeline" and not part else "",
         "reject_url": reverse("mission-operate", args=[mission.pk, "reject"]),
         "row": selectors.mission_rows(request.principal, [mission])[0] if part in ("", "head") else None,
         **_OF_TAB.get(tab, _nothing)(request, mission),
@@ -212,7 +212,7 @@ def operate(request: PersonRequest, mission_id: uuid.UUID, what: str) -> HttpRes
             messages.success(request, "Outcome rejected.")
         case "token":
             text = services.issue_run_token(actor=actor, mission_id=mission_id)
-            request.session[f"{SHOWN_ONCE}:{mission_id}"] = text
+            shown_once.keep(request, mission_id, text)
         case _:
             raise Http404
     return redirect("mission", mission_id=mission_id)

@@ -126,8 +126,12 @@ USE_I18N = False
 REDIS_URL = CONFIG.redis_url or "unix:///nonexistent/valkey.sock"
 CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1)
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-# A killed worker's tasks come back after `visibility_timeout`; with the defaults that is an hour.
+# A killed worker's tasks come back after `visibility_timeout`; with the defaults that is an hour. The timeouts are for
+# whoever wakes a task inside a request: a silent broker costs them two seconds once, and a sweep finds the work.
 CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "socket_timeout": 2,
+    "socket_connect_timeout": 2,
+    "max_retries": 0,
     "visibility_timeout": 60,
     "unacked_restore_interval": 2,
     "unacked_restore_throttle": 1,

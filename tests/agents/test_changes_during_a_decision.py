@@ -19,8 +19,9 @@ from agents.models import Agent, McpServer, McpTool, Mission, MissionVersion, Ru
 from budgets.models import Hold
 from budgets.services import open_account
 from budgets.types import Level, Limits, WindowKind
+from controlplane.common.clock import now
 from controlplane.common.errors import RemitError
-from controlplane.tenancy.models import User
+from controlplane.tenancy.models import Token, User
 from controlplane.tenancy.types import Principal, system_principal
 from governance import services
 from governance.bundles import forget
@@ -97,6 +98,10 @@ def end_the_run(mission: Mission) -> None:
     Run.objects.filter(mission=mission).update(state=RunState.STOPPED)
 
 
+def revoke(_: Mission) -> None:
+    Token.objects.update(revoked_at=now())
+
+
 CHANGES = [pause, narrow, quarantine, redefine, switch_off, retire, end_the_run]
 
 
@@ -139,7 +144,19 @@ def test_a_call_that_would_start_at_once_is_judged_by_what_holds_at_its_commit(
     assert not Hold.objects.exists()
 
 
-@pytest.mark.parametrize("change", CHANGES)
+def test_a_token_revoked_between_its_recognition_and_the_commit_starts_nothing(
+    meanwhile: Any, as_run: Principal
+) -> None:
+    for propose in (services.propose, services.propose_and_start):
+        Token.objects.update(revoked_at=None)
+        meanwhile(revoke)
+        with pytest.raises(RemitError, match=r"token\.revoked"):
+            propose(proposer=as_run, proposal=_proposal())
+    assert not Action.objects.exists()
+    assert not Hold.objects.exists()
+
+
+@pytest.mark.parametrize("change", [*CHANGES, revoke])
 def test_a_permit_is_used_by_what_holds_at_that_moment(change: Any, meanwhile: Any, as_run: Principal) -> None:
     judgement = services.propose(proposer=as_run, proposal=_proposal())
     assert judgement.permit is not None

@@ -65,6 +65,8 @@ def goes_up(text: str) -> bool:
 
 
 def holds(operator: str, wanted: Any, value: Any) -> bool:
+    if operator == "max_total":  # of the first call, as all of these are
+        operator, value = "max", value if (number(value) or 0) >= 0 else None
     if operator in ("min", "max"):
         found, limit = number(value), number(wanted)
         assert limit is not None
@@ -125,6 +127,7 @@ SHORT = TEXTS.filter(bool)
 RULES = st.one_of(
     st.fixed_dictionaries({"max": NUMBERS | st.integers(-3, 200)}, optional={"min": NUMBERS}),
     st.fixed_dictionaries({"min": NUMBERS}),
+    st.fixed_dictionaries({"max_total": st.sampled_from(["0.01", "5", 99.5, 100])}, optional={"max": NUMBERS}),
     st.fixed_dictionaries({"equals": TEXTS | st.booleans() | st.integers(-2, 6) | st.sampled_from([0.5, 5.0])}),
     st.fixed_dictionaries({"one_of": st.lists(SHORT, min_size=1, max_size=4)}),
     st.fixed_dictionaries({"starts_with": SHORT}, optional={"max_length": st.integers(0, 12)}),
@@ -246,6 +249,14 @@ def test_tighter_rules_do_not_widen_and_the_way_back_does(old: dict[str, Any], n
         ([], [Grant(CREDIT)]),
         ([Grant(CREDIT, effect="escalate")], [Grant(CREDIT)]),
         ([Grant(CREDIT, max_calls=3)], [Grant(CREDIT, max_calls=4)]),
+        (
+            [Grant(CREDIT, constraints={"amount": {"max_total": "500"}})],
+            [Grant(CREDIT, constraints={"amount": {"max_total": "501"}})],
+        ),
+        (
+            [Grant(CREDIT, constraints={"amount": {"max": "5", "max_total": "500"}})],
+            [Grant(CREDIT, constraints={"amount": {"max": "5"}})],
+        ),
         ([Grant(CREDIT, max_calls=3)], [Grant(CREDIT)]),
         ([Grant(CREDIT, constraints={"a": {"max": "5"}})], [Grant(CREDIT)]),
         ([Grant(CREDIT, constraints={"a": {"max": "5"}})], [Grant(CREDIT, constraints={"b": {"max": "5"}})]),
@@ -448,6 +459,10 @@ def test_text_in_a_grant_stays_text(text: str, organisation: Organisation) -> No
         {"tool": CREDIT, "effect": "permit"},
         {"tool": CREDIT, "effect": ["allow"]},
         {"tool": CREDIT, "max_calls": 0},
+        {"tool": CREDIT, "constraints": {"amount": {"max_total": "0"}}},
+        {"tool": CREDIT, "constraints": {"amount": {"max_total": "-5"}}},
+        {"tool": CREDIT, "constraints": {"amount": {"max_total": "1e3"}}},
+        {"tool": CREDIT, "constraints": {"amount": {"max_total": True}}},
         {"tool": CREDIT, "max_calls": True},
         {"tool": CREDIT, "max_calls": "1; permit"},
         {"tool": CREDIT, "extra": 1},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -14,90 +15,23 @@ import pytest
 from django.db import connection, transaction
 
 from agents import services
-from agents.choices import Runtime
 from agents.grants import Grant
-from agents.models import McpServer, McpTool, Mission, Run
-from agents.services.onboarding import Person, create_organisation
+from agents.models import McpServer, Mission, Run
 from budgets.models import Hold, Window
-from budgets.types import Limits
 from controlplane.common.clock import now
 from controlplane.common.errors import RemitError
 from controlplane.tenancy import services as tenancy
-from controlplane.tenancy.models import Organisation, Team, Token, User
-from controlplane.tenancy.types import Principal, Role
+from controlplane.tenancy.models import Token
+from controlplane.tenancy.types import Principal
 from governance import services as gate
 from governance.choices import ActionState
 from governance.models import Action, Escalation
 from governance.types import Judgement, Proposal
 
+from .conftest import LISTING, REFUND, TOOL
+
 R = TypeVar("R")
-TOOL, LISTING = "books__apply_credit", "books__overdue"
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture
-def company(transactional_db: None) -> Organisation:
-    return create_organisation(
-        name="Northwind",
-        currency="USD",
-        monthly_limit=Limits(money=Decimal(100)),
-        teams={"Finance": Limits(money=Decimal(50))},
-        people=(
-            Person("alice@northwind.example", "Alice", (Role.BUILDER,), "Finance"),
-            Person("bob@northwind.example", "Bob", (Role.APPROVER,), "Finance"),
-        ),
-    )
-
-
-@pytest.fixture
-def person(company: Organisation) -> Callable[[str], Principal]:
-    def of(name: str) -> Principal:
-        user = User.objects.get(email=f"{name}@northwind.example")
-        principal = tenancy.principal_of_user(user=user, organisation_id=company.pk)
-        assert principal is not None
-        return principal
-
-    return of
-
-
-@pytest.fixture
-def start(person: Callable[[str], Principal], company: Organisation) -> Callable[..., Mission]:
-    """A running mission of an agent of its own, which may give credits when a person agrees."""
-
-    def make(name: str = "Clerk") -> Mission:
-        alice = person("alice")
-        team = Team.objects.get(organisation=company)
-        agent = services.register_agent(actor=alice, team_id=team.pk, name=name, runtime=Runtime.EXTERNAL)
-        remit = services.Remit(
-            goal="Every overdue invoice has a reminder.",
-            criteria=["Reminders are written"],
-            grants=(Grant(TOOL, effect="escalate"), Grant(LISTING, max_calls=3)),
-            budget_money=Decimal(1),
-            budget_steps=100,
-            deadline=now() + timedelta(hours=8),
-        )
-        mission = services.draft_mission(actor=alice, agent_id=agent.pk, title=name, remit=remit)
-        services.submit_mission(actor=alice, mission_id=mission.pk)
-        mission.refresh_from_db()
-        return mission
-
-    return make
-
-
-@pytest.fixture
-def books(person: Callable[[str], Principal], company: Organisation) -> McpServer:
-    server = McpServer.objects.create(
-        organisation=company, name="Books", slug="books", transport="stdio", created_by_id=person("alice").id
-    )
-    for name in (TOOL, LISTING):
-        McpTool.objects.create(
-            server=server,
-            name=name.removeprefix("books__"),
-            qualified_name=name,
-            definition={"name": name.removeprefix("books__"), "inputSchema": {"type": "object"}},
-            definition_sha256="sha256:aa",
-        )
-    return server
 
 
 def on_a_connection_of_its_own(call: Callable[[], R]) -> R:
@@ -188,6 +122,35 @@ def test_calls_at_once_can_not_each_be_the_last_one_allowed(
         answers = list(pool.map(call, range(12)))
     assert Counter(answer.reason_code for answer in answers) == {"": 3, "grant.calls_used_up": 9}
     assert Action.objects.filter(tool=LISTING, state__in=["permitted", "executing"]).count() == 3
+
+
+@pytest.mark.parametrize("propose", [gate.propose, gate.propose_and_start])
+@pytest.mark.parametrize("seed", range(3))
+def test_calls_at_once_can_not_together_pass_what_they_may_come_to_in_all(
+    person: Callable[[str], Principal],
+    start: Callable[..., Mission],
+    books: McpServer,
+    propose: Callable[..., Judgement],
+    seed: int,
+) -> None:
+    limited = Grant(REFUND, constraints={"amount": {"max": "40.00", "max_total": "100.00"}})
+    mission = start("Clerk", limited)
+    agent = tenancy.principal_of_token(services.issue_run_token(actor=person("alice"), mission_id=mission.pk))
+    amounts = random.Random(seed).choices(["40.00", "40", "39.999999", "33.34", "0.000001", "-40", "4e1", "41"], k=20)
+
+    def call(amount: str) -> Judgement:
+        proposal = Proposal("tool.call", {"amount": amount}, tool=REFUND, audience="mcp")
+        return on_a_connection_of_its_own(lambda: propose(proposer=agent, proposal=proposal))
+
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(call, amounts))
+    allowed = [Decimal(amount) for amount, answer in zip(amounts, answers, strict=True) if not answer.reason_code]
+    kept = Action.objects.filter(tool=REFUND, state__in=["permitted", "executing"])
+    assert sorted(allowed) == sorted(Decimal(action.arguments["amount"]) for action in kept)
+    assert 60 < sum(allowed) <= 100
+    assert min(allowed) > 0
+    used_up = [answer for answer in answers if answer.reason_code == "grant.total_above_limit"]
+    assert all("Left: " in answer.remedies[0] for answer in used_up)
 
 
 def test_one_mission_that_can_not_be_ended_now_keeps_no_other_from_ending(start: Callable[..., Mission]) -> None:

@@ -20,7 +20,8 @@ _MOST_GRANTS = 200
 
 
 class GrantShape(serializers.Serializer):  # type: ignore[type-arg]
-    """One tool it may call. `constraints`: argument → rules, such as {"amount": {"max": "100.00"}}."""
+    """One tool it may call. `constraints`: argument → rules, such as
+    {"amount": {"max": "40.00", "max_total": "100.00"}}: 40.00 a call, 100.00 over the whole mission."""
 
     tool = serializers.CharField()
     effect = serializers.ChoiceField(["allow", "escalate"])

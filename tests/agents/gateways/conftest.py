@@ -36,6 +36,8 @@ from controlplane.tenancy import services as tenancy
 from controlplane.tenancy.models import Organisation, Team, User
 from controlplane.tenancy.types import Principal, Role
 
+from .rest_client import Api
+
 R = TypeVar("R")
 FAST = Limits(connect_seconds=5, call_seconds=1.0)
 
@@ -209,13 +211,18 @@ GRANTS = (
 
 
 @pytest.fixture
-def mission(books: McpServer, owner: Principal, company: Organisation) -> Mission:
+def grants() -> tuple[Grant, ...]:
+    return GRANTS
+
+
+@pytest.fixture
+def mission(books: McpServer, owner: Principal, company: Organisation, grants: tuple[Grant, ...]) -> Mission:
     team = Team.objects.get(organisation=company)
     clerk = services.register_agent(actor=owner, team_id=team.pk, name="Clerk", runtime=Runtime.EXTERNAL)
     remit = services.Remit(
         goal="Every overdue invoice has a reminder.",
         criteria=["Reminders are written", "Credits are explained"],
-        grants=GRANTS,
+        grants=grants,
         budget_money=Decimal("1.00"),
         budget_steps=100,
         deadline=now() + timedelta(hours=8),
@@ -339,3 +346,15 @@ def _json(raw: bytes) -> Any:
         return json.loads(raw)
     except ValueError:
         return raw.decode(errors="replace")
+
+
+@pytest.fixture
+def address(servers: Any, company: Organisation) -> str:
+    from controlplane.asgi import application
+
+    return str(servers.start(application))
+
+
+@pytest.fixture
+def api(address: str, token: str) -> Api:
+    return Api(address, token)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 
 from agents import services
 from agents.choices import Transport
+from agents.gateways.mcp import McpGateway
 from agents.models import McpTool, Mission, Run
 from agents.servers import services as registry
 from agents.services.onboarding import Person, create_organisation
@@ -101,6 +103,37 @@ def test_a_body_of_fifty_megabytes_is_not_read(post: Callable[..., Any]) -> None
     except (BrokenPipeError, ConnectionResetError, OSError):
         return  # hung up on in the middle of sending, which is as good
     assert reply.status == 413
+
+
+def test_a_large_body_is_read_beside_the_loop_that_serves_the_others(token: str) -> None:
+    """50,000 values take a tenth of a second to check; meanwhile every other caller of the process would wait."""
+    dense = ("[" + ",".join(['{"a":1}'] * 24_000) + "]").encode()
+    turns: list[int] = []
+    arrived: list[int] = []
+    answers: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        arrived.append(len(turns))
+        return {"type": "http.request", "body": dense, "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        answers.append(message)
+
+    async def others() -> None:
+        while not answers:
+            turns.append(1)
+            await asyncio.sleep(0)
+
+    async def serve() -> None:
+        gateway = McpGateway()
+        headers = [(b"authorization", f"Bearer {token}".encode())]
+        async with gateway.lifespan():
+            scope = {"type": "http", "method": "POST", "path": "/mcp", "headers": headers}
+            await asyncio.gather(others(), gateway(scope, receive, send))  # type: ignore[arg-type]
+
+    asyncio.run(serve())
+    assert answers[0]["status"] == 400  # a batch
+    assert len(turns) > arrived[0] + 3
 
 
 NO_REQUESTS = (

@@ -149,3 +149,18 @@ def test_a_run_sees_its_own_mission_only(
     assert [item["id"] for item in api.get("missions").json()["items"]] == [str(mission.pk)]
     assert api.get(f"missions/{other.pk}").status_code == 404
     assert api.get(f"missions/{uuid.uuid4()}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "operation"),
+    [(path, operation) for method, path, operation in OPERATIONS if method == "POST"],
+    ids=[operation.name for method, _, operation in OPERATIONS if method == "POST"],
+)
+def test_mass_assignment_a_field_that_is_not_of_the_request_is_refused_by_name(
+    nadia_api: Api, path: str, operation: Operation
+) -> None:
+    hostile = {"organisation_id": _NOWHERE, "owner_id": _NOWHERE, "is_superuser": True, "created_by": _NOWHERE}
+    answer = nadia_api.post(path, hostile, if_match='"1-0"')
+    assert answer.status_code == 422
+    assert {f"/{name}" for name in hostile} <= {error["pointer"] for error in answer.json()["errors"]}
+    assert not Entry.objects.exists()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from allauth.usersessions.models import UserSession
+from django.db import transaction
 from django.test import Client
 from django.urls import get_resolver, reverse
 
@@ -438,3 +439,46 @@ def test_a_nul_in_an_address_or_a_form_is_refused_by_name(
             response = signed_in(people[who]).post(path, {**body, "reason": NUL})
             assert response.status_code == 400, (who, name)
     assert state(asked) == before
+
+
+def test_mass_assignment_no_form_takes_more_than_its_own_fields(
+    asked: Any, nadia: User, charlie: User, elsewhere: Organisation, signed_in: SignIn
+) -> None:
+    """Each form is sent as it works, with what else its rows could hold; afterwards it is taken back."""
+    browser = signed_in(nadia)
+    foreign = ("organisation", "organisation_id", "account_id")
+    persons = ("owner", "owner_id", "user", "user_id", "created_by", "created_by_id", "by")
+    hostile = {
+        **dict.fromkeys(foreign, str(elsewhere.pk)),
+        **dict.fromkeys(persons, str(charlie.pk)),
+        "is_superuser": "1",
+        "email": "x@x.example",
+        "password": "x",
+        "digest": "sha256:00",
+    }
+    known = list(Action.objects.values_list("pk", flat=True))
+
+    def others() -> list[Any]:
+        return [
+            list(User.objects.order_by("pk").values_list("email", "is_superuser", "password", "is_active")),
+            list(Mission.objects.order_by("pk").values_list("organisation", "owner", "account_id")),
+            list(Action.objects.filter(pk__in=known).order_by("pk").values_list("digest", flat=True)),
+            set(Action.objects.values_list("organisation", flat=True)),
+            set(Agent.objects.values_list("organisation", flat=True)),
+            set(McpServer.objects.values_list("organisation", "created_by")),
+            set(Token.objects.values_list("organisation", "user_id")) - {(asked.organisation.pk, None)},
+            set(Membership.objects.filter(user=charlie).values_list("organisation", "role")),
+            set(Account.objects.values_list("organisation", flat=True)),
+            set(Vote.objects.filter(user=charlie).values_list("pk", flat=True)),
+            set(Entry.objects.filter(organisation=elsewhere).values_list("event", flat=True)),
+        ]
+
+    before, untouched, worked = others(), state(asked), 0
+    for name, (path, body) in forms(asked).items():
+        with transaction.atomic():
+            browser.post(path, {**hostile, **body})
+            after = others()
+            worked += state(asked) != untouched
+            transaction.set_rollback(True)
+        assert after == before, name
+    assert worked > len(forms(asked)) / 2

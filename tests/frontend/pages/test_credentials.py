@@ -9,11 +9,12 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.contrib.sessions.models import Session
 from django.test import Client
 from django.urls import reverse
 
 from agents import services as agents
-from agents.models import Mission
+from agents.models import Agent, Mission
 from controlplane.audit.models import Entry
 from controlplane.common.clock import now
 from controlplane.common.errors import RemitError
@@ -168,3 +169,33 @@ def test_many_credentials_cost_no_more_and_their_names_are_words(
     body = page_of(browser, world).split("<body")[1]
     assert "<script>alert" not in body
     assert "\u202e" not in body
+
+
+def test_a_secret_waits_for_its_page_sealed_and_for_its_person_alone(
+    world: Any, alice: User, signed_in: SignIn
+) -> None:
+    """A session is a row of the database, and backups hold rows."""
+    browser = signed_in(alice)
+    issued = reverse("credential-new", args=[world.agent.pk]), {"name": "Laptop", "days": "30"}
+    Agent.objects.filter(pk=world.agent.pk).update(runtime="external")
+    given = reverse("mission-operate", args=[world.mission.pk, "token"]), {}
+    pages = (reverse("agent", args=[world.agent.pk]), reverse("mission", args=[world.mission.pk]))
+    for (path, data), shows in zip((issued, given), pages, strict=True):
+        assert browser.post(path, data).status_code == 302
+        stored = [repr(session.get_decoded()) for session in Session.objects.all()]
+        assert any("shown_once" in text for text in stored)
+        assert not any("rmt_" in text for text in stored)
+        assert re.search(r"rmt_(agt|run)_[A-Za-z0-9_-]{43}", browser.get(shows).content.decode())
+        assert not any("shown_once" in repr(session.get_decoded()) for session in Session.objects.all())
+
+
+def test_a_sealed_secret_that_no_key_opens_is_not_shown_and_breaks_no_page(
+    world: Any, alice: User, signed_in: SignIn
+) -> None:
+    browser = signed_in(alice)
+    browser.post(reverse("credential-new", args=[world.agent.pk]), {"name": "Laptop", "days": "30"})
+    session = browser.session
+    name = f"shown_once:{world.agent.pk}"
+    session[name] = [*session[name][:2], "0000000000000000"]
+    session.save()
+    assert not _SECRET.search(page_of(browser, world))

@@ -201,6 +201,23 @@ def test_a_grant_is_added_limited_and_said_in_sentences(opened: Page, world: Any
     assert added == Grant("books__search", "escalate", {"text": {"one_of": ["INV-1", "INV-2"]}}, 5)
 
 
+def test_a_limit_on_all_calls_together_is_set_like_any_other(opened: Page, world: Any) -> None:
+    opened.press("add-grant")
+    last = int(opened.fields["grants"]) - 1
+    opened.preview(
+        **{
+            f"g{last}__tool": "books__write_reminder",
+            f"g{last}__r0__argument": "amount",
+            f"g{last}__r0__code": "max_total",
+            f"g{last}__r0__value": "500.00",
+        }
+    )
+    assert "Widens May call books__write_reminder with amount at most 500.00 in all" in opened.words
+    opened.send()
+    added = parse_grants(world.mission.versions.get(number=2).grants)[-1]
+    assert added == Grant("books__write_reminder", constraints={"amount": {"max_total": "500.00"}})
+
+
 def test_a_limit_raised_behind_an_old_sentence_is_called_out(opened: Page, world: Any) -> None:
     index = next(
         i for i, grant in enumerate(parse_grants(world.mission.versions.get().grants)) if "100.00" in str(grant)

@@ -40,6 +40,10 @@ def main() -> int:
     selector.register(wakeup.reader, selectors.EVENT_READ, wakeup.drain)
     forwarder: Forwarder | None = None
     try:
+        for target, identity in options["checked"].items():
+            there = os.stat(target)
+            if [there.st_dev, there.st_ino] != identity:
+                return report_failure(status_fd, f"{target}: another file was put in its place while it was mounted")
         if options["gateway"]:
             forwarder = Forwarder(selector, options["gateway"])
         for name, value in options["rlimits"].items():
@@ -49,7 +53,7 @@ def main() -> int:
             command[0], command, os.environ, setsid=True, setsigmask=[], setsigdef=[signal.SIGPIPE, *FORWARDED_SIGNALS]
         )
     except OSError as error:
-        return report_failure(status_fd, f"{command[0]}: {error.strerror or error}")
+        return report_failure(status_fd, f"{error.filename or command[0]}: {error.strerror or error}")
     os.write(status_fd, b'{"started": true}\n')
     os.close(status_fd)
     let_go_of_standard_streams()

@@ -118,6 +118,7 @@ def _first_process(plan: Plan, ends: Descriptors) -> list[str]:
         "status_fd": ends.status,
         "gateway": plan.gateway,
         "rlimits": dict(plan.rlimits),
+        "checked": dict(plan.checked),
         "workdir": WORKDIR,
     }
     return [str(interpreter()), "-I", "-S", "-B", FIRST_PROCESS, json.dumps(options), *plan.command]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 import sys
@@ -63,6 +64,7 @@ class Plan:
     command: tuple[str, ...]
     gateway: str  # socket path inside, "" without
     rlimits: Mapping[str, int]
+    checked: Mapping[str, tuple[int, int]]  # target → device and number of what was checked and has to be there
 
     @property
     def writable(self) -> tuple[str, ...]:
@@ -77,8 +79,7 @@ def make_plan(spec: SandboxSpec, places: HostPlaces, *, cgroups: bool) -> Plan:
         raise invalid(f"wall_clock_seconds must be between 1 and {LARGEST_WALL_CLOCK_SECONDS}.")
     if not spec.command or any("\0" in part for part in spec.command) or not spec.command[0]:
         raise invalid("command must name a program.")
-    for mount in spec.mounts:
-        _check_mount(mount, places)
+    checked = {mount.target: _check_mount(mount, places) for mount in spec.mounts}
     _check_targets(spec)
     shared_memory = max(spec.resources.disk_bytes // 8, 64 * 1024)
     limits = rlimits.always(spec.resources)
@@ -94,6 +95,7 @@ def make_plan(spec: SandboxSpec, places: HostPlaces, *, cgroups: bool) -> Plan:
         command=tuple(spec.command),
         gateway=f"{GATEWAY_FOLDER}/{places.gateway_socket.name}" if spec.gateway and places.gateway_socket else "",
         rlimits=limits,
+        checked=checked,
     )
 
 
@@ -201,24 +203,31 @@ def _environment(spec: SandboxSpec) -> dict[str, str]:
     return environment
 
 
-def _check_mount(mount: Mount, places: HostPlaces) -> None:
+def _check_mount(mount: Mount, places: HostPlaces) -> tuple[int, int]:
+    """Device and number of what the source is. It is mounted by its path, and what is there may have been exchanged by
+    then: the first process compares before it starts the command."""
     source = Path(mount.source)
     if not source.is_absolute() or "\0" in mount.source:
         raise invalid(f"mount source {mount.source} must be an absolute path.")
     try:
-        # A link on the way could be changed by whoever may write there, a sandbox for one.
-        if str(source.resolve(strict=True)) != mount.source:
-            raise invalid(f"mount source {mount.source} leads through a link; give the path it means.")
-        mode = source.stat().st_mode
+        opened = os.open(source, os.O_PATH | os.O_CLOEXEC)
     except OSError as error:
         raise invalid(f"mount source {mount.source}: {error.strerror}.") from error
-    if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
+    try:
+        found, path = os.fstat(opened), os.readlink(f"/proc/self/fd/{opened}")
+    finally:
+        os.close(opened)
+    # A link on the way could be changed by whoever may write there, a sandbox for one.
+    if path != mount.source:
+        raise invalid(f"mount source {mount.source} leads through a link; give the path it means.")
+    if not stat.S_ISDIR(found.st_mode) and not stat.S_ISREG(found.st_mode):
         raise invalid(f"mount source {mount.source} is neither a folder nor a file.")
     if any(_within(mount.source, root) for root in ("/proc", "/sys", "/dev")):
         raise invalid(f"mount source {mount.source} belongs to the machine itself.")
     for place in places.protected:
         if _within(str(place), mount.source) or _within(mount.source, str(place)):
             raise invalid(f"mount source {mount.source} would show the node's own files.")
+    return found.st_dev, found.st_ino
 
 
 def _check_targets(spec: SandboxSpec) -> None:

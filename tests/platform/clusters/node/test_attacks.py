@@ -2,16 +2,19 @@
 
 import ast
 import contextlib
+import ctypes
 import json
 import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from controlplane.clusters.types import MIB, ExitReason, Mount, Resources
+from controlplane.clusters.types import MIB, DriverError, ExitReason, Mount, Resources
 
 pytestmark = pytest.mark.sandbox
 
@@ -141,6 +144,44 @@ def test_link_made_inside_shows_the_host_nothing_when_mounted_again(node, name):
     (shared / "way").symlink_to(node.folder)
     with pytest.raises(Exception, match="through a link"):
         node.apply(name, ("true",), mounts=[Mount(str(shared / "way"), "/way")])
+
+
+def test_folder_exchanged_for_a_link_while_it_is_mounted_shows_nothing_of_the_host(node, name):
+    """A sandbox that may write beside its folder has milliseconds between the check of a path and its mount."""
+    shared, secret = node.shared("exchanged"), node.folder / "hidden"
+    secret.mkdir(exist_ok=True)
+    (secret / "who").write_text("the host")
+    (shared / "folder").mkdir()
+    (shared / "folder" / "who").write_text("the run")
+    (shared / "link").symlink_to(os.path.relpath(secret, shared))  # found from any root
+    over = threading.Event()
+
+    def exchange():
+        libc, both = ctypes.CDLL(None), (str(shared / "folder").encode(), str(shared / "link").encode())
+        while not over.is_set():
+            assert libc.renameat2(-100, both[0], -100, both[1], 2) == 0  # RENAME_EXCHANGE
+            time.sleep(0.004)
+
+    exchanging = threading.Thread(target=exchange)
+    exchanging.start()
+    seen, refused = [], 0
+    try:
+        for number in range(40):
+            turn = f"{name}-{number}"
+            mounts = [Mount(str(shared / "folder"), "/data")]
+            try:
+                node.apply(turn, ("/usr/bin/cat", "/data/who"), gateway=False, mounts=mounts)
+            except DriverError:
+                continue
+            status = node.wait(turn)
+            refused += "was put in its place" in status.message
+            seen.append(node.output(turn))
+            node.driver.delete(turn)
+    finally:
+        over.set()
+        exchanging.join()
+    assert "the host" not in "".join(seen)
+    assert refused, "no exchange ever fell into the gap"
 
 
 def test_fork_bomb_is_contained(node, name):
