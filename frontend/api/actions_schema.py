@@ -133,7 +133,7 @@ def _answers(status: int | tuple[int, ...], name: str, *, changes: bool) -> dict
     good = {
         str(code): {"description": "", "content": {"application/json": {"schema": _ref(name)}}} for code in statuses
     }
-    codes = [401, 403, 404, 422, 500, 503, *([400, 408, 409, 410, 413, 415, 428, 429] if changes else [])]
+    codes = [401, 403, 404, 422, 429, 500, 503, *([400, 408, 409, 410, 413, 415, 428] if changes else [])]
     problem = {"description": "", "content": {"application/problem+json": {"schema": _ref("Problem")}}}
     return {**good, **{str(code): problem for code in sorted(codes)}}
 

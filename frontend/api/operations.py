@@ -28,11 +28,11 @@ from controlplane.common.cursors import page
 from controlplane.common.errors import FieldError, RemitError, forbidden, invalid
 from controlplane.common.http import PROBLEM_TYPE, problem_headers
 from controlplane.common.observability import trace_id
+from controlplane.common.rate_limits import limiter
 from controlplane.idempotency import services as idempotency
 from controlplane.tenancy.types import Permission, Principal
 from frontend.api import problems
 from frontend.api.fields import Body, ListQuery, Query
-from frontend.api.rate_limits import limiter
 
 M = TypeVar("M", bound=models.Model)
 F = TypeVar("F", bound=Callable[..., Any])
@@ -203,7 +203,7 @@ class Resource(APIView):
         return getattr(handler, "operation", None)
 
     def _count(self, principal: Principal) -> None:
-        allowance = limiter().count(str(principal.token_id or principal.id))
+        allowance = limiter("api").count(str(principal.token_id or principal.id))
         self._allowance_headers = allowance.headers
         error = allowance.error()
         if error is not None:
