@@ -240,7 +240,19 @@ async def _answer(principal: Principal, action_id: uuid.UUID, body: Mapping[str,
     return await in_thread(lambda: forms.detail_of(write()))
 
 
-_VERBS: Final = {"answer": _answer, "execute": _execute, "outcome": _outcome, "withdraw": _withdraw}
+async def _settle(principal: Principal, action_id: uuid.UUID, body: Mapping[str, Any]) -> dict[str, Any]:
+    """A person who found out says what came of an action that nobody reported on. Outcome: success or failure."""
+    forms.only(body, {"outcome", "reason"})
+    outcome, reason = forms.text(body, "outcome") or "", forms.text(body, "reason") or ""
+
+    def write() -> Action:
+        governance.reconcile(actor=principal, action_id=action_id, outcome=outcome, reason=reason)
+        return selectors.action(principal=principal, action_id=action_id)
+
+    return await in_thread(lambda: forms.detail_of(write()))
+
+
+_VERBS: Final = {"answer": _answer, "execute": _execute, "outcome": _outcome, "settle": _settle, "withdraw": _withdraw}
 
 
 # The request ----------------------------------------------------------------------------------------------------------

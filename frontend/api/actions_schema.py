@@ -96,6 +96,10 @@ COMPONENTS: dict[str, Any] = {
         **_object({"text": _TEXT, "question": _UUID}, optional=("question",)),
         "additionalProperties": False,
     },
+    "ActionSettle": {
+        **_object({"outcome": {"type": "string", "enum": ["success", "failure"]}, "reason": _TEXT}),
+        "additionalProperties": False,
+    },
     "ActionOutcome": {
         **_object(
             {
@@ -227,6 +231,16 @@ PATHS: dict[str, Any] = {
             "actions_outcome",
             "Report what came of an action done elsewhere",
             "ActionOutcome",
+            _answers(200, "Action", changes=True),
+            _ID,
+            _key(False),
+        )
+    },
+    "/api/v1/actions/{action_id}:settle": {
+        "post": _post(
+            "actions_settle",
+            "Say, as a person, what came of an action that nobody reported on",
+            "ActionSettle",
             _answers(200, "Action", changes=True),
             _ID,
             _key(False),

@@ -95,7 +95,8 @@ def operation(
     one_transaction: bool = True,
     about: str = "",
 ) -> Callable[[F], F]:
-    """Declare a method of a `Resource`. `answer`: serializer of what it returns; `listed`: of one item of a page."""
+    """Declare a method of a `Resource`. `answer`: serializer of what it returns, or answers by (status,
+    type); `listed`: of one item of a page."""
 
     def declare(method: F) -> F:
         changes = method.__name__ == "post"
@@ -108,7 +109,7 @@ def operation(
             parameters=[*([query] if query is not Query else []), *_header_parameters(changes, if_match)],
             request=(body if body is not NoBody else None) if changes else None,
             responses={
-                status: _page_of(answer) if listed else answer,
+                **(answer if isinstance(answer, dict) else {status: _page_of(answer) if listed else answer}),
                 **{(code, PROBLEM_TYPE): Problem for code in _possible(method, changes, if_match)},
             },
         )
