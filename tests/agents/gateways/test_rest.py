@@ -677,6 +677,8 @@ def test_other_tenant_sees_and_moves_nothing(api: Api, stranger: Api, upstream: 
         stranger.post(f"/{proposed['id']}:execute", permit),
         stranger.post(f"/{proposed['id']}:outcome", {"outcome": "success", **permit}),
         stranger.post(f"/{proposed['id']}:withdraw", {}),
+        stranger.post(f"/{proposed['id']}:answer", {"text": "Because"}),
+        stranger.post(f"/{proposed['id']}:settle", {"outcome": "success", "reason": "I looked"}),
     ):
         assert (reply.status, reply.code) == (404, "action.not_found")
     assert stranger.get().body == {"items": [], "next": None}
@@ -979,6 +981,20 @@ def test_without_valkey_a_process_allows_agents_a_part_and_never_everything(
 ) -> None:
     _limited(monkeypatch, "unix:///nonexistent/valkey.sock", 8, at_once=2)
     assert [api.get().status for _ in range(3)] == [200, 200, 429]
+
+
+def test_a_person_settles_what_nobody_reported_on(api: Api, address: str, person_token: str) -> None:
+    proposed = api.propose(CREDIT).body
+    identifier = proposed["id"]
+    person = Api(address, person_token)
+    asked = {"outcome": "success", "reason": "The credit note is in the books."}
+    early = person.post(f"/{identifier}:settle", asked)
+    assert (early.status, early.code) == (409, "action.not_unknown")
+    report = {"outcome": "unknown", "permit": proposed["permit"]["token"]}
+    assert api.post(f"/{identifier}:outcome", report).body["state"] == "unknown"
+    assert api.post(f"/{identifier}:settle", asked).status == 404
+    settled = person.post(f"/{identifier}:settle", asked)
+    assert (settled.status, settled.body["state"]) == (200, "succeeded")
 
 
 def test_a_stranger_is_not_counted(address: str) -> None:
