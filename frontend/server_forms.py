@@ -15,6 +15,7 @@ from controlplane.common.canonical import parse_strict
 from controlplane.common.errors import RemitError
 from controlplane.tenancy import selectors as tenancy
 from controlplane.tenancy.types import ALL_TEAMS, Permission, Principal
+from frontend.templatetags.remit import spelt_text
 
 EVERYONE, CHOSEN = "everyone", "chosen"
 _CODE = {"autocomplete": "off", "spellcheck": "false", "class": "code"}
@@ -116,7 +117,7 @@ class TryForm(forms.Form):
 
     def __init__(self, tools: Iterable[McpTool], data: Any = None) -> None:
         super().__init__(data)
-        choices = [(str(tool.pk), tool.name) for tool in tools]
+        choices = [(str(tool.pk), spelt_text(tool.name)) for tool in tools]
         self.fields["tool"].choices = choices  # type: ignore[attr-defined]
 
     def clean_arguments(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Proposing needs an `Idempotency-Key`. The verbs of one action may have one: they
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import re
 import time
@@ -22,6 +23,8 @@ from controlplane.common.canonical import MAX_BYTES
 from controlplane.common.errors import RemitError, not_found
 from controlplane.common.http import (
     PROBLEM_TYPE,
+    Application,
+    Message,
     Receive,
     Scope,
     Send,
@@ -34,6 +37,7 @@ from controlplane.common.http import (
 )
 from controlplane.common.ids import parse_id
 from controlplane.common.observability import trace_id
+from controlplane.common.rate_limits import limiter
 from controlplane.tenancy.types import Principal
 from governance import selectors
 from governance import services as governance
@@ -48,8 +52,26 @@ SMALL_BODY: Final = 64 * 1024
 _POLL_SECONDS: Final = (0.1, 0.25, 0.5, 1.0)
 _ITEM = re.compile(re.escape(PREFIX) + r"/(?P<id>[0-9a-f-]{36})(?::(?P<verb>[a-z]+))?\Z")
 _REPEATS: Final = Repeats()
+_ALLOWANCE: Final = "remit.allowance"
 
 
+def counted(application: Application) -> Application:
+    """Every answer to a caller that is known says what is left of its requests, refusals too."""
+
+    @functools.wraps(application)
+    async def served(scope: Scope, receive: Receive, send: Send) -> None:
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start" and (allowance := scope.get(_ALLOWANCE)) is not None:
+                more = [(name.lower().encode(), value.encode()) for name, value in allowance.headers.items()]
+                message = {**message, "headers": [*message["headers"], *more]}
+            await send(message)
+
+        await application(scope, receive, sending)
+
+    return served
+
+
+@counted
 @edge("api.actions")
 async def actions(scope: Scope, receive: Receive, send: Send) -> None:
     method, path = scope["method"], scope["path"].rstrip("/")
@@ -218,7 +240,19 @@ async def _answer(principal: Principal, action_id: uuid.UUID, body: Mapping[str,
     return await in_thread(lambda: forms.detail_of(write()))
 
 
-_VERBS: Final = {"answer": _answer, "execute": _execute, "outcome": _outcome, "withdraw": _withdraw}
+async def _settle(principal: Principal, action_id: uuid.UUID, body: Mapping[str, Any]) -> dict[str, Any]:
+    """A person who found out says what came of an action that nobody reported on. Outcome: success or failure."""
+    forms.only(body, {"outcome", "reason"})
+    outcome, reason = forms.text(body, "outcome") or "", forms.text(body, "reason") or ""
+
+    def write() -> Action:
+        governance.reconcile(actor=principal, action_id=action_id, outcome=outcome, reason=reason)
+        return selectors.action(principal=principal, action_id=action_id)
+
+    return await in_thread(lambda: forms.detail_of(write()))
+
+
+_VERBS: Final = {"answer": _answer, "execute": _execute, "outcome": _outcome, "settle": _settle, "withdraw": _withdraw}
 
 
 # The request ----------------------------------------------------------------------------------------------------------
@@ -241,7 +275,19 @@ def _authenticate(scope: Scope) -> Principal:
             401,
             remedies=("A run's token is shown on its mission's page.",),
         )
-    return MCP.principal_of(token)
+    principal = MCP.principal_of(token)
+    _count(scope, principal)
+    return principal
+
+
+def _count(scope: Scope, principal: Principal) -> None:
+    """Once a request, however often it looks the token up. In a thread of the pool, never in the event loop."""
+    if _ALLOWANCE in scope:
+        return
+    allowance = scope[_ALLOWANCE] = limiter("actions").count(str(principal.token_id or principal.id))
+    error = allowance.error()
+    if error is not None:
+        raise error
 
 
 def _known_id(item: re.Match[str]) -> uuid.UUID:

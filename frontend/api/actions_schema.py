@@ -96,6 +96,10 @@ COMPONENTS: dict[str, Any] = {
         **_object({"text": _TEXT, "question": _UUID}, optional=("question",)),
         "additionalProperties": False,
     },
+    "ActionSettle": {
+        **_object({"outcome": {"type": "string", "enum": ["success", "failure"]}, "reason": _TEXT}),
+        "additionalProperties": False,
+    },
     "ActionOutcome": {
         **_object(
             {
@@ -133,7 +137,7 @@ def _answers(status: int | tuple[int, ...], name: str, *, changes: bool) -> dict
     good = {
         str(code): {"description": "", "content": {"application/json": {"schema": _ref(name)}}} for code in statuses
     }
-    codes = [401, 403, 404, 422, 500, 503, *([400, 408, 409, 410, 413, 415, 428, 429] if changes else [])]
+    codes = [401, 403, 404, 422, 429, 500, 503, *([400, 408, 409, 410, 413, 415, 428] if changes else [])]
     problem = {"description": "", "content": {"application/problem+json": {"schema": _ref("Problem")}}}
     return {**good, **{str(code): problem for code in sorted(codes)}}
 
@@ -227,6 +231,16 @@ PATHS: dict[str, Any] = {
             "actions_outcome",
             "Report what came of an action done elsewhere",
             "ActionOutcome",
+            _answers(200, "Action", changes=True),
+            _ID,
+            _key(False),
+        )
+    },
+    "/api/v1/actions/{action_id}:settle": {
+        "post": _post(
+            "actions_settle",
+            "Say, as a person, what came of an action that nobody reported on",
+            "ActionSettle",
             _answers(200, "Action", changes=True),
             _ID,
             _key(False),

@@ -28,11 +28,11 @@ from controlplane.common.cursors import page
 from controlplane.common.errors import FieldError, RemitError, forbidden, invalid
 from controlplane.common.http import PROBLEM_TYPE, problem_headers
 from controlplane.common.observability import trace_id
+from controlplane.common.rate_limits import limiter
 from controlplane.idempotency import services as idempotency
 from controlplane.tenancy.types import Permission, Principal
 from frontend.api import problems
 from frontend.api.fields import Body, ListQuery, Query
-from frontend.api.rate_limits import limiter
 
 M = TypeVar("M", bound=models.Model)
 F = TypeVar("F", bound=Callable[..., Any])
@@ -95,7 +95,8 @@ def operation(
     one_transaction: bool = True,
     about: str = "",
 ) -> Callable[[F], F]:
-    """Declare a method of a `Resource`. `answer`: serializer of what it returns; `listed`: of one item of a page."""
+    """Declare a method of a `Resource`. `answer`: serializer of what it returns, or answers by (status,
+    type); `listed`: of one item of a page."""
 
     def declare(method: F) -> F:
         changes = method.__name__ == "post"
@@ -108,7 +109,7 @@ def operation(
             parameters=[*([query] if query is not Query else []), *_header_parameters(changes, if_match)],
             request=(body if body is not NoBody else None) if changes else None,
             responses={
-                status: _page_of(answer) if listed else answer,
+                **(answer if isinstance(answer, dict) else {status: _page_of(answer) if listed else answer}),
                 **{(code, PROBLEM_TYPE): Problem for code in _possible(method, changes, if_match)},
             },
         )
@@ -203,7 +204,7 @@ class Resource(APIView):
         return getattr(handler, "operation", None)
 
     def _count(self, principal: Principal) -> None:
-        allowance = limiter().count(str(principal.token_id or principal.id))
+        allowance = limiter("api").count(str(principal.token_id or principal.id))
         self._allowance_headers = allowance.headers
         error = allowance.error()
         if error is not None:

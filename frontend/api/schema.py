@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+from copy import deepcopy
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
@@ -54,6 +55,7 @@ def _as_json() -> bytes:
 
 def describe_what_is_not_django(result: dict[str, Any], **_: Any) -> dict[str, Any]:
     """A hook of drf-spectacular: `/api/v1/actions`, the headers of every answer, no unknown fields in bodies."""
+    result["paths"] = dict(sorted({**result["paths"], **deepcopy(PATHS)}.items()))
     for methods in result["paths"].values():
         for described in methods.values():
             for status, answer in described["responses"].items():
@@ -61,7 +63,6 @@ def describe_what_is_not_django(result: dict[str, Any], **_: Any) -> dict[str, A
     for name, component in result["components"]["schemas"].items():
         if name.endswith(("Body", "In")):
             component["additionalProperties"] = False
-    result["paths"] = dict(sorted({**result["paths"], **PATHS}.items()))
     result["components"]["schemas"].update(COMPONENTS)
     _tidy(result)
     result["servers"] = [{"url": "/", "description": "This Remit"}]

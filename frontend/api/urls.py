@@ -9,7 +9,19 @@ from django.views.decorators.csrf import csrf_exempt
 from controlplane.common.errors import not_found
 from controlplane.common.http import problem_response
 from frontend.api import documentation, schema
-from frontend.api.resources import agents, budgets, costs, escalations, missions, people, records, servers, stops
+from frontend.api.resources import (
+    agents,
+    arranging,
+    budgets,
+    costs,
+    escalations,
+    missions,
+    people,
+    records,
+    servers,
+    settings,
+    stops,
+)
 
 _MISSION = "api/v1/missions/<uuid:mission_id>"
 _AGENT = "api/v1/agents/<uuid:agent_id>"
@@ -19,6 +31,8 @@ _SERVER = "api/v1/mcp-servers/<uuid:server_id>"
 _CHANGE = "api/v1/limit-changes/<uuid:change_id>"
 _MEMBER = "api/v1/members/<uuid:user_id>"
 _TOOL = "api/v1/tools/<uuid:tool_id>"
+_GROUP = "api/v1/approver-groups/<uuid:group_id>"
+_ROUTE = "api/v1/approval-routes/<uuid:route_id>"
 
 documented = [
     path("api/v1/missions", missions.Missions.as_view(), name="api-missions"),
@@ -38,6 +52,7 @@ documented = [
     path("api/v1/agents", agents.Agents.as_view()),
     path(_AGENT, agents.AgentItem.as_view()),
     path(f"{_AGENT}:retire", agents.AgentRetire.as_view()),
+    path(f"{_AGENT}:reinstate", agents.AgentReinstate.as_view()),
     path("api/v1/agent-versions", agents.AgentVersions.as_view()),
     path("api/v1/agent-versions/<uuid:version_id>", agents.AgentVersionItem.as_view()),
     path("api/v1/escalations", escalations.Escalations.as_view()),
@@ -49,9 +64,25 @@ documented = [
     path(f"{_QUESTION}:comment", escalations.EscalationComment.as_view()),
     path(f"{_QUESTION}:ask-agent", escalations.EscalationAskAgent.as_view()),
     path(f"{_QUESTION}:edit", escalations.EscalationEdit.as_view()),
+    path(f"{_QUESTION}:preview-edit", escalations.EscalationPreviewEdit.as_view()),
     path(f"{_QUESTION}:break-glass", escalations.EscalationBreakGlass.as_view()),
     path("api/v1/delegations", escalations.Delegations.as_view()),
     path("api/v1/delegations/<uuid:delegation_id>:end", escalations.DelegationEnd.as_view()),
+    path("api/v1/approver-groups", arranging.Groups.as_view()),
+    path(_GROUP, arranging.GroupItem.as_view()),
+    path(f"{_GROUP}:change", arranging.GroupChange.as_view()),
+    path(f"{_GROUP}:retire", arranging.GroupRetire.as_view()),
+    path("api/v1/approval-routes", arranging.Routes.as_view()),
+    path("api/v1/approval-routes:try", arranging.RoutesTry.as_view()),
+    path(_ROUTE, arranging.RouteItem.as_view()),
+    path(f"{_ROUTE}:change", arranging.RouteChange.as_view()),
+    path(f"{_ROUTE}:move", arranging.RouteMove.as_view()),
+    path(f"{_ROUTE}:remove", arranging.RouteRemove.as_view()),
+    path("api/v1/approver-health", arranging.ApproverHealth.as_view()),
+    path("api/v1/broken-glass", arranging.BrokenGlass.as_view()),
+    path("api/v1/broken-glass/<uuid:break_glass_id>:review", arranging.BreakGlassReview.as_view()),
+    path("api/v1/notices", arranging.Notices.as_view()),
+    path("api/v1/notices:read", arranging.NoticesRead.as_view()),
     path("api/v1/budgets", budgets.Budgets.as_view()),
     path(_BUDGET, budgets.BudgetItem.as_view()),
     path(f"{_BUDGET}:set-limit", budgets.BudgetSetLimit.as_view()),
@@ -71,12 +102,19 @@ documented = [
     path("api/v1/audit-entries/<uuid:entry_id>", records.AuditEntryItem.as_view()),
     path("api/v1/audit-entries:verify", records.AuditVerify.as_view()),
     path("api/v1/audit-entries:export", records.AuditExport.as_view()),
+    path("api/v1/audit-exports", records.AuditExports.as_view()),
     path("api/v1/audit-jobs/<uuid:job_id>", records.AuditJobItem.as_view()),
+    path("api/v1/audit-jobs/<uuid:job_id>/file", records.AuditJobFile.as_view()),
     path("api/v1/mcp-servers", servers.Servers.as_view()),
     path(_SERVER, servers.ServerItem.as_view()),
     path(f"{_SERVER}:refresh", servers.ServerRefresh.as_view()),
     path(f"{_SERVER}:switch-on", servers.ServerSwitchOn.as_view()),
     path(f"{_SERVER}:switch-off", servers.ServerSwitchOff.as_view()),
+    path(f"{_SERVER}:set-teams", servers.ServerSetTeams.as_view()),
+    path(f"{_SERVER}:set-credential", servers.ServerSetCredential.as_view()),
+    path(f"{_SERVER}:remove-credential", servers.ServerRemoveCredential.as_view()),
+    path(f"{_SERVER}/test", servers.ServerTestItem.as_view()),
+    path(f"{_SERVER}:test", servers.ServerTestAsk.as_view()),
     path("api/v1/tools", servers.Tools.as_view()),
     path(_TOOL, servers.ToolItem.as_view()),
     path(f"{_TOOL}:approve", servers.ToolApprove.as_view()),
@@ -89,6 +127,8 @@ documented = [
     path(f"{_MEMBER}:deactivate", people.MemberDeactivate.as_view()),
     path(f"{_MEMBER}:reactivate", people.MemberReactivate.as_view()),
     path(f"{_MEMBER}:reset-second-factor", people.MemberResetSecondFactor.as_view()),
+    path(f"{_MEMBER}/erasure", settings.MemberErasure.as_view()),
+    path(f"{_MEMBER}:erase", settings.MemberErase.as_view()),
     path("api/v1/invitations", people.Invitations.as_view()),
     path("api/v1/invitations/<uuid:invitation_id>:renew", people.InvitationRenew.as_view()),
     path("api/v1/invitations/<uuid:invitation_id>:revoke", people.InvitationRevoke.as_view()),
@@ -100,6 +140,18 @@ documented = [
     path("api/v1/tokens", people.Tokens.as_view()),
     path("api/v1/tokens/<uuid:token_id>:rotate", people.TokenRotate.as_view()),
     path("api/v1/tokens/<uuid:token_id>:revoke", people.TokenRevoke.as_view()),
+    path("api/v1/me", settings.Profile.as_view()),
+    path("api/v1/me:change", settings.ProfileChange.as_view()),
+    path("api/v1/organisation", settings.OrganisationItem.as_view()),
+    path("api/v1/organisation:change", settings.OrganisationChange.as_view()),
+    path("api/v1/policy-bundles", settings.PolicyBundles.as_view()),
+    path("api/v1/policy-bundles/active", settings.PolicyBundleActive.as_view()),
+    path("api/v1/saved-views", settings.SavedViews.as_view()),
+    path("api/v1/saved-views/<uuid:view_id>:remove", settings.SavedViewRemove.as_view()),
+    path("api/v1/search", settings.Search.as_view()),
+    path("api/v1/sessions", settings.Sessions.as_view()),
+    path("api/v1/sessions/<int:session_id>:end", settings.SessionEnd.as_view()),
+    path("api/v1/sessions:end-others", settings.SessionsEndOthers.as_view()),
     path("api/v1/sandboxes", records.Sandboxes.as_view()),
     path("api/v1/sandboxes/<uuid:sandbox_id>", records.SandboxItem.as_view()),
     path("api/v1/sandboxes/<uuid:sandbox_id>/log", records.SandboxLog.as_view()),

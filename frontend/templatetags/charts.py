@@ -12,6 +12,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from frontend.templatetags.amounts import money_text
+from frontend.templatetags.plain_text import spell_hidden, without_ansi
 
 register = template.Library()
 
@@ -35,7 +36,12 @@ class Bar:
 
     def words(self, currency: str) -> str:
         parts = ", ".join(f"{word} {money_text(amount, currency)}" for _, word, amount in self.parts if amount)
-        return f"{self.name}: {parts or 'nothing'}"
+        return f"{self.shown_name}: {parts or 'nothing'}"
+
+    @property
+    def shown_name(self) -> str:
+        """Of strangers, and in places that take no markup."""
+        return spell_hidden(without_ansi(self.name))
 
 
 @register.simple_tag
@@ -46,7 +52,8 @@ def lying_bars(bars: Sequence[Bar], currency: str, label: str) -> SafeString:
     rows = []
     for index, bar in enumerate(bars):
         y, x = index * ROW, Decimal(0)
-        name = bar.name if len(bar.name) <= LONGEST_NAME else bar.name[: LONGEST_NAME - 1] + "…"
+        whole = bar.shown_name
+        name = whole if len(whole) <= LONGEST_NAME else whole[: LONGEST_NAME - 1] + "…"
         rects = []
         for css, _, amount in bar.parts:
             width = max(amount, Decimal(0)) / top * 100

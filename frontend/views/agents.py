@@ -33,6 +33,7 @@ from frontend.exports import csv_response, in_pages
 from frontend.form_errors import show_error
 from frontend.pages import PersonRequest, id_of, page, require_anywhere
 from frontend.saved import saved_views
+from frontend.templatetags.remit import spelt_text
 from frontend.undoing import undoable
 from governance import selectors as governance
 from governance.choices import Verdict
@@ -73,7 +74,7 @@ def new(request: PersonRequest) -> HttpResponse:
     """A managed agent runs a shipped program; an external one runs elsewhere and calls in with a credential."""
     require_anywhere(request.principal, Permission.AGENT_WRITE, "New agents")
     teams = tenancy.teams_with(request.principal, Permission.AGENT_WRITE)
-    form = AgentForm(request.POST or None, teams=[(str(team.pk), team.name) for team in teams])
+    form = AgentForm(request.POST or None, teams=[(str(team.pk), spelt_text(team.name)) for team in teams])
     error: RemitError | None = None
     if request.method == "POST" and form.is_valid():
         try:

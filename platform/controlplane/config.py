@@ -119,6 +119,12 @@ class Configuration(BaseSettings):
         validation_alias=AliasChoices("REMIT_API_REQUESTS_A_MINUTE"),
         description="Requests to /api/v1 that one token, or one signed-in person, may make in a minute",
     )
+    api_actions_a_minute: int = Field(
+        default=12_000,
+        ge=1,
+        validation_alias=AliasChoices("REMIT_API_ACTIONS_A_MINUTE"),
+        description="Requests to /api/v1/actions that one token may make in a minute",
+    )
     metrics_token: str = Field(
         default="",
         validation_alias=AliasChoices("REMIT_METRICS_TOKEN"),

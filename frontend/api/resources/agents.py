@@ -92,6 +92,19 @@ class AgentRetire(AgentResource):
         return self.shown(agent_id)
 
 
+class AgentReinstate(AgentResource):
+    @operation(
+        "agents_reinstate",
+        "Take a retired agent back",
+        permission=Permission.AGENT_WRITE,
+        answer=shapes.AgentOut,
+    )
+    def post(self, request: Request, agent_id: uuid.UUID) -> HttpResponseBase:
+        self.agent(agent_id, Permission.AGENT_WRITE)
+        services.reinstate_agent(actor=self.principal, agent_id=agent_id)
+        return self.shown(agent_id)
+
+
 class AgentVersions(AgentResource):
     tag = "agent-versions"
 

@@ -13,6 +13,7 @@ from rest_framework.response import Response
 from controlplane.common.errors import RemitError
 from controlplane.tenancy.types import Permission
 from frontend.api.operations import Resource, changed_meanwhile, operation
+from frontend.api.shapes import arranging
 from frontend.api.shapes import escalations as shapes
 from governance import selectors, services
 from governance.escalations import reading
@@ -198,6 +199,23 @@ class EscalationEdit(EscalationVerb):
             )
         question = edited.escalation.pk if edited.escalation else None
         return Response(shapes.EditedOut({"action": edited.action, "escalation_id": question}).data)
+
+
+class EscalationPreviewEdit(EscalationVerb):
+    @operation(
+        "escalations_preview_edit",
+        "See what the rules would say of an edited action",
+        permission=Permission.ESCALATION_DECIDE,
+        body=arranging.PreviewEditBody,
+        answer=arranging.EditPreviewOut,
+        about="Nothing is written, held or sent.",
+    )
+    def post(self, request: Request, escalation_id: uuid.UUID) -> Response:
+        self.decidable(escalation_id)
+        found = services.preview_edit(
+            approver=self.principal, escalation_id=escalation_id, arguments=self.body["arguments"]
+        )
+        return Response(arranging.preview_of(found))
 
 
 class EscalationBreakGlass(EscalationVerb):

@@ -14,11 +14,12 @@ from rest_framework.response import Response
 from agents import services as agents
 from controlplane.common.errors import RemitError, forbidden
 from controlplane.tenancy import credentials, directory, invitations, members, second_factor, selectors
-from controlplane.tenancy.models import Token, TokenKind
-from controlplane.tenancy.types import Permission
+from controlplane.tenancy.models import Invitation, Token, TokenKind
+from controlplane.tenancy.types import Permission, Principal
 from frontend.api.fields import ListQuery
 from frontend.api.operations import Resource, changed_meanwhile, operation
 from frontend.api.shapes import people as shapes
+from frontend.mail import mail_invitation
 
 _LATER_ROLES = "member.changed"
 
@@ -145,13 +146,14 @@ class Invitations(Resource):
         body=shapes.InvitationBody,
         answer=shapes.NewInvitationOut,
         status=201,
-        about="An open invitation of the same address is replaced. Nothing is mailed: send the link yourself.",
+        one_transaction=False,  # a mail leaves after the invitation is there
+        about="An open one of the same address is replaced. Mailed where mail is set up; else send the link yourself.",
     )
     def post(self, request: Request) -> Response:
         made, secret = invitations.invite(
             principal=self.principal, email=self.body["email"], roles=list(shapes.roles_in(self.body["roles"]))
         )
-        return Response(_with_link(made, secret), status=201)
+        return Response(_with_link(self.principal, made, secret), status=201)
 
 
 class InvitationRenew(Resource):
@@ -162,10 +164,12 @@ class InvitationRenew(Resource):
         "Make a new link for an invitation",
         permission=Permission.MEMBER_WRITE,
         answer=shapes.NewInvitationOut,
+        one_transaction=False,  # a mail leaves after the link is there
+        about="The old one is dead. Mailed where mail is set up.",
     )
     def post(self, request: Request, invitation_id: uuid.UUID) -> Response:
         made, secret = invitations.renew(principal=self.principal, invitation_id=invitation_id)
-        return Response(_with_link(made, secret))
+        return Response(_with_link(self.principal, made, secret))
 
 
 class InvitationRevoke(Resource):
@@ -183,9 +187,11 @@ class InvitationRevoke(Resource):
         return Response(status=204)
 
 
-def _with_link(made: Any, secret: str) -> Any:
+def _with_link(principal: Principal, made: Invitation, secret: str) -> Any:
+    """The link, mailed as the page mails it."""
     link = f"{settings.CONFIG.public_url}/invitations/{secret}"
-    facts = {"id": made.pk, "email": made.email, "expires_at": made.expires_at, "link": link}
+    mailed = mail_invitation(invitation=made, link=link, organisation=principal.organisation_name)
+    facts = {"id": made.pk, "email": made.email, "expires_at": made.expires_at, "link": link, "mailed": mailed}
     return shapes.NewInvitationOut(facts).data
 
 

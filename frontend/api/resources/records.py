@@ -5,7 +5,9 @@ from __future__ import annotations
 import uuid
 from dataclasses import replace
 
+from django.http import FileResponse
 from django.http.response import HttpResponseBase
+from drf_spectacular.types import OpenApiTypes
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -16,10 +18,11 @@ from controlplane.clusters import services
 from controlplane.clusters.models import Sandbox
 from controlplane.clusters.types import Resources
 from controlplane.common.errors import FieldError, invalid, not_found
+from controlplane.common.http import PROBLEM_TYPE
 from controlplane.common.ids import parse_id
 from controlplane.idempotency.services import one_at_a_time
 from controlplane.tenancy.types import Permission
-from frontend.api.operations import Resource, operation
+from frontend.api.operations import Problem, Resource, operation
 from frontend.api.shapes import records as shapes
 
 AT_ONCE_SECONDS = 2.0
@@ -100,7 +103,7 @@ class AuditExport(Resource):
         answer=shapes.JobOut,
         status=202,
         one_transaction=False,  # done in slices, each a transaction of its own
-        about="Ask the job how far it is, then download the file on the page of exports.",
+        about="Ask the job how far it is, then download its file.",
     )
     def post(self, request: Request) -> Response:
         asked = jobs.ask_export(principal=self.principal, start=self.body.get("start"), end=self.body.get("end"))
@@ -116,6 +119,37 @@ class AuditJobItem(Resource):
     def get(self, request: Request, job_id: uuid.UUID) -> HttpResponseBase:
         job = jobs.seen_by(principal=self.principal, job_id=job_id)
         return self.item(shapes.JobOut(job).data, version=job.state)
+
+
+class AuditExports(Resource):
+    tag = "audit-jobs"
+
+    @operation(
+        "audit_exports_list",
+        "List the latest exports of the audit trail",
+        permission=Permission.AUDIT_EXPORT,
+        answer=shapes.JobOut,
+        listed=True,
+        about="The newest twenty.",
+    )
+    def get(self, request: Request) -> Response:
+        rows = jobs.exports_of(principal=self.principal)
+        return Response({"items": shapes.JobOut(rows, many=True).data, "next": None})
+
+
+class AuditJobFile(Resource):
+    tag = "audit-jobs"
+
+    @operation(
+        "audit_jobs_file",
+        "Download a finished export",
+        permission=Permission.AUDIT_EXPORT,
+        answer={(200, "application/zip"): OpenApiTypes.BINARY, (410, PROBLEM_TYPE): Problem},
+        about="The file that `manage.py audit check` proves. Each download is recorded; it is kept for a day.",
+    )
+    def get(self, request: Request, job_id: uuid.UUID) -> HttpResponseBase:
+        path = jobs.file_of(principal=self.principal, job_id=job_id)
+        return FileResponse(path.open("rb"), as_attachment=True, filename=f"remit-audit-{job_id}.zip")
 
 
 class SandboxResource(Resource):

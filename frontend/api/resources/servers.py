@@ -9,16 +9,16 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from agents.catalogue import TEMPLATES
-from agents.choices import Transport
+from agents.choices import CredentialKind, Transport
 from agents.models import McpTool
-from agents.servers import selectors, services
+from agents.servers import checking, credentials, selectors, services
 from agents.servers.types import MountRequest, ToolTraits
 from controlplane.common.errors import not_found
 from controlplane.idempotency.services import one_at_a_time
 from controlplane.tenancy.selectors import currency_of
 from controlplane.tenancy.types import Permission
 from frontend.api.operations import Resource, digest_of, operation
-from frontend.api.shapes import records as shapes
+from frontend.api.shapes import servers as shapes
 
 
 class ServerResource(Resource):
@@ -27,7 +27,9 @@ class ServerResource(Resource):
     def shown(self, server_id: uuid.UUID, *, status: int = 200) -> HttpResponseBase:
         server = selectors.server(self.principal, server_id)
         location = f"/api/v1/mcp-servers/{server_id}" if status == 201 else ""
-        return self.item(shapes.ServerOut(server).data, version=server.state, status=status, location=location)
+        return self.item(
+            shapes.ServerOut(server).data, version=digest_of(server.team_ids), status=status, location=location
+        )
 
 
 class Servers(ServerResource):
@@ -112,6 +114,94 @@ class ServerSwitchOff(ServerResource):
     def post(self, request: Request, server_id: uuid.UUID) -> HttpResponseBase:
         services.switch_server(actor=self.principal, server_id=server_id, on=False)
         return self.shown(server_id)
+
+
+class ServerSetTeams(ServerResource):
+    @operation(
+        "mcp_servers_set_teams",
+        "Say which teams may use an MCP server",
+        permission=Permission.SERVER_WRITE,
+        body=shapes.ServerTeamsBody,
+        answer=shapes.ServerOut,
+        if_match=True,
+        about="It counts from the next call on. Without an answer to show (204) when it is none of yours any more.",
+    )
+    def post(self, request: Request, server_id: uuid.UUID) -> HttpResponseBase:
+        one_at_a_time(f"server:{server_id}")
+        self.must_match(digest_of(selectors.server(self.principal, server_id).team_ids))
+        services.set_teams(actor=self.principal, server_id=server_id, team_ids=self.body["team_ids"])
+        still_seen = selectors.servers(self.principal).filter(pk=server_id).exists()
+        return self.shown(server_id) if still_seen else Response(status=204)
+
+
+class ServerSetCredential(ServerResource):
+    @operation(
+        "mcp_servers_set_credential",
+        "Set what Remit shows an MCP server of itself",
+        permission=Permission.SERVER_WRITE,
+        body=shapes.CredentialBody,
+        answer=shapes.ServerOut,
+        about="By a person. Sealed at once and never shown again.",
+    )
+    def post(self, request: Request, server_id: uuid.UUID) -> HttpResponseBase:
+        selectors.server(self.principal, server_id)
+        body = {**self.body, "kind": CredentialKind(self.body["kind"])}
+        credentials.set_credential(actor=self.principal, server_id=server_id, credential=credentials.Credential(**body))
+        return self.shown(server_id)
+
+
+class ServerRemoveCredential(ServerResource):
+    @operation(
+        "mcp_servers_remove_credential",
+        "Take away an MCP server's credential",
+        permission=Permission.SERVER_WRITE,
+        answer=shapes.ServerOut,
+        about="Connections made from now on show none.",
+    )
+    def post(self, request: Request, server_id: uuid.UUID) -> HttpResponseBase:
+        selectors.server(self.principal, server_id)
+        credentials.remove_credential(actor=self.principal, server_id=server_id)
+        return self.shown(server_id)
+
+
+class ServerTestItem(Resource):
+    tag = "mcp-servers"
+
+    @operation(
+        "mcp_servers_test_get",
+        "Read the latest test of an MCP server",
+        permission=Permission.SERVER_VIEW,
+        answer=shapes.ServerTestOut,
+    )
+    def get(self, request: Request, server_id: uuid.UUID) -> HttpResponseBase:
+        selectors.server(self.principal, server_id)
+        found = selectors.newest_test(self.principal, server_id)
+        if found is None:
+            raise not_found("test")
+        return self.item(shapes.ServerTestOut(found).data, version=found.state)
+
+
+class ServerTestAsk(Resource):
+    tag = "mcp-servers"
+
+    @operation(
+        "mcp_servers_test",
+        "Test an MCP server",
+        permission=Permission.SERVER_WRITE,
+        body=shapes.ServerTestBody,
+        answer=shapes.ServerTestOut,
+        status=202,
+        about="By a person. A worker connects and lists; with a tool it also makes that call, of one that only reads.",
+    )
+    def post(self, request: Request, server_id: uuid.UUID) -> Response:
+        selectors.server(self.principal, server_id)
+        test = checking.ask_for_test(
+            actor=self.principal,
+            server_id=server_id,
+            tool_id=self.body.get("tool_id"),
+            arguments=self.body.get("arguments"),
+        )
+        return Response(shapes.ServerTestOut(test).data, status=202)
 
 
 class ToolResource(Resource):

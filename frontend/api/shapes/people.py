@@ -94,6 +94,7 @@ class NewInvitationOut(serializers.Serializer):  # type: ignore[type-arg]
     email = serializers.CharField()
     expires_at = Moment()
     link = serializers.CharField(help_text="Works once. Shown this once.")
+    mailed = serializers.BooleanField(help_text="A mail server took it.")
 
 
 class EndedOut(serializers.Serializer):  # type: ignore[type-arg]

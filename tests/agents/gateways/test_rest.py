@@ -31,6 +31,7 @@ from agents.models import Mission
 from agents.services.onboarding import Person, create_organisation
 from budgets import selectors as budgets
 from budgets.types import Limits as Money
+from controlplane.common import rate_limits
 from controlplane.common.clock import now
 from controlplane.common.errors import RemitError
 from controlplane.tenancy import credentials, tokens
@@ -612,6 +613,8 @@ def test_other_tenant_sees_and_moves_nothing(api: Api, stranger: Api, upstream: 
         stranger.post(f"/{proposed['id']}:execute", permit),
         stranger.post(f"/{proposed['id']}:outcome", {"outcome": "success", **permit}),
         stranger.post(f"/{proposed['id']}:withdraw", {}),
+        stranger.post(f"/{proposed['id']}:answer", {"text": "Because"}),
+        stranger.post(f"/{proposed['id']}:settle", {"outcome": "success", "reason": "I looked"}),
     ):
         assert (reply.status, reply.code) == (404, "action.not_found")
     assert stranger.get().body == {"items": [], "next": None}
@@ -873,3 +876,64 @@ def test_an_action_that_nobody_carried_out_says_so(api: Api) -> None:
     assert (shown["state"], shown["reason_code"]) == ("expired", "permit.expired")
     assert "nobody carried it out" in shown["message"]
     assert shown["remedies"]
+
+
+# How often ------------------------------------------------------------------------------------------------------------
+
+
+def _limited(monkeypatch: pytest.MonkeyPatch, url: str, limit: int, at_once: int) -> None:
+    """As many places as `limit`, in a count of its own."""
+    name = f"rate:{uuid.uuid4().hex}"
+    limiter = rate_limits.RateLimiter(url, limit, name=name, taken_at_once=at_once)
+    monkeypatch.setattr(rate_limits, "_LIMITERS", {"actions": limiter})
+
+
+def test_every_answer_says_what_is_left_and_too_many_are_told_when_to_come_back(
+    api: Api, make_rival: Callable[[], Api], monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    _limited(monkeypatch, settings.REDIS_URL, 4, at_once=2)
+    answers = [api.get(), api.propose({"kind": "nothing"}), api.get(f"/{uuid.uuid4()}"), api.get("?wait=x")]
+    assert [answer.status for answer in answers] == [200, 422, 404, 422]
+    assert [answer.headers["ratelimit-remaining"] for answer in answers] == ["3", "2", "1", "0"]
+    assert {answer.headers["ratelimit-limit"] for answer in answers} == {"4"}
+    before = count()
+    refused = api.propose(CREDIT)
+    assert (refused.status, refused.body["code"]) == (429, "rate_limit.reached")
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    assert count() == before
+    assert make_rival().get().status == 200
+
+
+def test_processes_share_one_count_and_ask_for_it_seldom(settings: Any) -> None:
+    name = f"rate:{uuid.uuid4().hex}"
+    processes = [rate_limits.RateLimiter(settings.REDIS_URL, 20, name=name, taken_at_once=5) for _ in range(3)]
+    places = [processes[number % 3].count("somebody").used for number in range(30)]
+    assert len(set(places)) == len(places)
+    assert sum(place <= 20 for place in places) <= 20
+
+
+def test_without_valkey_a_process_allows_agents_a_part_and_never_everything(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _limited(monkeypatch, "unix:///nonexistent/valkey.sock", 8, at_once=2)
+    assert [api.get().status for _ in range(3)] == [200, 200, 429]
+
+
+def test_a_person_settles_what_nobody_reported_on(api: Api, address: str, person_token: str) -> None:
+    proposed = api.propose(CREDIT).body
+    identifier = proposed["id"]
+    person = Api(address, person_token)
+    asked = {"outcome": "success", "reason": "The credit note is in the books."}
+    early = person.post(f"/{identifier}:settle", asked)
+    assert (early.status, early.code) == (409, "action.not_unknown")
+    report = {"outcome": "unknown", "permit": proposed["permit"]["token"]}
+    assert api.post(f"/{identifier}:outcome", report).body["state"] == "unknown"
+    assert api.post(f"/{identifier}:settle", asked).status == 404
+    settled = person.post(f"/{identifier}:settle", asked)
+    assert (settled.status, settled.body["state"]) == (200, "succeeded")
+
+
+def test_a_stranger_is_not_counted(address: str) -> None:
+    answer = Api(address, "rmt_run_" + "a" * 40).get()
+    assert answer.status == 401
+    assert "ratelimit-limit" not in answer.headers

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from django.test import Client
 
+from controlplane.common import rate_limits
 from controlplane.common.clock import now
 from controlplane.tenancy import tokens
 from controlplane.tenancy.models import Membership, TokenKind, User
-from frontend.api import rate_limits
 
 
 class Api:

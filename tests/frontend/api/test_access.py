@@ -27,6 +27,7 @@ def _operations() -> list[tuple[str, str, Operation]]:
         view = route.callback.view_class  # type: ignore[union-attr]
         path = (
             re.sub(r"<uuid:\w+>", _NOWHERE, str(route.pattern))
+            .replace("<int:session_id>", "4711")
             .replace("<slug:code>", "nothing")
             .replace("<str:goal>", "nothing")
         )

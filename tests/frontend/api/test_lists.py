@@ -21,6 +21,7 @@ from controlplane.common.ids import new_id
 from controlplane.tenancy.models import Organisation, Team, User
 from controlplane.tenancy.types import Role, system_principal
 from frontend.api.urls import documented
+from governance.approval_models import ApprovalRoute, ApproverGroup
 from governance.models import Action, Decision, Escalation
 from tests.frontend.api.conftest import Api
 
@@ -30,7 +31,21 @@ LISTS = sorted(
     if "<" not in str(route.pattern) and "get" in vars(route.callback.view_class) and ":" not in str(route.pattern)  # type: ignore[union-attr]
 )
 # A report, and what comes whole because it is short by its nature.
-WHOLE = {"api/v1/costs", "api/v1/templates", "api/v1/invitations", "api/v1/delegations", "api/v1/limit-changes"}
+WHOLE = {
+    *("api/v1/costs", "api/v1/templates", "api/v1/invitations", "api/v1/delegations", "api/v1/limit-changes"),
+    *("api/v1/approver-groups", "api/v1/approval-routes", "api/v1/approver-health", "api/v1/broken-glass"),
+    *(
+        "api/v1/notices",
+        "api/v1/audit-exports",
+        "api/v1/policy-bundles",
+        "api/v1/policy-bundles/active",
+        "api/v1/sessions",
+        "api/v1/me",
+    ),
+    *("api/v1/organisation", "api/v1/saved-views?list=missions", "api/v1/search?q=Mission"),
+}
+_NEEDS = {"api/v1/saved-views": "?list=missions", "api/v1/search": "?q=Mission"}
+LISTS = [path + _NEEDS.get(path, "") for path in LISTS]
 
 
 @pytest.fixture
@@ -85,6 +100,9 @@ def more(
             wall_clock_seconds=1,
         )
         _question(northwind, team, mission)
+        group = ApproverGroup.objects.create(organisation=northwind, name=f"Group {number}")
+        group.members.add(nadia)
+        ApprovalRoute.objects.create(organisation=northwind, position=number, name=f"Route {number}", group=group)
         Stop.objects.create(
             organisation=northwind, scope="agent", scope_id=agent.pk, name=agent.name, reason="", by=nadia, at=now()
         )

@@ -15,12 +15,12 @@ from django.test import Client
 
 from agents.models import Agent, Mission
 from controlplane.audit.models import Entry
+from controlplane.common import rate_limits
 from controlplane.common.clock import now
 from controlplane.common.errors import RemitError
 from controlplane.idempotency import services as idempotency
 from controlplane.idempotency.models import IdempotencyKey
 from controlplane.tenancy.models import User
-from frontend.api import rate_limits
 from tests.conftest import PASSWORD
 from tests.frontend.api.conftest import Api
 

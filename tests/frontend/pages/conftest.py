@@ -10,25 +10,29 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from allauth.usersessions.models import UserSession
 from django.core.cache import cache
 from django.db import connection
 from django.test import Client
 
 from agents import services as agents
 from agents.catalogue import TEMPLATES
-from agents.choices import Runtime, ServerState, ToolState, Transport
+from agents.choices import Runtime, ServerState, StopScope, ToolState, Transport
 from agents.grants import Grant
 from agents.models import Agent, McpServer, McpTool, Mission, Run
 from agents.services import Remit
 from budgets import prices
 from budgets import services as budgets
+from budgets.changes import wording_of
 from budgets.types import Level, Limits, WindowKind
 from controlplane.common.canonical import digest
 from controlplane.common.clock import now
 from controlplane.tenancy import tokens
+from controlplane.tenancy.credentials import issue_personal_token
+from controlplane.tenancy.invitations import invite
 from controlplane.tenancy.models import Organisation, Team, TokenKind, User
 from controlplane.tenancy.services import principal_of_token
-from controlplane.tenancy.types import Principal, system_principal
+from controlplane.tenancy.types import Permission, Principal, Role, system_principal
 from governance import services as governance
 from governance.bundles import ensure_baseline, forget
 from governance.choices import ActionState
@@ -309,3 +313,38 @@ def queries() -> Callable[..., int]:
         return len([query for query in captured.captured_queries if "SAVEPOINT" not in query["sql"]])
 
     return count
+
+
+@pytest.fixture
+def asked(world: World, as_nadia: Principal, alice: User, bob: User, dana: User) -> World:
+    """Questions, an emergency, routes, changes of limits, credentials, a stop and an invitation in Northwind."""
+    world.act("books__overdue", "31 invoices")
+    governance.break_glass(
+        actor=as_nadia, escalation_id=world.ask_credit("180.00").pk, version=1, reason="The payment run closes."
+    )
+    world.ask_credit()
+    governance.save_group(actor=as_nadia, name="Desk", member_ids=[bob.pk])
+    governance.save_route(actor=as_nadia, route=governance.Route(name="Widening", kind="mission.widen"))
+    governance.delegate(
+        actor=as_nadia, from_user_id=bob.pk, to_user_id=dana.pk, starts_at=now(), ends_at=now() + timedelta(days=1)
+    )
+    budgets.change_limit(
+        actor=system_principal(organisation_id=world.organisation.pk),
+        account_id=world.account_of("team", world.team.pk),
+        window=WindowKind.MONTH,
+        limits=Limits(Decimal(900)),
+        reason="More",
+        seen=wording_of(Limits(Decimal(100))),
+    )
+    agents.issue_credential(
+        actor=world.owner, agent_id=world.agent.pk, name="Laptop", expires_at=now() + timedelta(days=30)
+    )
+    packer = agents.register_agent(actor=world.owner, team_id=world.team.pk, name="Packer", runtime=Runtime.EXTERNAL)
+    agents.stop(actor=world.owner, scope=StopScope.AGENT, scope_id=packer.pk, reason="Look first")
+    expires_at = now() + timedelta(days=7)
+    issue_personal_token(
+        principal=world.owner, user=alice, name="Laptop", expires_at=expires_at, scopes={Permission.MISSION_VIEW}
+    )
+    invite(principal=as_nadia, email="ines@northwind.example", roles=[(None, Role.AUDITOR)])
+    UserSession.objects.create(user=alice, ip="192.0.2.7", session_key="a" * 32, user_agent="Firefox/140.0")
+    return world

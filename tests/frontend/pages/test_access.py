@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from datetime import timedelta
-from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -14,23 +12,15 @@ from django.db import transaction
 from django.test import Client
 from django.urls import get_resolver, reverse
 
-from agents import services as agents
-from agents.choices import MissionState, Runtime, ServerState, StopScope, ToolState
+from agents.choices import MissionState, ServerState, ToolState
 from agents.models import Agent, McpServer, McpTool, Mission, Stop
-from budgets import services as budgets
-from budgets.changes import wording_of
 from budgets.costs.facts import refresh_changed
 from budgets.costs.models import CostMission
 from budgets.models import Account, AccountLimit, LimitChange
-from budgets.types import Limits, WindowKind
 from controlplane.audit.models import Entry
-from controlplane.common.clock import now
-from controlplane.tenancy.credentials import issue_personal_token
-from controlplane.tenancy.invitations import invite
 from controlplane.tenancy.members import fingerprint
 from controlplane.tenancy.models import Invitation, Membership, Organisation, Token, User
-from controlplane.tenancy.types import Permission, Principal, Role, system_principal
-from governance import services as governance
+from controlplane.tenancy.types import Role
 from governance.approval_models import ApprovalRoute, ApproverGroup, BreakGlass, Delegation, EscalationMessage
 from governance.models import Action, Escalation, Vote
 
@@ -239,40 +229,6 @@ def state(world: Any) -> list[Any]:
         list(Stop.objects.order_by("pk").values_list("pk", "lifted_at")),
         Entry.objects.exclude(event__startswith="person.").count(),
     ]
-
-
-@pytest.fixture
-def asked(world: Any, as_nadia: Principal, alice: User, bob: User, dana: User) -> Any:
-    world.act("books__overdue", "31 invoices")
-    governance.break_glass(
-        actor=as_nadia, escalation_id=world.ask_credit("180.00").pk, version=1, reason="The payment run closes."
-    )
-    world.ask_credit()
-    governance.save_group(actor=as_nadia, name="Desk", member_ids=[bob.pk])
-    governance.save_route(actor=as_nadia, route=governance.Route(name="Widening", kind="mission.widen"))
-    governance.delegate(
-        actor=as_nadia, from_user_id=bob.pk, to_user_id=dana.pk, starts_at=now(), ends_at=now() + timedelta(days=1)
-    )
-    budgets.change_limit(
-        actor=system_principal(organisation_id=world.organisation.pk),
-        account_id=world.account_of("team", world.team.pk),
-        window=WindowKind.MONTH,
-        limits=Limits(Decimal(900)),
-        reason="More",
-        seen=wording_of(Limits(Decimal(100))),
-    )
-    agents.issue_credential(
-        actor=world.owner, agent_id=world.agent.pk, name="Laptop", expires_at=now() + timedelta(days=30)
-    )
-    packer = agents.register_agent(actor=world.owner, team_id=world.team.pk, name="Packer", runtime=Runtime.EXTERNAL)
-    agents.stop(actor=world.owner, scope=StopScope.AGENT, scope_id=packer.pk, reason="Look first")
-    expires_at = now() + timedelta(days=7)
-    issue_personal_token(
-        principal=world.owner, user=alice, name="Laptop", expires_at=expires_at, scopes={Permission.MISSION_VIEW}
-    )
-    invite(principal=as_nadia, email="ines@northwind.example", roles=[(None, Role.AUDITOR)])
-    UserSession.objects.create(user=alice, ip="192.0.2.7", session_key="a" * 32, user_agent="Firefox/140.0")
-    return world
 
 
 @pytest.fixture

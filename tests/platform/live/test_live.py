@@ -14,10 +14,17 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 from websockets.sync.client import connect
 
+from agents.models import Stop
+from budgets import services as budgets
+from budgets.types import Level, Limits, WindowKind
 from controlplane.common import metrics
-from controlplane.live.services import announce
+from controlplane.common.clock import now
+from controlplane.common.ids import new_id
+from controlplane.live.services import _CHECKS, announce
 from controlplane.tenancy import tokens
 from controlplane.tenancy.models import Membership, TokenKind
+from controlplane.tenancy.types import system_principal
+from governance.models import Action
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -345,3 +352,66 @@ def test_a_token_kind_without_live_topics_is_simply_refused(open_page, issue_tok
     page.say({"subscribe": [topic_of(mission), "approvals:nothing"]})
     assert page.hear() == {"subscribed": [topic_of(mission)]}
     assert page.hear() == {"refused": ["approvals:nothing"]}
+
+
+# Other organisations --------------------------------------------------------------------------------------------------
+
+
+def rows_of(mission) -> dict[str, object]:
+    """For each kind of topic what a stranger would name in it."""
+    common = {"organisation_id": mission.organisation_id, "team_id": mission.team_id}
+    action = Action.objects.create(
+        **common,
+        kind="tool.call",
+        title="Call",
+        proposer_kind="run",
+        proposer_id=new_id(),
+        proposer_name="Run",
+        state="waiting",
+        verdict="escalate",
+        digest="sha256:1",
+        mission_id=mission.pk,
+        created_at=now(),
+    )
+    stop = Stop.objects.create(
+        **common, scope="agent", scope_id=mission.agent_id, name="the agent", by=mission.owner, at=now()
+    )
+    budget = budgets.open_account(
+        actor=system_principal(organisation_id=mission.organisation_id),
+        organisation_id=mission.organisation_id,
+        team_id=mission.team_id,
+        parent_id=None,
+        level=Level.TEAM,
+        name="Receivables",
+        subject_type="team",
+        subject_id=mission.team_id,
+        limits=Limits(),
+        window=WindowKind.MONTH,
+    )
+    return {
+        "mission": mission.pk,
+        "agent": mission.agent_id,
+        "action": action.pk,
+        "stop": stop.pk,
+        "budget": budget,
+        "organisation": mission.organisation_id,
+        "approvals": mission.organisation_id,
+        "person": mission.owner_id,
+    }
+
+
+def test_nobody_hears_of_a_row_of_another_organisation(open_page, charlie, nadia, alice, mission) -> None:
+    rows = rows_of(mission)
+    assert set(rows) == set(_CHECKS), "say in rows_of which row of Northwind a stranger would name"
+    topics = [f"{kind}:{identifier}" for kind, identifier in rows.items()]
+    page = open_page(charlie)
+    page.say({"subscribe": topics})
+    assert page.hear() == {"refused": topics}
+    with transaction.atomic():
+        for topic in topics:
+            announce(topic, "everything")
+    with pytest.raises(TimeoutError):
+        page.hear(1)
+    own = open_page(nadia)
+    own.say({"subscribe": topics})
+    assert own.hear() == {"subscribed": [topic for topic in topics if not topic.startswith("person:")]}

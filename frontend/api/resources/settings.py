@@ -1,0 +1,270 @@
+"""Settings of the organisation and the rules in force, erasing a person, and what is one's own."""
+
+from __future__ import annotations
+
+import uuid
+
+from django.http.response import HttpResponseBase
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from agents import saved_views, services
+from controlplane.audit import erasure
+from controlplane.common.errors import FieldError, RemitError, invalid, not_found
+from controlplane.tenancy import organisations, sessions
+from controlplane.tenancy.models import User
+from controlplane.tenancy.selectors import person_of
+from controlplane.tenancy.types import Permission
+from frontend.api.operations import Resource, changed_meanwhile, digest_of, operation
+from frontend.api.shapes import settings as shapes
+from frontend.finding import find
+from frontend.policy_words import policies_in
+from governance import selectors as governance
+from governance.bundles import BundleSource, run_golden_cases
+
+_LATER_SETTINGS = "organisation.changed"
+
+
+class OrganisationResource(Resource):
+    tag = "organisation"
+
+    def shown(self) -> HttpResponseBase:
+        found = organisations.settings_of(self.principal)
+        return self.item(shapes.OrganisationOut(found).data, version=digest_of(organisations.version_of(found)))
+
+
+class OrganisationItem(OrganisationResource):
+    @operation(
+        "organisation_get",
+        "Read the organisation's settings",
+        permission=Permission.ORGANISATION_WRITE,
+        answer=shapes.OrganisationOut,
+    )
+    def get(self, request: Request) -> HttpResponseBase:
+        return self.shown()
+
+
+class OrganisationChange(OrganisationResource):
+    @operation(
+        "organisation_change",
+        "Change the organisation's settings",
+        permission=Permission.ORGANISATION_WRITE,
+        body=shapes.OrganisationBody,
+        answer=shapes.OrganisationOut,
+        if_match=True,
+    )
+    def post(self, request: Request) -> HttpResponseBase:
+        seen = organisations.version_of(organisations.settings_of(self.principal))
+        self.must_match(digest_of(seen))
+        try:
+            organisations.change_settings(principal=self.principal, seen=seen, **self.body)
+        except RemitError as error:
+            if error.code == _LATER_SETTINGS:
+                raise changed_meanwhile() from error
+            raise
+        return self.shown()
+
+
+class PolicyBundles(Resource):
+    tag = "policy-bundles"
+
+    @operation(
+        "policy_bundles_list",
+        "List the organisation's own policy bundles",
+        permission=Permission.POLICY_VIEW,
+        answer=shapes.BundleOut,
+        listed=True,
+        about="The newest first, all on one page. Loading and promoting is an operator's command.",
+    )
+    def get(self, request: Request) -> Response:
+        rows = governance.bundles(principal=self.principal)
+        return Response({"items": shapes.BundleOut(rows, many=True).data, "next": None})
+
+
+class PolicyBundleActive(Resource):
+    tag = "policy-bundles"
+
+    @operation(
+        "policy_bundles_active",
+        "Read the policies in force",
+        permission=Permission.POLICY_VIEW,
+        answer=shapes.ActiveBundleOut,
+        about="Each policy in the words it carries, and the cases they are proven by. 404: everything is refused.",
+    )
+    def get(self, request: Request) -> HttpResponseBase:
+        bundle = governance.bundle_in_force(self.principal)
+        if bundle is None:
+            raise not_found("policy bundle")
+        source = BundleSource(policies=bundle.policies, schema=bundle.schema, golden_cases=bundle.golden_cases)
+        context = {"policies": policies_in(bundle.policies), "cases": run_golden_cases(source)}
+        return self.item(shapes.ActiveBundleOut(bundle, context=context).data, version=digest_of(bundle.sha256))
+
+
+class MemberErasure(Resource):
+    tag = "members"
+
+    @operation(
+        "members_erasure",
+        "Read what erasing a person would touch",
+        permission=Permission.MEMBER_WRITE,
+        answer=shapes.ErasurePlanOut,
+    )
+    def get(self, request: Request, user_id: uuid.UUID) -> Response:
+        return Response(shapes.ErasurePlanOut(erasure.plan(actor=self.principal, user_id=user_id)).data)
+
+
+class MemberErase(Resource):
+    tag = "members"
+
+    @operation(
+        "members_erase",
+        "Erase what names a person",
+        permission=Permission.MEMBER_WRITE,
+        body=shapes.EraseBody,
+        answer=shapes.ErasedOut,
+        about="Done when it answers. What happened stays; who it was becomes a pseudonym.",
+    )
+    def post(self, request: Request, user_id: uuid.UUID) -> Response:
+        erasure.plan(actor=self.principal, user_id=user_id)
+        if not self.body["sure"]:
+            raise invalid("person.not_confirmed", "Nothing was erased.", FieldError("/sure", "true, to say so"))
+        return Response(shapes.ErasedOut(erasure.erase_person(actor=self.principal, user_id=user_id)).data)
+
+
+class OwnResource(Resource):
+    """Of a person; agents and services have nothing like it."""
+
+    def user(self) -> User:
+        found = person_of(self.principal)
+        if found is None:
+            raise not_found("person")
+        return found
+
+    def session_key(self) -> str | None:
+        """Of the browser that asks, when one does rather than a token."""
+        if self.principal.token_id is not None:
+            return None
+        key: str | None = self.request._request.session.session_key
+        return key
+
+
+class Profile(OwnResource):
+    tag = "me"
+
+    @operation("me_get", "Read your own profile", permission=None, answer=shapes.ProfileOut)
+    def get(self, request: Request) -> HttpResponseBase:
+        return self.shown(self.user())
+
+    def shown(self, user: User) -> HttpResponseBase:
+        data = shapes.ProfileOut(user).data
+        return self.item(data, version=digest_of(user.name, user.time_zone, user.preferences))
+
+
+class ProfileChange(Profile):
+    http_method_names = ["post", "options"]
+
+    @operation(
+        "me_change",
+        "Change your own profile",
+        permission=None,
+        body=shapes.ProfileBody,
+        answer=shapes.ProfileOut,
+    )
+    def post(self, request: Request) -> HttpResponseBase:
+        return self.shown(services.update_profile(actor=self.principal, **self.body))
+
+
+class Sessions(OwnResource):
+    tag = "sessions"
+
+    @operation(
+        "sessions_list",
+        "List browsers where you are signed in",
+        permission=None,
+        answer=shapes.SessionOut,
+        listed=True,
+        about="All on one page.",
+    )
+    def get(self, request: Request) -> Response:
+        rows = sessions.sessions_of(self.user(), current_key=self.session_key())
+        return Response({"items": shapes.SessionOut(rows, many=True).data, "next": None})
+
+
+class SessionEnd(OwnResource):
+    tag = "sessions"
+
+    @operation("sessions_end", "Sign one of your browsers out", permission=None, answer=None, status=204)
+    def post(self, request: Request, session_id: int) -> Response:
+        sessions.end_session(principal=self.principal, session_id=session_id)
+        return Response(status=204)
+
+
+class SessionsEndOthers(OwnResource):
+    tag = "sessions"
+
+    @operation(
+        "sessions_end_others",
+        "Sign out everywhere but here",
+        permission=None,
+        answer=shapes.EndedSessionsOut,
+        about="With a token there is no “here”: every browser is signed out.",
+    )
+    def post(self, request: Request) -> Response:
+        ended = sessions.end_other_sessions(principal=self.principal, current_key=self.session_key())
+        return Response(shapes.EndedSessionsOut({"ended": ended}).data)
+
+
+class SavedViews(Resource):
+    tag = "saved-views"
+
+    @operation(
+        "saved_views_list",
+        "List saved views of a list",
+        permission=None,
+        query=shapes.SavedViewQuery,
+        answer=shapes.SavedViewOut,
+        listed=True,
+        about="Your own and those of your teams, by name, all on one page.",
+    )
+    def get(self, request: Request) -> Response:
+        rows = saved_views.views_of(self.principal, self.query["list"])
+        return Response({"items": shapes.SavedViewOut(rows, many=True).data, "next": None})
+
+    @operation(
+        "saved_views_create",
+        "Save the filters of a list",
+        permission=None,
+        body=shapes.SavedViewBody,
+        answer=shapes.SavedViewOut,
+        status=201,
+    )
+    def post(self, request: Request) -> Response:
+        body = dict(self.body)
+        made = saved_views.save_view(actor=self.principal, list_name=body.pop("list"), **body)
+        shared = made.team.name if made.team else ""
+        view = saved_views.View(made.pk, made.name, made.query, mine=True, shared_with=shared)
+        return Response(shapes.SavedViewOut(view).data, status=201)
+
+
+class SavedViewRemove(Resource):
+    tag = "saved-views"
+
+    @operation("saved_views_remove", "Remove a saved view of yours", permission=None, answer=None, status=204)
+    def post(self, request: Request, view_id: uuid.UUID) -> Response:
+        saved_views.remove_view(actor=self.principal, view_id=view_id)
+        return Response(status=204)
+
+
+class Search(Resource):
+    tag = "search"
+
+    @operation(
+        "search",
+        "Find missions, questions, agents, actions, servers and people",
+        permission=None,
+        query=shapes.SearchQuery,
+        answer=shapes.HitsOut,
+        about="A few of each kind, only what you may see.",
+    )
+    def get(self, request: Request) -> Response:
+        return Response(shapes.HitsOut({"items": find(self.principal, self.query["q"])}).data)

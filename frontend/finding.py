@@ -1,0 +1,85 @@
+"""What search finds besides pages: missions, agents, actions, questions, people and servers."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from django.urls import reverse
+
+from agents import selectors as agents
+from agents.servers import selectors as servers
+from controlplane.common.ids import parse_id
+from controlplane.tenancy import selectors as tenancy
+from controlplane.tenancy.types import Permission, Principal
+from frontend.templatetags import titles
+from governance import selectors as governance
+
+SHOWN: Final = 5
+SHORTEST: Final = 2
+LONGEST: Final = 100
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One thing that was found. `thing` is the resource it is of, `kind` the same in words."""
+
+    id: uuid.UUID
+    label: str
+    thing: str
+    kind: str
+    icon: str
+    url: str
+
+
+def find(principal: Principal, text: str) -> list[Hit]:
+    """Only what the principal may see; nothing for a text that is too short to mean something."""
+    wanted = text.strip()[:LONGEST].replace("\x00", "")
+    return list(_hits(principal, wanted)) if len(wanted) >= SHORTEST else []
+
+
+def _hits(principal: Principal, text: str) -> Iterator[Hit]:
+    """A few of each kind; each kind costs one or two queries, and none where the viewer may see none of it."""
+    key = parse_id(text.lower())
+    if principal.has_anywhere(Permission.MISSION_VIEW):
+        missions = agents.missions(principal)
+        for mission in (missions.filter(pk=key) if key else missions.filter(title__icontains=text))[:SHOWN]:
+            yield _hit("mission", mission.pk, mission.title, "mission", "mission")
+    if principal.has_anywhere(Permission.ESCALATION_VIEW):
+        for question in governance.find_escalations(principal, text=text, limit=SHOWN):
+            state = question.get_state_display().lower()
+            yield _hit("approval", question.pk, titles.in_words(question), f"question, {state}", "ask")
+    if principal.has_anywhere(Permission.AGENT_VIEW):
+        for agent in agents.find_agents(principal, text=text, key=key, limit=SHOWN):
+            yield _hit("agent", agent.pk, agent.name, "agent", "agent")
+    if principal.has_anywhere(Permission.ACTION_VIEW):
+        for action in governance.find_actions(principal, text=text, limit=SHOWN):
+            yield _hit("action", action.pk, titles.in_words(action), "action", "zap")
+    if principal.has_anywhere(Permission.SERVER_VIEW):
+        for server in servers.find_servers(principal, text=text, key=key, limit=SHOWN):
+            yield _hit("server", server.pk, server.name, f"server, {server.slug}__", "server")
+    if principal.has_anywhere(Permission.MEMBER_VIEW) and not key:
+        for person in tenancy.find_people(principal, text=text, limit=SHOWN):
+            yield Hit(person.pk, person.name, "members", "person", "user", _person_url(principal, person.pk))
+
+
+_RESOURCES: Final = {
+    "mission": "missions",
+    "approval": "escalations",
+    "agent": "agents",
+    "action": "actions",
+    "server": "mcp-servers",
+}
+
+
+def _hit(page: str, key: uuid.UUID, label: str, kind: str, icon: str) -> Hit:
+    return Hit(key, label, _RESOURCES[page], kind, icon, reverse(page, args=[key]))
+
+
+def _person_url(principal: Principal, user_id: uuid.UUID) -> str:
+    """Their page for those who manage members, what they own for everybody else."""
+    if principal.has_anywhere(Permission.MEMBER_WRITE):
+        return reverse("member", args=[user_id])
+    return f"{reverse('missions')}?owner={user_id}"

@@ -1,0 +1,48 @@
+"""The policies of a bundle in the words they carry."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cedarpy
+
+
+@dataclass(frozen=True)
+class Policy:
+    """One policy of the bundle, in the words it carries. `tone`: what it does when it matches."""
+
+    identifier: str
+    tone: str
+    does: str
+    message: str
+    remedy: str
+    code: str
+
+
+@lru_cache(maxsize=16)
+def policies_in(text: str) -> list[Policy]:
+    """In the order of the text."""
+    parsed = json.loads(cedarpy.policies_to_json_str(text))["staticPolicies"]
+    found = [_policy(name, body) for name, body in parsed.items()]
+    return sorted(found, key=lambda policy: text.find(f'@id("{policy.identifier}")'))
+
+
+def _policy(name: str, body: dict[str, object]) -> Policy:
+    annotations = body.get("annotations")
+    notes: dict[str, str] = annotations if isinstance(annotations, dict) else {}
+    if notes.get("effect") == "escalate":
+        tone, does = "ask", "Asks a person"
+    elif body.get("effect") == "forbid":
+        tone, does = "deny", "Refuses"
+    else:
+        tone, does = "allow", "Permits"
+    return Policy(
+        identifier=notes.get("id", name),
+        tone=tone,
+        does=does,
+        message=notes.get("message", ""),
+        remedy=notes.get("remedy", ""),
+        code=notes.get("code", ""),
+    )
