@@ -116,6 +116,10 @@ class Action(models.Model):
         indexes = [
             models.Index(fields=["mission_id", "-id"], name="action_by_mission"),
             models.Index(fields=["organisation", "-id"], name="action_by_organisation"),
+            # Sign-offs, requests for money and the like are rare among calls of tools.
+            models.Index(
+                fields=["organisation", "-id"], name="action_not_a_call", condition=~models.Q(kind="tool.call")
+            ),
             models.Index(fields=["agent_id", "-id"], name="action_by_agent"),
             models.Index(fields=["run_id", "-id"], name="action_by_run"),
             models.Index(fields=["executing_at"], name="action_executing", condition=models.Q(state="executing")),
