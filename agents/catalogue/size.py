@@ -206,7 +206,9 @@ _STATEMENTS: Final[tuple[tuple[str, str], ...]] = (
         JOIN size_mission m ON m.k = CASE WHEN n %% 2 = 0 THEN (n / 2) %% %(missions)s
             ELSE %(missions)s - 1 - (n / 2) %% GREATEST(%(missions)s / 10, 1) END
         JOIN agents_run r ON r.mission_id = m.id
-        CROSS JOIN LATERAL (SELECT m.at + (now() - m.at) * (n::float / %(actions)s) AS moment) AS t""",
+        CROSS JOIN LATERAL (SELECT m.at + (n::float / %(actions)s) * CASE
+            WHEN m.state IN ('active', 'paused') OR n >= %(actions)s - 2 * %(escalations)s THEN now() - m.at
+            ELSE least(interval '5 h', now() - m.at) END AS moment) AS t""",
     ),
     ("", "CREATE INDEX ON size_action (n)"),
     ("", "ANALYZE size_action"),
