@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -12,8 +12,8 @@ from django.db.models import Q, QuerySet
 
 from budgets import selectors
 from budgets.models import Account, Hold
-from budgets.selectors import LinePage
-from budgets.types import Amounts, Balance, HoldState
+from budgets.selectors import OVER, LinePage
+from budgets.types import Amounts, Balance, HoldState, WindowKind
 from controlplane.common.cursors import page
 from controlplane.common.errors import not_found
 from controlplane.tenancy.types import Permission, Principal
@@ -21,10 +21,11 @@ from controlplane.tenancy.types import Permission, Principal
 
 @dataclass(frozen=True)
 class BalancePage:
-    """Newest first. `next` is the cursor of the following page, None on the last."""
+    """Newest first. `next` and `previous` are the cursors of the pages beside it, None at an end."""
 
     items: Sequence[Balance]
     next: str | None
+    previous: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,67 @@ def balances(principal: Principal, *, level: str | None = None, cursor: str | No
     visible = Account.objects.restrict(principal, Permission.BUDGET_VIEW)
     if level is not None:
         visible = visible.filter(level=level)
-    found = page(visible, cursor=cursor, limit=limit)
-    ids = [account.pk for account in found.items]
-    known = selectors.balances_of(principal, ids)
-    return BalancePage([known[key] for key in ids if key in known], found.older)
+    found = _page_of(visible, True, cursor, limit)
+    return found.with_balances(selectors.balances_of(principal, found.ids))
+
+
+def named(
+    principal: Principal, text: str, *, window: WindowKind | None, with_over: bool, cursor: str | None, limit: int = 50
+) -> BalancePage:
+    """The budgets with this in their names. `with_over`: also those of missions that are over. Raises 422
+    `cursor.invalid`."""
+    found = _page_of(_below(principal, None, text), with_over, cursor, limit)
+    known = selectors.balances_of(principal, found.ids, window=window)
+    return found.with_balances(known)
+
+
+def with_below(
+    principal: Principal,
+    account_id: uuid.UUID,
+    *,
+    text: str = "",
+    with_over: bool = False,
+    cursor: str | None = None,
+    limit: int = 50,
+) -> tuple[Balance, BalancePage]:
+    """A budget and those directly below it, or with `text` those of that name wherever below it. Raises 404, 422
+    `cursor.invalid`."""
+    found = _page_of(_below(principal, account_id, text), with_over, cursor, limit)
+    known = selectors.balances_of(principal, [account_id, *found.ids])
+    if account_id not in known:
+        raise not_found("budget")
+    return known[account_id], found.with_balances(known)
+
+
+def count_over(principal: Principal, *, account_id: uuid.UUID | None, text: str = "") -> int:
+    """How many of those below an account (None: of all) are of missions that are over."""
+    return _below(principal, account_id, text).filter(OVER).count()
+
+
+@dataclass(frozen=True)
+class _Ids:
+    ids: Sequence[uuid.UUID]
+    older: str | None
+    newer: str | None
+
+    def with_balances(self, known: Mapping[uuid.UUID, Balance]) -> BalancePage:
+        return BalancePage([known[key] for key in self.ids if key in known], self.older, self.newer)
+
+
+def _page_of(rows: QuerySet[Account], with_over: bool, cursor: str | None, limit: int) -> _Ids:
+    found = page(rows if with_over else rows.exclude(OVER), cursor=cursor, limit=limit)
+    return _Ids([account.pk for account in found.items], found.older, found.newer)
+
+
+def _below(principal: Principal, account_id: uuid.UUID | None, text: str) -> QuerySet[Account]:
+    visible = Account.objects.restrict(principal, Permission.BUDGET_VIEW)
+    if text:
+        visible = visible.filter(name__icontains=text)
+    if account_id is None:
+        return visible
+    if text:
+        return visible.filter(path__contains=[account_id]).exclude(pk=account_id)
+    return visible.filter(parent_id=account_id)
 
 
 def holds(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import BrinIndex, GinIndex
 from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Least
@@ -71,6 +72,7 @@ class Account(models.Model):
         ]
         indexes = [
             models.Index(fields=["subject_id"], name="budget_by_subject", condition=Q(subject_id__isnull=False)),
+            GinIndex(fields=["path"], name="budget_by_path"),  # all below one
         ]
 
     def __str__(self) -> str:
@@ -282,6 +284,7 @@ class DailySpend(models.Model):
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["account", "day"], name="budget_day_once")]
+        indexes = [BrinIndex(fields=["day"], name="budget_day_newest", pages_per_range=32, autosummarize=True)]
 
 
 class Price(models.Model):

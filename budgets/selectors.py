@@ -6,25 +6,27 @@ import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime, time, timedelta
+from datetime import datetime
 from decimal import Decimal
+from itertools import accumulate, takewhile
 from typing import Any, Final
 
 from django.core.exceptions import EmptyResultSet
 from django.db import connection
-from django.db.models import Exists, OuterRef, Q, Sum
+from django.db.models import Count, Q
 
-from budgets.models import Account, AccountLimit, Allocation, DailySpend, Hold, JournalEntry, LimitChange
-from budgets.types import Amounts, Balance, ChangeState, DayOfSpend, LedgerLine, Level, Limits, WindowKind
-from controlplane.common.clock import now
+from budgets.journal import Narrowed, Window, newest
+from budgets.models import Account, AccountLimit, Allocation, JournalEntry, LimitChange
+from budgets.spending import in_window, with_burn
+from budgets.spending import spend_per_day as spend_per_day  # one of what may be read
+from budgets.types import Amounts, Balance, ChangeState, LedgerLine, Level, Limits, WindowKind
 from controlplane.common.errors import FieldError, invalid, not_found
-from controlplane.tenancy import selectors as tenancy
 from controlplane.tenancy.models import Organisation
 from controlplane.tenancy.types import Permission, Principal
 
-BURN_DAYS: Final = 7
 MAX_PAGE: Final = 200
-_OVER: Final = Q(level=Level.MISSION.value, closed_at__isnull=False)
+OUTLINE_ROWS: Final = 100
+OVER: Final = Q(level=Level.MISSION.value, closed_at__isnull=False)
 # The window that stands for an account which has several: the longest one that limits anything.
 _ORDER: Final = (WindowKind.TOTAL, WindowKind.MONTH, WindowKind.WEEK, WindowKind.DAY)
 _BALANCES: Final = """
@@ -47,6 +49,14 @@ WHERE {where} ORDER BY a.depth, a.name, a.id
 
 
 @dataclass(frozen=True)
+class Outline:
+    """The upper levels of the tree, and how many budgets that are not missions' are on lower ones."""
+
+    roots: Sequence[Balance]
+    below: int
+
+
+@dataclass(frozen=True)
 class LinePage:
     """Newest first. `next` is the cursor of the following page, None on the last."""
 
@@ -62,13 +72,18 @@ def tree(principal: Principal, *, window: WindowKind | None = None, with_over: b
     """
     visible = Account.objects.restrict(principal, Permission.BUDGET_VIEW)
     if not with_over:
-        visible = visible.exclude(_OVER)
-    balances = _balances(visible.values("pk"))
-    if not balances:
-        return []
-    if window is not None:
-        balances = _in_window(principal, balances, window)
-    return _nested(_with_burn(balances, principal.organisation_id))
+        visible = visible.exclude(OVER)
+    return _nested(_shown(principal, visible.values("pk"), window))
+
+
+def outline(principal: Principal, *, window: WindowKind | None = None) -> Outline:
+    """The tree without the budgets of missions, and only as many whole levels of it as fit a page."""
+    visible = Account.objects.restrict(principal, Permission.BUDGET_VIEW).exclude(level=Level.MISSION.value)
+    sizes = dict(visible.order_by("depth").values_list("depth").annotate(Count("pk")))
+    fitting = list(takewhile(lambda pair: pair[1] <= OUTLINE_ROWS, zip(sizes, accumulate(sizes.values()), strict=True)))
+    deepest, rows = fitting[-1] if fitting else (min(sizes, default=0), OUTLINE_ROWS)
+    ids = visible.filter(depth__lte=deepest).order_by("depth", "name", "pk").values("pk")[:OUTLINE_ROWS]
+    return Outline(_nested(_shown(principal, ids, window)), max(sum(sizes.values()) - rows, 0))
 
 
 def widest(principal: Principal) -> Balance | None:
@@ -78,29 +93,20 @@ def widest(principal: Principal) -> Balance | None:
     return next(iter(_balances(top).values()), None)
 
 
-def balance(principal: Principal, account_id: uuid.UUID, *, with_over: bool = True) -> Balance:
-    """One budget with everything below it, as `tree`. Raises 404 `budget.not_found`."""
-    visible = Account.objects.restrict(principal, Permission.BUDGET_VIEW).filter(path__contains=[account_id])
-    if not with_over:
-        visible = visible.exclude(_OVER & ~Q(pk=account_id))
-    balances = _balances(visible.values("pk"))
-    if account_id not in balances:
+def balance(principal: Principal, account_id: uuid.UUID) -> Balance:
+    """One budget, without those below it. Raises 404 `budget.not_found`."""
+    found = balances_of(principal, [account_id]).get(account_id)
+    if found is None:
         raise not_found("budget")
-    roots = _nested(_with_burn(balances, principal.organisation_id))
-    return next(root for root in roots if root.account_id == account_id)
+    return found
 
 
-def count_over(principal: Principal, *, below: uuid.UUID | None = None) -> int:
-    """How many budgets of missions that are over there are, in all or below one account."""
-    rows = Account.objects.restrict(principal, Permission.BUDGET_VIEW).filter(_OVER)
-    return rows.filter(path__contains=[below]).exclude(pk=below).count() if below else rows.count()
-
-
-def balances_of(principal: Principal, account_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, Balance]:
-    """These budgets as far as the principal may see them, each without what is below it. Two queries."""
+def balances_of(
+    principal: Principal, account_ids: Iterable[uuid.UUID], *, window: WindowKind | None = None
+) -> dict[uuid.UUID, Balance]:
+    """These budgets as far as the principal may see them, each without what is below it. As `tree`, not nested."""
     visible = Account.objects.restrict(principal, Permission.BUDGET_VIEW).filter(pk__in=list(account_ids))
-    found = _balances(visible.values("pk"))
-    return _with_burn(found, principal.organisation_id) if found else found
+    return _shown(principal, visible.values("pk"), window)
 
 
 def mission_spend(*, mission_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, Balance]:
@@ -139,32 +145,35 @@ def lines(
     account_id: uuid.UUID | None = None,
     mission_id: uuid.UUID | None = None,
     kinds: Sequence[str] = (),
-    window_id: int | None = None,
+    within: Balance | None = None,
     cursor: str | None = None,
     limit: int = 50,
 ) -> LinePage:
-    """The journal of an account and all below it, or of a mission's account. `kinds`: only such lines. `window_id`:
-    only what counts in that window. Raises 404, 422 `cursor.invalid`."""
+    """The journal of an account and all below it, or of a mission's account. `kinds`: only such lines. `within`: only
+    what counts in this window of the account. Three queries. Raises 404, 422 `cursor.invalid`."""
     visible = Account.objects.restrict(principal, Permission.BUDGET_VIEW)
-    if account_id is not None:
-        visible = visible.filter(path__contains=[account_id])
     if mission_id is not None:
         visible = visible.filter(subject_type="mission", subject_id=mission_id)
-    accounts = dict(visible.values_list("pk", "organisation__currency"))
-    if not accounts or (account_id is not None and account_id not in accounts):
+    known = visible if account_id is None else visible.filter(pk=account_id)
+    currency = known.order_by("depth").values_list("organisation__currency", flat=True).first()
+    if currency is None:
         raise not_found("budget")
-    rows = JournalEntry.objects.filter(account_id__in=list(accounts))
-    if kinds:
-        rows = rows.filter(kind__in=kinds)
-    if window_id is not None:
-        rows = rows.filter(Exists(Hold.objects.filter(pk=OuterRef("hold_id"), window_ids__contains=[window_id])))
-    if cursor is not None:
-        if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
-            raise invalid("cursor.invalid", "This page address is not one of ours.", FieldError("/cursor", "a cursor"))
-        rows = rows.filter(pk__lt=int(cursor))
+    if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
+        raise invalid("cursor.invalid", "This page address is not one of ours.", FieldError("/cursor", "a cursor"))
+    if within is not None and within.window_id is None:
+        return LinePage([], None)
     size = max(1, min(limit, MAX_PAGE))
-    found = list(rows.order_by("-id")[: size + 1])
-    items = [line_of(row, accounts[row.account_id]) for row in found[:size]]
+    found = newest(
+        visible if account_id is None else visible.filter(path__contains=[account_id]),
+        organisation_id=principal.organisation_id,
+        narrowed=Narrowed(
+            kinds,
+            Window(within.window_id, within.starts_at) if within is not None and within.window_id is not None else None,
+            int(cursor) if cursor is not None else None,
+        ),
+        limit=size + 1,
+    )
+    items = [line_of(row, currency) for row in found[:size]]
     return LinePage(items, str(found[size - 1].pk) if len(found) > size else None)
 
 
@@ -195,66 +204,14 @@ def decisions(principal: Principal, account_id: uuid.UUID, *, limit: int = 10) -
     return list(Allocation.objects.filter(account__in=visible).order_by("-at", "-id")[:limit])
 
 
-def spend_per_day(principal: Principal, *, account_id: uuid.UUID | None = None, days: int = 30) -> list[DayOfSpend]:
-    """What was charged on each of the last days with any charge, oldest first. Reads the daily sums only."""
-    visible = Account.objects.restrict(principal, Permission.BUDGET_VIEW)
-    if account_id is not None:
-        if not visible.filter(pk=account_id).exists():
-            raise not_found("budget")
-        visible = visible.filter(path__contains=[account_id])
-    rows = (
-        DailySpend.objects.filter(account__in=visible, day__gt=(now() - timedelta(days=days)).date())
-        .values("day")
-        .annotate(Sum("money"), Sum("tokens"), Sum("steps"))
-        .order_by("day")
-    )
-    return [DayOfSpend(row["day"], Amounts(row["money__sum"], row["tokens__sum"], row["steps__sum"])) for row in rows]
-
-
-def _in_window(
-    principal: Principal, balances: Mapping[uuid.UUID, Balance], window: WindowKind
-) -> dict[uuid.UUID, Balance]:
-    """Accounts that have this kind of window as it is; the others as what their leaves were charged in these days."""
-    zone = tenancy.zone_of(principal)
-    first = first_day(window, now().astimezone(zone).date())
-    spent: dict[uuid.UUID, Amounts] = defaultdict(Amounts)
-    rows = DailySpend.objects.filter(account__organisation_id=principal.organisation_id)
-    if first is not None:
-        rows = rows.filter(day__gte=first)
-    for path, money, tokens, steps in rows.values_list("account__path").annotate(
-        Sum("money"), Sum("tokens"), Sum("steps")
-    ):
-        for account_id in path:
-            before = spent[account_id]
-            spent[account_id] = Amounts(before.money + money, before.tokens + tokens, before.steps + steps)
-    result = {}
-    for account_id, balance in balances.items():
-        own = next((entry for entry in (balance, *balance.also) if entry.window == window), None)
-        result[account_id] = own or replace(
-            balance,
-            window=window,
-            limits=Limits(),
-            left=Limits(),
-            spent=spent[account_id],
-            overrun=Amounts(),
-            starts_at=None if first is None else datetime.combine(first, time(), zone),
-            ends_at=None,
-            also=(),
-            window_id=None,
-        )
-    return result
-
-
-def first_day(window: WindowKind, today: date) -> date | None:
-    """When the window of this kind that holds `today` began; None: at the beginning."""
-    match window:
-        case WindowKind.DAY:
-            return today
-        case WindowKind.WEEK:
-            return today - timedelta(days=today.weekday())
-        case WindowKind.MONTH:
-            return today.replace(day=1)
-    return None
+def _shown(principal: Principal, ids: Any, window: WindowKind | None) -> dict[uuid.UUID, Balance]:
+    """The accounts of a subquery, with what was spent a day, as they stand in one window where one is named."""
+    found = _balances(ids)
+    if not found:
+        return found
+    if window is not None:
+        found = in_window(principal, found, window)
+    return with_burn(found, principal.organisation_id)
 
 
 def _balances(visible: Any) -> dict[uuid.UUID, Balance]:
@@ -324,17 +281,6 @@ def _left(limits: Limits, held: Amounts, spent: Amounts, overrun: Amounts) -> Li
         return max(limit - getattr(held, name) - getattr(spent, name) - getattr(overrun, name), type(limit)(0))
 
     return Limits(of("money"), of("tokens"), of("steps"))
-
-
-def _with_burn(balances: Mapping[uuid.UUID, Balance], organisation_id: uuid.UUID) -> dict[uuid.UUID, Balance]:
-    """Average money a day over the last week, summed up the tree. Only leaves have daily sums."""
-    since = (now() - timedelta(days=BURN_DAYS)).date()
-    burn: dict[uuid.UUID, Decimal] = defaultdict(Decimal)
-    rows = DailySpend.objects.filter(account__organisation_id=organisation_id, day__gt=since)
-    for path, money in rows.values_list("account__path").annotate(Sum("money")):
-        for account_id in path:
-            burn[account_id] += money
-    return {key: replace(entry, burn_per_day=burn[key] / BURN_DAYS) for key, entry in balances.items()}
 
 
 def _nested(balances: Mapping[uuid.UUID, Balance]) -> list[Balance]:

@@ -5,8 +5,12 @@ Governance knows who acts and what about only as ids: `agent_id`, `mission_id`, 
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
+from django.db.models.functions import Coalesce
 
 from controlplane.common.ids import new_id
 from controlplane.tenancy.querysets import TenantQuerySet
@@ -116,6 +120,10 @@ class Action(models.Model):
         indexes = [
             models.Index(fields=["mission_id", "-id"], name="action_by_mission"),
             models.Index(fields=["organisation", "-id"], name="action_by_organisation"),
+            # Sign-offs, requests for money and the like are rare among calls of tools.
+            models.Index(
+                fields=["organisation", "-id"], name="action_not_a_call", condition=~models.Q(kind="tool.call")
+            ),
             models.Index(fields=["agent_id", "-id"], name="action_by_agent"),
             models.Index(fields=["run_id", "-id"], name="action_by_run"),
             models.Index(fields=["executing_at"], name="action_executing", condition=models.Q(state="executing")),
@@ -170,6 +178,17 @@ class Permit(models.Model):
         ]
 
 
+# When who is asked now has to answer; of what is due at about the same time, what can't be undone comes first.
+DUE_AT: Final = Coalesce("tier_ends_at", "expires_at")
+DUE_BUCKET: Final = models.Func(
+    models.Value(timedelta(minutes=10)),
+    DUE_AT,
+    models.Value(datetime(2000, 1, 1, tzinfo=UTC)),
+    function="date_bin",
+    output_field=models.DateTimeField(),
+)
+
+
 class EscalationQuerySet(TenantQuerySet["Escalation"]):
     mission_path = "mission_id"
     agent_path = "agent_id"
@@ -217,6 +236,16 @@ class Escalation(models.Model):
         indexes = [
             models.Index(
                 fields=["organisation", "expires_at"], name="escalation_open", condition=models.Q(state="open")
+            ),
+            # The inbox in its order (`escalations.reading.inbox`): a page reads as many as it shows.
+            models.Index(
+                "organisation",
+                DUE_BUCKET,
+                models.F("irreversible").desc(),
+                DUE_AT,
+                "id",
+                name="escalation_inbox",
+                condition=models.Q(state="open"),
             ),
             models.Index(fields=["mission_id"], name="escalation_by_mission"),
             models.Index(fields=["tier_ends_at"], name="escalation_tier", condition=models.Q(state="open", tier=1)),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from django.db.models import Case, Count, Exists, F, OuterRef, Prefetch, Q, QuerySet, Value, When
+from django.db.models import Case, Count, F, Prefetch, Q, QuerySet, Value, When
 
 from controlplane.common.errors import FieldError, forbidden, invalid, not_found
 from controlplane.common.ids import first_id, parse_id
@@ -263,15 +263,13 @@ def similar_decisions(principal: Principal, escalation: Escalation, *, limit: in
 def verdict_mix(principal: Principal, since: datetime) -> Mapping[Verdict, int]:
     """How many actions proposed since then were allowed, asked for and refused; all three are always there. What a
     person was asked about counts as that, whatever the answer was."""
+    first = first_id(since)
+    # One list for all actions, not a look for each of them.
+    asked = Escalation.objects.filter(action_id__gte=first).order_by().values("action_id")
     counted = (
         Action.objects.restrict(principal, Permission.ACTION_VIEW)
-        .filter(pk__gte=first_id(since))
-        .annotate(
-            first_verdict=Case(
-                When(Exists(Escalation.objects.filter(action_id=OuterRef("pk"))), then=Value(Verdict.ESCALATE.value)),
-                default=F("verdict"),
-            )
-        )
+        .filter(pk__gte=first)
+        .annotate(first_verdict=Case(When(pk__in=asked, then=Value(Verdict.ESCALATE.value)), default=F("verdict")))
         .values_list("first_verdict")
         .annotate(number=Count("id"))
     )

@@ -100,15 +100,17 @@ _STATEMENTS: Final[tuple[tuple[str, str], ...]] = (
     (
         "",
         """CREATE TEMP TABLE size_agent ON COMMIT DROP AS
-        SELECT n AS k, pg_temp.uuid7(now() - interval '100 days' + make_interval(mins => n), n) AS id, t.id AS team_id
+        SELECT n AS k, pg_temp.uuid7(now() - interval '100 days' + make_interval(mins => n), n) AS id, t.id AS team_id,
+            pg_temp.uuid7(now() - interval '100 days' + make_interval(mins => n), n) AS account_id,
+            t.account_id AS parent_id, t.path
         FROM generate_series(0, %(agents)s - 1) AS n JOIN size_team t ON t.k = n %% %(teams)s""",
     ),
     (
         "agents",
         """INSERT INTO agents_agent (id, organisation_id, team_id, owner_id, name, slug, description, runtime,
-            capabilities, state, current_version, last_seen_at, created_at)
+            capabilities, state, current_version, account_id, last_seen_at, created_at)
         SELECT a.id, %(organisation)s, team_id, o.id, 'Clerk ' || k, 'clerk-' || k, 'Works on accounts of region ' || k,
-            'external', '{}', CASE WHEN k %% 25 = 24 THEN 'retired' ELSE 'active' END, 1,
+            'external', '{}', CASE WHEN k %% 25 = 24 THEN 'retired' ELSE 'active' END, 1, a.account_id,
             now() - make_interval(mins => k), now() - interval '100 days'
         FROM size_agent a, size_owner o""",
     ),
@@ -121,7 +123,7 @@ _STATEMENTS: Final[tuple[tuple[str, str], ...]] = (
     (
         "",
         """CREATE TEMP TABLE size_mission ON COMMIT DROP AS
-        SELECT n AS k, pg_temp.uuid7(at, n) AS id, gen_random_uuid() AS account_id, a.id AS agent_id, a.team_id, at,
+        SELECT n AS k, pg_temp.uuid7(at, n) AS id, pg_temp.uuid7(at, n) AS account_id, a.id AS agent_id, a.team_id, at,
             CASE WHEN n >= %(missions)s * 95 / 100 THEN 'active' WHEN n %% 40 = 7 THEN 'paused'
                 WHEN n %% 10 = 3 THEN 'failed' WHEN n %% 10 = 4 THEN 'stopped' WHEN n %% 10 = 5 THEN 'expired'
                 ELSE 'succeeded' END AS state
@@ -166,22 +168,28 @@ _STATEMENTS: Final[tuple[tuple[str, str], ...]] = (
         "",
         """INSERT INTO budgets_account (id, organisation_id, team_id, parent_id, path, depth, level, name, subject_type,
             subject_id, frozen, frozen_reason, closed_at, guard_repeats, guard_ring_repeats, guard_ring, created_at)
-        SELECT m.account_id, %(organisation)s, m.team_id, t.account_id, t.path || m.account_id,
-            cardinality(t.path), 'mission', 'Mission ' || m.k, 'mission', m.id, false, '',
+        SELECT a.account_id, %(organisation)s::uuid, a.team_id, a.parent_id, a.path || a.account_id,
+            cardinality(a.path), 'agent', 'Clerk ' || a.k, 'agent', a.id, false, '', NULL::timestamptz, 3, 10, 32,
+            now() - interval '100 days'
+        FROM size_agent a
+        UNION ALL
+        SELECT m.account_id, %(organisation)s::uuid, m.team_id, a.account_id, a.path || a.account_id || m.account_id,
+            cardinality(a.path) + 1, 'mission', 'Mission ' || m.k, 'mission', m.id, false, '',
             CASE WHEN m.state IN ('active', 'paused') THEN NULL ELSE m.at + interval '5 h' END, 3, 10, 32, m.at
-        FROM size_mission m JOIN size_team t ON t.id = m.team_id""",
+        FROM size_mission m JOIN size_agent a ON a.id = m.agent_id""",
     ),
     (
         "budgets",
         """INSERT INTO budgets_accountlimit (account_id, kind, money, tokens, steps)
-        SELECT account_id, 'total', 5, 100000, 500 FROM size_mission""",
+        SELECT account_id, 'month', NULL::numeric, NULL::bigint, NULL::bigint FROM size_agent
+        UNION ALL SELECT account_id, 'total', 5, 100000, 500 FROM size_mission""",
     ),
     (
         "",
         """INSERT INTO budgets_window (account_id, kind, depth, starts_at, ends_at, limit_money, limit_tokens,
             limit_steps, held_money, held_tokens, held_steps, spent_money, spent_tokens, spent_steps, overrun_money,
             overrun_tokens, overrun_steps, frozen, lowering)
-        SELECT account_id, 'total', 2, budgets_starts_at('total', 'UTC', now()), 'infinity', 5, 100000, 500, 0, 0, 0,
+        SELECT account_id, 'total', 3, budgets_starts_at('total', 'UTC', now()), 'infinity', 5, 100000, 500, 0, 0, 0,
             (k %% 400)::numeric / 100, 0, k %% 90, 0, 0, 0, false, false
         FROM size_mission""",
     ),
@@ -198,7 +206,9 @@ _STATEMENTS: Final[tuple[tuple[str, str], ...]] = (
         JOIN size_mission m ON m.k = CASE WHEN n %% 2 = 0 THEN (n / 2) %% %(missions)s
             ELSE %(missions)s - 1 - (n / 2) %% GREATEST(%(missions)s / 10, 1) END
         JOIN agents_run r ON r.mission_id = m.id
-        CROSS JOIN LATERAL (SELECT m.at + (now() - m.at) * (n::float / %(actions)s) AS moment) AS t""",
+        CROSS JOIN LATERAL (SELECT m.at + (n::float / %(actions)s) * CASE
+            WHEN m.state IN ('active', 'paused') OR n >= %(actions)s - 2 * %(escalations)s THEN now() - m.at
+            ELSE least(interval '5 h', now() - m.at) END AS moment) AS t""",
     ),
     ("", "CREATE INDEX ON size_action (n)"),
     ("", "ANALYZE size_action"),
@@ -268,7 +278,7 @@ _STATEMENTS: Final[tuple[tuple[str, str], ...]] = (
         "",
         """INSERT INTO budgets_dailyspend (account_id, day, money, tokens, steps)
         SELECT account_id, (at AT TIME ZONE 'UTC')::date, sum(0.002), 0, count(*) FROM size_action
-        WHERE state IN ('succeeded', 'failed') GROUP BY 1, 2""",
+        WHERE state IN ('succeeded', 'failed') GROUP BY 1, 2 ORDER BY 2""",
     ),
     (
         "",

@@ -68,7 +68,7 @@ class LimitForm(forms.Form):
 @require_http_methods(["GET", "POST"])
 def limit(request: PersonRequest, account_id: uuid.UUID) -> HttpResponse:
     """The form of one window's limit. What was typed stays when it is refused; a stale form shows what is there now."""
-    balance = selectors.balance(request.principal, account_id, with_over=False)
+    balance = selectors.balance(request.principal, account_id)
     if not request.principal.has(Permission.BUDGET_WRITE, team_id=balance.team_id):
         raise forbidden(Permission.BUDGET_WRITE.value)
     window = _window(request.POST.get("window") or request.GET.get("window")) or balance.window

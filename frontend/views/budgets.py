@@ -11,7 +11,7 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.views.decorators.http import require_GET
 
-from budgets import alerts, selectors
+from budgets import alerts, listing, selectors
 from budgets.models import LimitChange
 from budgets.types import Balance, LedgerLine, Level, WindowKind
 from controlplane.tenancy import selectors as tenancy
@@ -23,7 +23,6 @@ from governance.models import Action
 
 SPEND_DAYS = 30
 LONGEST_EXPORT = 5000
-MOST_ROWS = 500
 _ICONS = {Level.ORGANISATION: "organisation", Level.TEAM: "users", Level.AGENT: "agent", Level.MISSION: "mission"}
 # What the lines of an account are narrowed to, and which kinds that are.
 SHOWN: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -62,18 +61,16 @@ class Row:
 @page
 @require_GET
 def tree(request: PersonRequest) -> HttpResponseBase:
-    """Every budget the viewer may see. Those of missions that are over are left out until asked for."""
+    """The upper levels of the tree, or with `q` every budget of that name, page by page. Missions' budgets are on the
+    page of the budget above them; those of missions that are over are left out until asked for."""
     principal = request.principal
     require_anywhere(principal, Permission.BUDGET_VIEW, "Budgets")
-    window, with_over = _window(request), bool(request.GET.get("ended"))
-    rows = list(_rows(selectors.tree(principal, window=window, with_over=with_over), 0))
+    window = _window(request)
     if request.GET.get("format") == "csv":
-        return csv_response("budgets", _TREE_HEADER, (_tree_csv_row(row) for row in rows))
+        every = _rows(selectors.tree(principal, window=window, with_over=_with_over(request)), 0)
+        return csv_response("budgets", _TREE_HEADER, (_tree_csv_row(row) for row in every))
     context = {
-        "rows": rows[:MOST_ROWS],
-        "more_rows": max(len(rows) - MOST_ROWS, 0),
-        "left_out": 0 if with_over else selectors.count_over(principal),
-        "with_ended": with_over,
+        **(_found(request, window) if _text(request) else _outline(request, window)),
         "window": window,
         "windows": list(WindowKind),
         "currency": tenancy.currency_of(principal),
@@ -88,25 +85,30 @@ def tree(request: PersonRequest) -> HttpResponseBase:
 @page
 @require_GET
 def lines(request: PersonRequest, account_id: uuid.UUID) -> HttpResponseBase:
-    """One account: its windows, its days, and every line of its journal and of those below it."""
+    """One account: its windows, its days, those below it, and every line of its journal and of those below it."""
     principal = request.principal
     require_anywhere(principal, Permission.BUDGET_VIEW, "Budgets")
-    with_over = bool(request.GET.get("ended"))
-    balance = selectors.balance(principal, account_id, with_over=with_over)
-    below = list(_rows([balance], 0))[1:]
+    balance, below = listing.with_below(
+        principal,
+        account_id,
+        text=_text(request),
+        with_over=_with_over(request),
+        cursor=request.GET.get("below"),
+    )
     windows = [balance, *balance.also]
     show = request.GET.get("show", "")
     show = show if show in SHOWN else "all"
     within = next((entry for entry in windows if entry.window.value == request.GET.get("window")), None)
-    kinds, window_id = SHOWN[show][1], within.window_id or 0 if within else None
+    kinds = SHOWN[show][1]
     if request.GET.get("format") == "csv":
-        return csv_response(f"budget-{account_id}", _CSV_HEADER, _csv_rows(request, account_id, kinds, window_id))
+        return csv_response(f"budget-{account_id}", _CSV_HEADER, _csv_rows(request, account_id, kinds, within))
     found = selectors.lines(
-        principal, account_id=account_id, kinds=kinds, window_id=window_id, cursor=request.GET.get("cursor")
+        principal, account_id=account_id, kinds=kinds, within=within, cursor=request.GET.get("cursor")
     )
     days = selectors.spend_per_day(principal, account_id=account_id, days=SPEND_DAYS)
     may_write = principal.has(Permission.BUDGET_WRITE, team_id=balance.team_id)
     context = {
+        **_listed(request, below, account_id),
         "balance": balance,
         "windows": windows,
         "lines": found,
@@ -114,10 +116,6 @@ def lines(request: PersonRequest, account_id: uuid.UUID) -> HttpResponseBase:
         "show": show,
         "shown": [(code, label) for code, (label, _) in SHOWN.items()],
         "within": within,
-        "rows": below[:MOST_ROWS],
-        "more_rows": max(len(below) - MOST_ROWS, 0),
-        "left_out": 0 if with_over else selectors.count_over(principal, below=account_id),
-        "with_ended": with_over,
         "burn": [day.spent.money for day in days],
         "days_left": _days_left(balance),
         "spend_days": SPEND_DAYS,
@@ -127,6 +125,42 @@ def lines(request: PersonRequest, account_id: uuid.UUID) -> HttpResponseBase:
         "decisions": selectors.decisions(principal, account_id),
     }
     return render(request, "budgets/lines.html", context)
+
+
+def _outline(request: PersonRequest, window: WindowKind | None) -> dict[str, object]:
+    found = selectors.outline(request.principal, window=window)
+    return {"rows": list(_rows(found.roots, 0)), "further_down": found.below, "text": ""}
+
+
+def _found(request: PersonRequest, window: WindowKind | None) -> dict[str, object]:
+    found = listing.named(
+        request.principal,
+        _text(request),
+        window=window,
+        with_over=_with_over(request),
+        cursor=request.GET.get("below"),
+    )
+    return _listed(request, found, None)
+
+
+def _listed(request: PersonRequest, found: listing.BalancePage, account_id: uuid.UUID | None) -> dict[str, object]:
+    """What budgets/rows.html shows of a page of budgets, whose cursor is not that of the lines."""
+    text, with_over = _text(request), _with_over(request)
+    return {
+        "rows": list(_rows(found.items, 0)),
+        "rows_page": found,
+        "text": text,
+        "left_out": 0 if with_over else listing.count_over(request.principal, account_id=account_id, text=text),
+        "with_ended": with_over,
+    }
+
+
+def _with_over(request: PersonRequest) -> bool:
+    return bool(request.GET.get("ended"))
+
+
+def _text(request: PersonRequest) -> str:
+    return request.GET.get("q", "").strip()[:100]
 
 
 def _window(request: PersonRequest) -> WindowKind | None:
@@ -183,7 +217,7 @@ def _tree_csv_row(row: Row) -> Sequence[object]:
 
 
 def _csv_rows(
-    request: PersonRequest, account_id: uuid.UUID, kinds: Sequence[str], window_id: int | None
+    request: PersonRequest, account_id: uuid.UUID, kinds: Sequence[str], within: Balance | None
 ) -> Iterator[Sequence[object]]:
     cursor: str | None = None
     for _ in range(LONGEST_EXPORT // selectors.MAX_PAGE):
@@ -191,7 +225,7 @@ def _csv_rows(
             request.principal,
             account_id=account_id,
             kinds=kinds,
-            window_id=window_id,
+            within=within,
             cursor=cursor,
             limit=selectors.MAX_PAGE,
         )

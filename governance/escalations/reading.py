@@ -5,12 +5,10 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from django.contrib.postgres.expressions import ArraySubquery
-from django.db.models import DateTimeField, F, Func, OuterRef, Prefetch, Q, QuerySet, Value
-from django.db.models.functions import Coalesce
+from django.db.models import F, OuterRef, Prefetch, Q, QuerySet
 
 from controlplane.common.clock import now
 from controlplane.common.errors import RemitError, forbidden
@@ -22,10 +20,7 @@ from governance.escalations.arranging import in_words
 from governance.escalations.deciding import is_claimed, why_not_decide
 from governance.escalations.electorate import Electorate, electorate_of, electorates
 from governance.escalations.ways import Asked, Way, chosen_way, why_not
-from governance.models import Action, Escalation, Vote
-
-_BUCKET = timedelta(minutes=10)  # of questions due at about the same time, what can't be undone comes first
-_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+from governance.models import DUE_AT, DUE_BUCKET, Action, Escalation, Vote
 
 
 @dataclass(frozen=True)
@@ -80,13 +75,11 @@ def waiting_for(principal: Principal) -> QuerySet[Escalation]:
 def inbox(rows: QuerySet[Escalation], filters: InboxFilters | None = None) -> QuerySet[Escalation]:
     """By deadline, and of what is due within the same ten minutes first what can't be undone."""
     chosen = {name: value for name, value in vars(filters or InboxFilters()).items() if value is not None}
-    due = Coalesce("tier_ends_at", "expires_at")
-    bucket = Func(Value(_BUCKET), due, Value(_EPOCH), function="date_bin", output_field=DateTimeField())
     return (
         rows.filter(**chosen)
         .select_related("action", "group", "claimed_by", "team")
-        .annotate(due_at=due)
-        .order_by(bucket, "-irreversible", "due_at", "id")
+        .annotate(due_at=DUE_AT)
+        .order_by(DUE_BUCKET, "-irreversible", "due_at", "id")
     )
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
-from budgets import selectors, services
+from budgets import journal, listing, selectors, services
 from budgets.models import Account, Allocation, JournalEntry
-from budgets.types import Amounts, Level, Limits, WindowKind
+from budgets.types import Amounts, Balance, Level, Limits, WindowKind
 from controlplane.audit.events import Event
 from controlplane.audit.models import Entry
 from controlplane.common.errors import RemitError
@@ -233,8 +234,50 @@ def test_the_tree_is_read_in_two_queries_whatever_its_size(
     while node.children:
         depth, node = depth + 1, max(node.children, key=lambda child: child.spent.money)
     assert (depth, node.account_id) == (5, tree.mission)
-    agent = selectors.balance(as_finn, tree.agent)
-    assert len(agent.children) == 21
+
+
+def test_those_below_a_budget_come_page_by_page_and_by_name(
+    as_finn: Principal, as_bob: Principal, as_charlie: Principal, tree: Tree, team: Team
+) -> None:
+    more = [
+        _open(as_finn, Level.MISSION, team_id=team.pk, parent_id=tree.agent, name=f"Number {number}")
+        for number in range(4)
+    ]
+    agent, first = listing.with_below(as_finn, tree.agent, limit=3)
+    assert agent.account_id == tree.agent
+    _, second = listing.with_below(as_finn, tree.agent, limit=3, cursor=first.next)
+    assert [each.account_id for each in (*first.items, *second.items)] == [*reversed(more), tree.mission]
+    assert (second.next, first.previous) == (None, None)
+    _, back = listing.with_below(as_finn, tree.agent, limit=3, cursor=second.previous)
+    assert back.items == first.items
+    _, searched = listing.with_below(as_bob, tree.team, text="number 2")
+    assert [each.account_id for each in searched.items] == [more[2]]
+    services.close_account(actor=as_finn, account_id=more[2], reason="Over")
+    assert not listing.with_below(as_bob, tree.team, text="number 2")[1].items
+    assert listing.count_over(as_bob, account_id=tree.agent) == 1
+    for with_over, found in ((True, [more[2]]), (False, [])):
+        named = listing.named(as_bob, "Number 2", window=WindowKind.MONTH, with_over=with_over, cursor=None)
+        assert [each.account_id for each in named.items] == found
+    assert not listing.named(as_charlie, "Number", window=None, with_over=True, cursor=None).items
+    with pytest.raises(RemitError, match=r"budget.not_found"):
+        listing.with_below(as_bob, tree.organisation)
+
+
+def test_the_outline_shows_whole_levels_as_far_as_they_fit_and_never_missions(
+    as_finn: Principal, tree: Tree, team: Team, django_assert_num_queries: Callable[..., object]
+) -> None:
+    with django_assert_num_queries(3):  # type: ignore[attr-defined]
+        found = selectors.outline(as_finn)
+    assert (depth_of(found.roots), found.below) == (4, 0)
+    for _ in range(selectors.OUTLINE_ROWS):
+        _open(as_finn, Level.AGENT, team_id=team.pk, parent_id=tree.team)
+    with django_assert_num_queries(3):  # type: ignore[attr-defined]
+        found = selectors.outline(as_finn)
+    assert (depth_of(found.roots), found.below) == (2, selectors.OUTLINE_ROWS + 2)
+
+
+def depth_of(roots: Sequence[Balance]) -> int:
+    return 1 + max(map(depth_of, (root.children for root in roots)), default=0) if roots else 0
 
 
 def test_a_team_member_sees_the_budgets_of_the_team_and_nothing_above(
@@ -275,7 +318,9 @@ def test_a_new_account_shows_its_limits_before_anything_was_held(as_finn: Princi
     assert found.ends_at is not None
 
 
-def test_the_journal_is_read_newest_first_page_by_page(as_finn: Principal, tree: Tree) -> None:
+def test_the_journal_is_read_newest_first_page_by_page(
+    as_finn: Principal, tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for _ in range(3):
         services.settle(hold_id=tree.held("1"))
     first = selectors.lines(as_finn, account_id=tree.team, limit=4)
@@ -285,9 +330,47 @@ def test_the_journal_is_read_newest_first_page_by_page(as_finn: Principal, tree:
     assert len({line.id for line in (*first.items, *rest.items)}) == 8
     mission = selectors.lines(as_finn, mission_id=mission_of(tree.mission))
     assert {line.currency for line in mission.items} == {"USD"}
+    monkeypatch.setattr(journal, "FEW", 0)  # as if there were very many budgets below
+    assert selectors.lines(as_finn, account_id=tree.team, limit=4) == first
+    assert selectors.lines(as_finn, account_id=tree.team, limit=4, cursor=first.next) == rest
+    assert selectors.lines(as_finn, mission_id=mission_of(tree.mission)) == mission
     for bad in ("x", "-1", "9" * 30, "²"):
         with pytest.raises(RemitError, match=r"cursor.invalid"):
             selectors.lines(as_finn, account_id=tree.team, cursor=bad)
+
+
+@pytest.mark.parametrize("few", [journal.FEW, 0])
+def test_lines_are_narrowed_by_kind_and_window_in_three_queries(
+    as_finn: Principal,
+    as_bob: Principal,
+    tree: Tree,
+    elsewhere: Organisation,
+    open_tree: Callable[..., Tree],
+    monkeypatch: pytest.MonkeyPatch,
+    django_assert_num_queries: Callable[..., object],
+    few: int,
+) -> None:
+    monkeypatch.setattr(journal, "FEW", few)
+    services.settle(hold_id=tree.held("1"))
+    services.settle(hold_id=tree.held("2", account=tree.agent))
+    tree.limit(tree.organisation, WindowKind.MONTH, money=Decimal(50))
+    tree.held("3")
+    strangers = open_tree(elsewhere, Team.objects.create(organisation=elsewhere, name="Theirs", slug="theirs"))
+    services.settle(hold_id=strangers.held("4"))
+
+    def money(who: Principal, account: uuid.UUID, **narrowed: Any) -> list[Decimal]:
+        with django_assert_num_queries(3):  # type: ignore[attr-defined]
+            return [line.amounts.money for line in selectors.lines(who, account_id=account, **narrowed).items]
+
+    assert money(as_finn, tree.organisation, kinds=["settle"]) == [2, 1]
+    assert money(as_bob, tree.team, kinds=["settle", "reserve"]) == [3, 2, 2, 1, 1]
+    assert money(as_finn, tree.mission, kinds=["settle"]) == [1]
+    assert len(money(as_finn, tree.organisation, kinds=["allocation"])) == 6
+    root = selectors.balance(as_finn, tree.organisation)
+    (month,) = [entry for entry in (root, *root.also) if entry.window == WindowKind.MONTH]
+    assert money(as_finn, tree.organisation, within=month) == [3]
+    with pytest.raises(RemitError, match=r"budget.not_found"):
+        selectors.lines(as_bob, account_id=tree.organisation)
 
 
 def test_days_of_spend_add_up_over_the_tree(as_finn: Principal, tree: Tree, elsewhere: Organisation) -> None:

@@ -16,7 +16,7 @@ from django.urls import reverse
 from budgets import services as budgets
 from budgets.costs.folding import fold_all
 from budgets.models import Account, AccountLimit, LimitChange
-from budgets.types import Amounts, Limits, WindowKind
+from budgets.types import Amounts, Level, Limits, WindowKind
 from controlplane.audit.models import Entry
 from controlplane.common.ids import new_id
 from controlplane.tenancy.models import User
@@ -245,7 +245,7 @@ def test_the_tree_is_shown_in_the_window_one_chooses(world: Any, finn: User, sig
 def test_every_number_opens_exactly_its_lines(busy: Any, finn: User, signed_in: SignIn) -> None:
     browser = signed_in(finn)
     account = busy.account_of("mission", busy.mission.pk)
-    html = page(browser, reverse("budgets"))
+    html = page(browser, reverse("budget", args=[busy.account_of("agent", busy.agent.pk)]))
     path = reverse("budget", args=[account])
     assert f"{path}?show=charged&amp;window=total" in html
     spent = rows_of(browser, reverse("budgets") + "?format=csv")
@@ -257,6 +257,37 @@ def test_every_number_opens_exactly_its_lines(busy: Any, finn: User, signed_in: 
     assert {line["kind"] for line in limits} == {"allocation"}
     for show in ("all", "held", "nonsense"):
         page(browser, f"{path}?show={show}&window=week")
+
+
+def test_budgets_below_one_are_paged_beside_the_lines_and_found_by_name(
+    world: Any, team_budget: Any, as_finn: Principal, finn: User, bob: User, charlie: User, signed_in: SignIn
+) -> None:
+    for number in range(60):
+        budgets.open_account(
+            actor=as_finn,
+            organisation_id=as_finn.organisation_id,
+            team_id=world.team.pk,
+            parent_id=team_budget,
+            level=Level.OTHER,
+            name=f"Region {number:02d}",
+            limits=Limits(Decimal(5)),
+            window=WindowKind.MONTH,
+        )
+    browser, path = signed_in(finn), reverse("budget", args=[team_budget])
+    first = page(browser, path)
+    assert ">Region 59</a>" in first
+    assert ">Region 03</a>" not in first
+    older = first.split('aria-label="Pages of budgets"')[1].split('href="')[1].split('"')[0]
+    assert older.startswith("?below=")
+    assert ">Region 03</a>" in page(browser, path + older)
+    for who in (finn, bob):
+        found = page(signed_in(who), reverse("budgets") + "?q=region+03&window=week")
+        assert ">Region 03</a>" in found
+        assert ">Region 04</a>" not in found
+    assert page(browser, path + "?q=region+03").count(">Region 0") == 1
+    assert "Nothing matches" in page(browser, path + "?q=<nowhere>")
+    assert ">Region 03</a>" not in signed_in(charlie).get(reverse("budgets") + "?q=region").content.decode()
+    assert browser.get(path + "?below=nonsense").status_code == 422
 
 
 def test_a_budget_nearly_spent_is_said_in_the_frame_until_it_is_not(
@@ -311,7 +342,8 @@ def test_the_pages_cost_the_same_queries_whatever_waits_and_was_asked(
 
         return wording_of(Limits(Decimal(100)))
 
-    paths = [reverse("budgets"), reverse("budgets") + "?window=week", reverse("budget", args=[team_budget])]
+    tree, one = reverse("budgets"), reverse("budget", args=[team_budget])
+    paths = [tree, f"{tree}?window=week", f"{tree}?q=e&window=week", one, f"{one}?q=e&show=charged&window=month"]
     more(1)
     few = []
     for path in paths:

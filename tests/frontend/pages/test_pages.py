@@ -99,12 +99,18 @@ def test_a_busy_agent_is_not_retired(world: Any, alice: User, signed_in: SignIn)
 # Budgets ----------------------------------------------------------------------
 
 
-def test_the_tree_shows_each_level_with_what_is_left(busy: Any, finn: User, signed_in: SignIn) -> None:
-    html = page(signed_in(finn), reverse("budgets"))
-    names = ["Northwind", "Receivables", "Receivables clerk", "Chase overdue invoices"]
+def test_the_tree_shows_each_level_with_what_is_left_and_missions_on_opening_their_agent(
+    busy: Any, finn: User, signed_in: SignIn
+) -> None:
+    browser = signed_in(finn)
+    html = page(browser, reverse("budgets"))
+    names = ["Northwind", "Receivables", "Receivables clerk"]
     assert [html.index(f">{name}</a>") for name in names] == sorted(html.index(f">{name}</a>") for name in names)
     assert "$399.84" in html
-    assert "$1.84" in html
+    assert ">Chase overdue invoices</a>" not in html
+    opened = page(browser, reverse("budget", args=[busy.account_of("agent", busy.agent.pk)]))
+    assert ">Chase overdue invoices</a>" in opened
+    assert "$1.84" in opened
 
 
 def test_budgets_of_missions_that_are_over_wait_to_be_asked_for(
@@ -112,8 +118,14 @@ def test_budgets_of_missions_that_are_over_wait_to_be_asked_for(
 ) -> None:
     agents.stop_mission(actor=world.owner, mission_id=world.mission.pk, reason="enough")
     browser = signed_in(finn)
-    assert ">Chase overdue invoices</a>" not in page(browser, reverse("budgets"))
-    assert ">Chase overdue invoices</a>" in page(browser, reverse("budgets") + "?ended=1")
+    for path, more in (
+        (reverse("budget", args=[world.account_of("agent", world.agent.pk)]), "?ended=1"),
+        (reverse("budgets") + "?q=overdue", "&ended=1"),
+    ):
+        shown = page(browser, path)
+        assert ">Chase overdue invoices</a>" not in shown
+        assert "1 of missions that are over is not shown." in shown
+        assert ">Chase overdue invoices</a>" in page(browser, path + more)
 
 
 def test_a_frozen_budget_says_so(world: Any, finn: User, as_finn: Principal, signed_in: SignIn) -> None:

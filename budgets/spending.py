@@ -1,0 +1,105 @@
+"""What was charged on days, summed up the tree. Only leaves have daily sums."""
+
+from __future__ import annotations
+
+import uuid
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from datetime import date, datetime, time, timedelta
+from typing import Final
+
+from django.db import connection
+from django.db.models import Sum
+
+from budgets.models import Account, DailySpend
+from budgets.types import Amounts, Balance, DayOfSpend, Limits, WindowKind
+from controlplane.common.clock import now
+from controlplane.common.errors import not_found
+from controlplane.tenancy import selectors as tenancy
+from controlplane.tenancy.types import Permission, Principal
+
+BURN_DAYS: Final = 7
+# Each leaf's days first and then up its path: there are far more days than leaves.
+_BELOW: Final = """
+SELECT p.id, sum(s.money), sum(s.tokens), sum(s.steps)
+FROM (
+    SELECT d.account_id, sum(d.money) AS money, sum(d.tokens) AS tokens, sum(d.steps) AS steps
+    FROM budgets_dailyspend AS d WHERE d.day >= %(since)s AND d.account_id IN (
+        SELECT id FROM budgets_account WHERE organisation_id = %(organisation)s AND path && %(accounts)s::uuid[]
+    ) GROUP BY d.account_id
+) AS s
+JOIN budgets_account AS a ON a.id = s.account_id
+CROSS JOIN LATERAL unnest(a.path) AS p (id)
+WHERE p.id = ANY(%(accounts)s::uuid[])
+GROUP BY p.id
+"""
+
+
+def spend_per_day(principal: Principal, *, account_id: uuid.UUID | None = None, days: int = 30) -> list[DayOfSpend]:
+    """What was charged on each of the last days with any charge, oldest first. Reads the daily sums only."""
+    visible = Account.objects.restrict(principal, Permission.BUDGET_VIEW)
+    if account_id is not None:
+        if not visible.filter(pk=account_id).exists():
+            raise not_found("budget")
+        visible = visible.filter(path__contains=[account_id])
+    rows = (
+        DailySpend.objects.filter(account__in=visible, day__gt=(now() - timedelta(days=days)).date())
+        .values("day")
+        .annotate(Sum("money"), Sum("tokens"), Sum("steps"))
+        .order_by("day")
+    )
+    return [DayOfSpend(row["day"], Amounts(row["money__sum"], row["tokens__sum"], row["steps__sum"])) for row in rows]
+
+
+def with_burn(balances: Mapping[uuid.UUID, Balance], organisation_id: uuid.UUID) -> dict[uuid.UUID, Balance]:
+    """With the mean money a day over the last week."""
+    since = (now() - timedelta(days=BURN_DAYS - 1)).date()
+    spent = _below(balances, organisation_id, since)
+    return {key: replace(entry, burn_per_day=spent[key].money / BURN_DAYS) for key, entry in balances.items()}
+
+
+def in_window(
+    principal: Principal, balances: Mapping[uuid.UUID, Balance], window: WindowKind
+) -> dict[uuid.UUID, Balance]:
+    """Accounts that have this kind of window as it is; the others as what their leaves were charged in these days."""
+    zone = tenancy.zone_of(principal)
+    first = first_day(window, now().astimezone(zone).date())
+    spent = _below(balances, principal.organisation_id, first or date.min)
+    result = {}
+    for account_id, balance in balances.items():
+        own = next((entry for entry in (balance, *balance.also) if entry.window == window), None)
+        result[account_id] = own or replace(
+            balance,
+            window=window,
+            limits=Limits(),
+            left=Limits(),
+            spent=spent[account_id],
+            overrun=Amounts(),
+            starts_at=None if first is None else datetime.combine(first, time(), zone),
+            ends_at=None,
+            also=(),
+            window_id=None,
+        )
+    return result
+
+
+def first_day(window: WindowKind, today: date) -> date | None:
+    """When the window of this kind that holds `today` began; None: at the beginning."""
+    match window:
+        case WindowKind.DAY:
+            return today
+        case WindowKind.WEEK:
+            return today - timedelta(days=today.weekday())
+        case WindowKind.MONTH:
+            return today.replace(day=1)
+    return None
+
+
+def _below(accounts: Collection[uuid.UUID], organisation_id: uuid.UUID, since: date) -> defaultdict[uuid.UUID, Amounts]:
+    """What was charged since that day to each of these accounts and all below it."""
+    spent: defaultdict[uuid.UUID, Amounts] = defaultdict(Amounts)
+    with connection.cursor() as cursor:
+        cursor.execute(_BELOW, {"accounts": list(accounts), "organisation": organisation_id, "since": since})
+        spent.update((row[0], Amounts(*row[1:])) for row in cursor.fetchall())
+    return spent
