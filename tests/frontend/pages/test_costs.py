@@ -276,8 +276,8 @@ def test_names_of_strangers_are_text_in_page_and_csv(spent: Any, finn: User, sig
     assert rows_of(browser, reverse("costs") + "?format=csv")[0]["goal"].startswith("'=cmd")
 
 
-def test_costs_of_an_organisation_without_any_say_what_will_appear(world: Any, finn: User, signed_in: SignIn) -> None:
-    fold()  # lines of others, and numbers nobody used, are behind it
-    html = page(signed_in(finn), reverse("costs"))
+def test_costs_of_a_period_without_any_say_what_will_appear(world: Any, finn: User, signed_in: SignIn) -> None:
+    fold()
+    html = page(signed_in(finn), reverse("costs") + "?period=days&from=2020-01-01&to=2020-01-02")
     assert "Nothing was spent in this period" in html
     assert "Adds up" in html
