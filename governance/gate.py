@@ -339,7 +339,7 @@ def _policy_answer(
                 Verdict.DENY,
                 "policy.missing",
                 "No policy bundle is loaded, so nothing is allowed.",
-                ("Load one with `manage.py bundle load`.",),
+                ("Load one with `./manage.py bundle load`.",),
             )
         )
     try:
