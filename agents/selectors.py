@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Count, Exists, F, OuterRef, Prefetch, Q, QuerySet, Subquery
+from django.db.models import Count, Exists, F, OuterRef, Prefetch, Q, QuerySet, Subquery, prefetch_related_objects
 
 from agents.choices import ENDED_MISSION_STATES, CheckState, MissionState
 from agents.grants import parse_grants
 from agents.models import Agent, AgentVersion, ChecklistItem, McpServer, McpTool, Mission, MissionVersion, Run
+from agents.types import MissionRow
 from agents.waiting import NOBODY_KNOWN, waited_for
 from budgets import selectors as budgets
 from budgets.types import Balance
@@ -20,24 +21,6 @@ from controlplane.common.errors import not_found
 from controlplane.tenancy.types import Permission, Principal
 from governance.choices import EscalationState
 from governance.models import Action, Escalation
-
-
-@dataclass(frozen=True)
-class MissionRow:
-    """One line of a mission list. `question` is the oldest one that is open, `waits_for` who has to answer it."""
-
-    mission: Mission
-    goal: str
-    balance: Balance | None
-    last_action: Action | None
-    waiting: int
-    question: Escalation | None
-    waits_for: str
-
-    @property
-    def waiting_text(self) -> str:
-        more = f" and {self.waiting - 1} more" if self.waiting > 1 else ""
-        return f"Waits for {self.waits_for}{more}"
 
 
 @dataclass(frozen=True)
@@ -93,12 +76,14 @@ def mission_rows(principal: Principal, page: Sequence[Mission]) -> list[MissionR
     questions = oldest.distinct("mission_id").prefetch_related("votes") if waiting else ()
     first = {question.mission_id: question for question in questions}
     names = waited_for(principal, first.values())
+    prefetch_related_objects(page, "runs")  # the page of one mission has them already
     return [
         MissionRow(
             mission=mission,
             goal=goals.get(mission.pk, ""),
             balance=balances.get(mission.pk),
             last_action=last.get(mission.pk),
+            run=max(mission.runs.all(), key=lambda run: run.attempt, default=None),
             waiting=waiting.get(mission.pk, 0),
             question=first.get(mission.pk),
             waits_for=names.get(first[mission.pk].pk, NOBODY_KNOWN) if mission.pk in first else "",

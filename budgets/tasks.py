@@ -50,4 +50,4 @@ def check_costs() -> None:
     """Every sum counted anew from the journal."""
     wrong = check_all()
     if wrong:
-        log.error("costs.wrong", days=len(wrong), first=wrong[0].day, remedy="manage.py costs rebuild")
+        log.error("costs.wrong", days=len(wrong), first=wrong[0].day, remedy="./manage.py costs rebuild")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
+from django.conf import settings
 from django.core.cache import cache
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
@@ -182,6 +183,11 @@ class Frame:
     def sign_in_with(self) -> str:
         """What the button of the configured identity provider says; empty without one."""
         return oidc.button()
+
+    @property
+    def sends_mail(self) -> bool:
+        """False without a mail server: what would be sent is printed into the web process's log."""
+        return settings.CONFIG.sends_mail
 
     def _links(self, items: Iterable[NavItem]) -> list[NavLink]:
         person = self.principal

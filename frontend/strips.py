@@ -81,7 +81,7 @@ def node_silent(principal: Principal) -> Iterator[Strip]:
     for name in clusters.silent_clusters(now() - NODE_SILENT):
         yield Strip(
             f"The node of “{name}” does not answer.",
-            "Agents there do not start or stop. Restart it with manage.py localnode, or look at its log.",
+            "Agents there do not start or stop. Restart it with ./manage.py localnode, or look at its log.",
             "See what runs",
             reverse("missions"),
             tone="deny",

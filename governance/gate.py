@@ -263,6 +263,8 @@ def refuse_hold(ladder: Ladder, refused: HoldRefused, *, prepared: Prepared) -> 
     del ladder.stages[-1]
     finding = Finding(Verdict.DENY, refused.reason_code, refused.message, refused.remedies)
     saw = _price(prepared.budget) if prepared.budget else ""
+    if refused.reason_code.startswith("guard."):
+        saw = f"The loop guard, which the ledger asks before it holds. {saw}"
     ladder.rung("budget", since_ns=since, saw=saw, findings=[finding])
 
 
@@ -344,7 +346,7 @@ def _policy_answer(
                 Verdict.DENY,
                 "policy.missing",
                 "No policy bundle is loaded, so nothing is allowed.",
-                ("Load one with `manage.py bundle load`.",),
+                ("Load one with `./manage.py bundle load`.",),
             )
         )
     try:

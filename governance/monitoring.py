@@ -29,7 +29,8 @@ def observe(*, verdict: str, stages: Iterable[Stage]) -> None:
 
 
 def _policy_loaded() -> str | None:
-    return None if bundles.policy_loaded() else "No policy bundle is active: run `manage.py migrate` or `bundle load`."
+    known = bundles.policy_loaded()
+    return None if known else "No policy bundle is active: run `./manage.py migrate` or `./manage.py bundle load`."
 
 
 def _gauges() -> Iterable[Sample]:

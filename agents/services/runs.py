@@ -85,7 +85,10 @@ def restart_run(*, actor: Principal, mission_id: uuid.UUID) -> Run:
             raise not_found("mission")
         if mission.state != MissionState.ACTIVE:
             raise conflict("mission.not_active", "Only a running mission takes another attempt.", "Resume it first.")
-        return start_run(actor=actor, mission=mission)
+        run = start_run(actor=actor, mission=mission)
+        Mission.objects.filter(pk=mission.pk).update(state_reason="")  # what was said of the attempt before
+        announce(f"mission:{mission.pk}", "state")
+        return run
 
 
 def issue_run_token(*, actor: Principal, mission_id: uuid.UUID) -> str:
@@ -236,7 +239,7 @@ def _ended_by_itself(run: Run, sandbox: Sandbox) -> None:
         return
     if state is RunState.SUCCEEDED:
         Mission.objects.filter(pk=mission.pk).update(state_reason="Its program ended without claiming an outcome")
-    elif run.attempt < MAX_ATTEMPTS and sandbox.exit_reason != ExitReason.WALL_CLOCK:
+    elif _may_try_again(run, sandbox):
         try:
             with transaction.atomic():
                 start_run(actor=actor, mission=mission)
@@ -245,6 +248,14 @@ def _ended_by_itself(run: Run, sandbox: Sandbox) -> None:
     else:
         _pause(actor, mission, f"Attempt {run.attempt} ended: {reason}")
     announce(f"mission:{mission.pk}", "state")
+
+
+def _may_try_again(run: Run, sandbox: Sandbox) -> bool:
+    """A stop of the whole installation is no failure: it neither ends the mission nor counts as one of its tries."""
+    if sandbox.exit_reason == ExitReason.NODE_STOPPED:
+        return True
+    stopped = Run.objects.filter(mission=run.mission_id, sandbox__exit_reason=ExitReason.NODE_STOPPED).count()
+    return run.attempt - stopped < MAX_ATTEMPTS and sandbox.exit_reason != ExitReason.WALL_CLOCK
 
 
 def _pause(actor: Principal, mission: Mission, reason: str) -> None:
@@ -265,6 +276,8 @@ def _verdict_on_exit(sandbox: Sandbox) -> tuple[RunState, str]:
             return RunState.FAILED, f"It ran longer than {sandbox.wall_clock_seconds} seconds"
         case ExitReason.NODE_LOST:
             return RunState.LOST, "The node that ran it was lost"
+        case ExitReason.NODE_STOPPED:
+            return RunState.STOPPED, "It was stopped with the installation"
         case ExitReason.STOPPED:
             return RunState.STOPPED, "It was stopped"
         case ExitReason.START_FAILED:

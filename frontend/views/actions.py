@@ -112,9 +112,8 @@ def _page(
         "is_held": action.cost is None and action.state in _HELD,
         "decisions": decisions,
         "permit": next(iter(reversed(list(action.permits.all()))), None),
-        "entries": audit.entries_about(request.principal, subject_id=action.pk)
-        if request.principal.has_anywhere(Permission.AUDIT_VIEW)
-        else [],
+        "entries": audit.entries_about_action(request.principal, action_id=action.pk),
+        "may_prove": request.principal.has(Permission.AUDIT_VIEW, team_id=action.team_id),
         "over": over,
         "limits": limits,
         "part": request.GET.get("part", ""),

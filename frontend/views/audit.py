@@ -89,7 +89,7 @@ def listing(request: PersonRequest) -> HttpResponseBase:
         "lines": [_line(entry) for entry in found.items],
         "next": found.next,
         "filters": filters,
-        "kinds": EVENT_KINDS,
+        "kinds": [(kind, kind.replace("_", " ").capitalize(), names) for kind, names in EVENT_KINDS],
         "event": f"{filters.event_kind}.*" if filters.event_kind else filters.event,
         "subject_types": SUBJECT_TYPES,
         "people": tenancy.people_of(request.principal),
@@ -120,7 +120,7 @@ def detail(request: PersonRequest, entry_id: uuid.UUID) -> HttpResponse:
 
 
 def _kinds() -> list[tuple[str, list[tuple[str, str]]]]:
-    """The events by the word before their dot, for a list of choices."""
+    """The events by the word before their dot, for a list of choices: "Second factor: failed"."""
     kinds: dict[str, list[tuple[str, str]]] = {}
     for event in Event:
         kind, _, name = event.value.partition(".")

@@ -30,6 +30,7 @@ from controlplane.tenancy.types import Permission
 from frontend import shown_once
 from frontend.asked import asked
 from frontend.ceilings import tighter_than
+from frontend.claims import claim_of
 from frontend.connecting import connection_settings
 from frontend.exports import csv_response, in_pages
 from frontend.pages import PersonRequest, id_of, page
@@ -169,6 +170,10 @@ def _output(request: HttpRequest, mission: Any) -> dict[str, Any]:
     return {"output_runs": runs, "output_run": chosen, "log": log_of(chosen.sandbox) if chosen else None}
 
 
+def _checklist(request: HttpRequest, mission: Any) -> dict[str, Any]:  # noqa: ARG001
+    return {"claim": claim_of(mission.claim)}
+
+
 def _nothing(request: HttpRequest, mission: Any) -> dict[str, Any]:  # noqa: ARG001
     return {}
 
@@ -178,8 +183,21 @@ _OF_TAB: dict[str, Callable[[HttpRequest, Any], dict[str, Any]]] = {
     "remit": _remit,
     "budget": _budget,
     "output": _output,
+    "checklist": _checklist,
 }
-_PARTS = {"head", "stop", "timeline", "spend", "checklist", "runs", "output", "connected", "checks"}
+_PARTS = {
+    "head",
+    "stop",
+    "timeline",
+    "spend",
+    "checklist",
+    "runs",
+    "output",
+    "connected",
+    "checks",
+    "checks_count",
+    "runs_count",
+}
 
 
 @page

@@ -75,6 +75,11 @@ class LocalNode:
         self.process.wait()
         self.start()
 
+    def stop_and_start(self) -> None:
+        self.process.terminate()
+        self.process.wait(20)
+        self.start()
+
     def remove(self) -> None:
         self.process.terminate()
         self.process.wait(20)
@@ -208,6 +213,27 @@ def test_killed_node_means_a_lost_run_and_the_next_attempt_up_to_the_third(start
     assert Entry.objects.filter(mission_id=mission.pk, event=Event.MISSION_PAUSED).count() == 1
     assert Entry.objects.filter(mission_id=mission.pk, event=Event.SANDBOX_LOST).count() == 3
     assert not Token.objects.filter(mission_id=mission.pk, revoked_at__isnull=True).exists()
+
+
+def test_orderly_stop_is_told_as_one_and_never_uses_up_the_attempts(start, node) -> None:
+    mission = start(WAITS)
+    for attempt in (1, 2, 3, 4):
+        until(run_is(mission, RunState.RUNNING, attempt))
+        node.stop_and_start()
+        until(run_is(mission, RunState.STOPPED, attempt))
+    until(run_is(mission, RunState.RUNNING, 5))
+    mission.refresh_from_db()
+    assert mission.state == MissionState.ACTIVE
+    reasons = set(Run.objects.filter(mission=mission, attempt__lt=5).values_list("reason", flat=True))
+    assert reasons == {"It was stopped with the installation"}
+    assert not Entry.objects.filter(mission_id=mission.pk, event=Event.SANDBOX_LOST).exists()
+    for attempt in (5, 6, 7):
+        until(run_is(mission, RunState.RUNNING, attempt))
+        node.restart_after_kill()
+        until(run_is(mission, RunState.LOST, attempt))
+    one_pass()
+    mission.refresh_from_db()
+    assert mission.state == MissionState.PAUSED
 
 
 def test_program_that_fails_is_tried_three_times_then_the_mission_pauses_with_the_reason(start) -> None:

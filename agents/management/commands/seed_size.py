@@ -1,4 +1,4 @@
-"""`manage.py seed_size`: an organisation as large as asked for, to try pages and upgrades on."""
+"""`./manage.py seed_size`: an organisation as large as asked for, to try pages and upgrades on."""
 
 from __future__ import annotations
 
@@ -29,4 +29,4 @@ class Command(BaseCommand):
             seed(size, self.stdout.write)
         except RemitError as error:
             raise CommandError(f"{error.message} {' '.join(error.remedies)}") from error
-        self.stdout.write("Sign in with: manage.py signin --user nadia@size.example")
+        self.stdout.write("Sign in with: ./manage.py signin --user nadia@size.example")

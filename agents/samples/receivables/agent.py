@@ -211,7 +211,7 @@ class Clerk:
             await worker.tick("large_credits", "no credit above the limit was open")
 
     async def _report(self, overdue: int, written: int) -> None:
-        refusals = [f"{refusal.wanted}: {refusal.reason}" for refusal in self._worker.refusals]
+        refusals = [f"{refusal.wanted}: {refusal.reason.rstrip('.')}" for refusal in self._worker.refusals]
         await self._worker.tick(
             "report", f"{len(refusals)} refused: {_listed(refusals)}" if refusals else "none refused"
         )

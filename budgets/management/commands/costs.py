@@ -1,4 +1,4 @@
-"""`manage.py costs fold | check | rebuild`: the sums behind the costs page."""
+"""`./manage.py costs fold | check | rebuild`: the sums behind the costs page."""
 
 from __future__ import annotations
 
@@ -32,5 +32,5 @@ class Command(BaseCommand):
         for each in wrong:
             self.stderr.write(f"{each.day} team {each.team_id}: journal {each.journal}, sums {each.folded}")
         if wrong:
-            raise CommandError(f"{len(wrong)} days differ. `manage.py costs rebuild` makes the sums anew.")
+            raise CommandError(f"{len(wrong)} days differ. `./manage.py costs rebuild` makes the sums anew.")
         self.stdout.write("Sums and journal are equal.")

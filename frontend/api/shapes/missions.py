@@ -11,7 +11,7 @@ from agents.choices import CheckState, Importance, MissionState, Outcome, RunSta
 from agents.grants import parse_grants
 from agents.models import Mission, MissionVersion
 from agents.remits import Remit
-from agents.selectors import MissionRow
+from agents.types import MissionRow
 from controlplane.common.errors import FieldError, invalid
 from frontend.api.fields import Body, Choice, Id, Json, ListQuery, Moment, MoneyIn, MoneyOut, Text, Whole
 from frontend.api.shapes.common import BalanceOut, JudgementOut, Reference

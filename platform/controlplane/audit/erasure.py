@@ -114,7 +114,7 @@ def _person(actor: Principal, user_id: uuid.UUID, *, lock: bool = False) -> User
         raise conflict(
             "person.belongs_elsewhere",
             "This person also belongs to another organisation, which has a say in it.",
-            "Remove their roles here, or let the operator run `manage.py person erase`.",
+            "Remove their roles here, or let the operator run `./manage.py person erase`.",
         )
     return user
 

@@ -71,7 +71,7 @@ class Event(models.TextChoices):
 
     ACTION_ALLOWED = "action.allowed", "{actor} was allowed {subject}"
     ACTION_DENIED = "action.denied", "{actor} was refused {subject}: {reason_code}"
-    ACTION_ESCALATED = "action.escalated", "{actor} must ask a person for {subject}: {reason_code}"
+    ACTION_ESCALATED = "action.escalated", "{actor} must ask a person for {subject}"
     PERMIT_CONSUMED = "permit.consumed", "{actor} used the permit for {subject}"
     PERMIT_REFUSED = "permit.refused", "The permit for {subject} was refused: {reason_code}"
     ACTION_SUCCEEDED = "action.succeeded", "{subject} succeeded"

@@ -116,7 +116,7 @@ def complete(path: Path, *, organisation_id: uuid.UUID, wanted: Range, parts: li
     checkpoints = _checkpoints(organisation_id, wanted)
     head = _sequences(organisation_id).order_by("-sequence").first()
     if head is None:
-        raise conflict("audit.nothing_to_export", "Nothing is sealed any more.", "Run `manage.py audit verify`.")
+        raise conflict("audit.nothing_to_export", "Nothing is sealed any more.", "Run `./manage.py audit verify`.")
     files = {
         "checkpoints.jsonl": "".join(json.dumps(line) + "\n" for line in checkpoints).encode(),
         "keys.json": json.dumps(_keys(), indent=1).encode(),

@@ -14,14 +14,16 @@ from django.db.models import Q, QuerySet
 from controlplane.audit import checkpoints, keys
 from controlplane.audit.events import Event
 from controlplane.audit.models import Checkpoint, Entry, Seal, SigningKey, Unsealed
+from controlplane.audit.reasons import IN_WORDS
 from controlplane.common.clock import now
-from controlplane.tenancy.types import Permission, Principal
+from controlplane.tenancy.types import Permission, Principal, PrincipalKind
 
 PAGE = 50
 LARGEST_PAGE = 200
 SEARCHED = 20_000
 _LONGEST_VALUE = 200
 _NOT_RECORDED = "(not recorded)"
+_ALLOWED_BY_A_PERSON = "{subject} was allowed, as {actor} approved it"
 
 
 @dataclass(frozen=True)
@@ -87,9 +89,13 @@ class Told:
     sequence: int | None
 
 
-def entries_about(principal: Principal, *, subject_id: uuid.UUID, limit: int = 20) -> list[Told]:
-    """What the trail says of one object, oldest first; the newest `limit` entries of it. One query."""
-    found = entries(principal=principal, filters=Filters(subject_id=subject_id), limit=limit).items
+def entries_about_action(principal: Principal, *, action_id: uuid.UUID, limit: int = 20) -> list[Told]:
+    """What the trail says of one action, oldest first; the newest `limit` entries of it. One query.
+
+    In sentences, for everybody who may see the action itself; entries with their payload and proof need AUDIT_VIEW.
+    """
+    rows = Entry.objects.restrict(principal, Permission.ACTION_VIEW).filter(subject_type="action", subject_id=action_id)
+    found = list(rows.select_related("seal").order_by("-pk")[:limit])
     return [
         Told(row.pk, row.at, row.event, sentence(row), row.seal.sequence if hasattr(row, "seal") else None)
         for row in reversed(found)
@@ -100,7 +106,9 @@ def sentence(entry: Entry) -> str:
     """What happened, for people. Plain text: the page escapes it like any other."""
     values = {"actor": entry.actor_name, "subject": entry.subject_name, **_flat(entry.payload)}
     values["actor"], values["subject"] = entry.actor_name, entry.subject_name  # a payload can't pose as either
-    return _SENTENCES.vformat(_template(entry.event), (), values)
+    if (code := values.get("reason_code")) in IN_WORDS:
+        values["reason_code"] = IN_WORDS[code]
+    return _SENTENCES.vformat(_template(entry), (), values)
 
 
 @dataclass(frozen=True)
@@ -173,11 +181,13 @@ class _SafeFormatter(string.Formatter):
 _SENTENCES = _SafeFormatter()
 
 
-def _template(event: str) -> str:
+def _template(entry: Entry) -> str:
     try:
-        return str(Event(event).label)
+        event = Event(entry.event)
     except ValueError:  # written by a newer version than this one
-        return "{actor}: " + event.replace("{", "").replace("}", "") + " {subject}"
+        return "{actor}: " + entry.event.replace("{", "").replace("}", "") + " {subject}"
+    by_person = entry.actor_kind == PrincipalKind.USER and _flat(entry.payload).get("approved")
+    return _ALLOWED_BY_A_PERSON if event is Event.ACTION_ALLOWED and by_person else str(event.label)
 
 
 def _flat(payload: Any) -> dict[str, Any]:

@@ -58,6 +58,7 @@ class _Pass:
     lease_epoch: int
     driver: ClusterDriver
     node_epoch: str
+    stopped_epoch: str
     observed: Mapping[str, SandboxStatus]
 
 
@@ -77,7 +78,7 @@ def reconcile_cluster(cluster_id: uuid.UUID) -> int:
             log.warning("cluster.unreachable", cluster=cluster.name, error=error.message)
             return 0
         _note_cluster(cluster, info, epoch)
-        look = _Pass(cluster_id, epoch, driver, info.epoch, observed)
+        look = _Pass(cluster_id, epoch, driver, info.epoch, info.stopped_epoch, observed)
         done = 0
         rows = _worth_a_look(look)
         quiet = note_quiet(rows, observed, cluster_id=cluster_id, lease_epoch=epoch)
@@ -125,7 +126,7 @@ def _reconcile_one(sandbox: Sandbox, look: _Pass) -> int:
                 look.driver.delete(str(sandbox.pk))  # a start asked for earlier may still be on its way
                 _write(sandbox, _deleted(sandbox, None), look)
             case Command.MARK_LOST:
-                _write(sandbox, _lost(sandbox), look)
+                _write(sandbox, _gone(sandbox, look), look)
             case Command.CLEAN_UP:
                 look.driver.delete(str(sandbox.pk))
     except DriverError as error:
@@ -264,7 +265,14 @@ def _deleted(sandbox: Sandbox, observed: SandboxStatus | None) -> SandboxStatus:
     )
 
 
-def _lost(sandbox: Sandbox) -> SandboxStatus:
+def _gone(sandbox: Sandbox, look: _Pass) -> SandboxStatus:
+    if look.stopped_epoch and sandbox.applied_under == look.stopped_epoch:
+        return SandboxStatus(
+            name=str(sandbox.pk),
+            phase=SandboxPhase.EXITED,
+            exit_reason=ExitReason.NODE_STOPPED,
+            message="Its node was told to stop, and ended it first.",
+        )
     return SandboxStatus(
         name=str(sandbox.pk),
         phase=SandboxPhase.LOST,

@@ -30,6 +30,7 @@ class ExitReason(enum.StrEnum):
     STOPPED = "stopped"  # deleted on request
     START_FAILED = "start_failed"  # never ran; `message` says why
     NODE_LOST = "node_lost"  # the node died and took it along
+    NODE_STOPPED = "node_stopped"  # the node was told to stop and ended it first
 
 
 class Isolation(enum.StrEnum):
@@ -122,7 +123,10 @@ class LogChunk:
 
 @dataclass(frozen=True)
 class NodeInfo:
-    """What a cluster offers. `epoch` changes whenever its memory of sandboxes was lost (a node restart)."""
+    """What a cluster offers. `epoch` changes whenever its memory of sandboxes was lost (a node restart).
+
+    `stopped_epoch`: the life before this one, if it was told to stop and ended its sandboxes; empty after a crash.
+    """
 
     epoch: str
     isolation: Isolation
@@ -130,6 +134,7 @@ class NodeInfo:
     cpu_millicores: int = 0
     memory_bytes: int = 0
     message: str = ""
+    stopped_epoch: str = ""
 
 
 class DriverError(Exception):

@@ -70,7 +70,7 @@ def _database() -> None:
 
 def _migrations() -> str | None:
     missing = _on_disk() - set(MigrationRecorder(connection).applied_migrations())
-    return f"{len(missing)} migrations are not applied: run `manage.py migrate`." if missing else None
+    return f"{len(missing)} migrations are not applied: run `./manage.py migrate`." if missing else None
 
 
 @functools.cache

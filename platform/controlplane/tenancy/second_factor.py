@@ -94,7 +94,7 @@ def reset(*, principal: Principal, user_id: uuid.UUID) -> None:
                 "second_factor.elsewhere",
                 f"{user} belongs to another organisation too, which relies on the same second factor.",
                 409,
-                remedies=("Whoever runs this Remit can do it: manage.py signin --reset-second-factor.",),
+                remedies=("Whoever runs this Remit can do it: ./manage.py signin --reset-second-factor.",),
             )
         removed, _ = Authenticator.objects.filter(user=user).delete()
         if not removed:

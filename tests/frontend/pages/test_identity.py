@@ -19,6 +19,7 @@ from allauth.mfa.totp.internal.auth import (
     hotp_value,
     yield_hotp_counters_from_time,
 )
+from django.conf import settings
 from django.core import mail
 from django.core.cache import caches
 from django.test import Client
@@ -174,6 +175,18 @@ def test_enumeration_resetting_a_password_says_the_same_to_everybody(alice: User
     assert {(answer.status_code, answer["Location"]) for answer in answers} == {
         (302, reverse("account_reset_password_done"))
     }
+
+
+def test_resetting_a_password_says_where_the_link_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = [reverse(name) for name in ("account_reset_password", "account_reset_password_done")]
+    monkeypatch.setattr(settings.CONFIG, "email_url", "console://")
+    for path in pages:
+        assert "logs/web.log" in html(Client().get(path))
+    monkeypatch.setattr(settings.CONFIG, "email_url", "smtp://mail.example:587")
+    asking, asked = (html(Client().get(path)) for path in pages)
+    assert "We send a link to your address." in asking
+    assert "Look into your mail" in asked
+    assert "logs/web.log" not in asking + asked
 
 
 def test_enumeration_every_dead_invitation_link_shows_the_same_page(as_nadia: Principal) -> None:

@@ -429,6 +429,17 @@ def test_an_action_shows_its_ladder_and_its_trail(busy: Any, dana: User, signed_
     )
 
 
+def test_a_builder_reads_the_trail_of_an_action_and_opens_no_entry(busy: Any, alice: User, signed_in: SignIn) -> None:
+    escalation = Escalation.objects.order_by("id").first()
+    assert escalation is not None
+    browser = signed_in(alice)
+    html = page(browser, reverse("action", args=[escalation.action_id]))
+    assert "must ask a person for books__apply_credit" in html
+    entry = reverse("audit-entry", args=[Entry.objects.filter(subject_id=escalation.action_id).earliest("id").pk])
+    assert entry not in html
+    assert browser.get(entry).status_code == 404
+
+
 def test_every_list_teaches_when_it_is_empty(charlie: User, signed_in: SignIn) -> None:
     browser = signed_in(charlie)
     for name, words in (

@@ -26,7 +26,9 @@ def record(northwind: Organisation) -> Callable[..., Entry]:
     def write(
         *, event: Event = Event.MISSION_PAUSED, actor: Principal | None = None, name: str = "Invoices", **facts: Any
     ) -> Entry:
-        subject = Subject(type="mission", id=new_id(), name=name, team_id=facts.pop("team_id", None))
+        subject = Subject(
+            type=facts.pop("subject_type", "mission"), id=new_id(), name=name, team_id=facts.pop("team_id", None)
+        )
         with transaction.atomic():
             return services.record(
                 event=event,

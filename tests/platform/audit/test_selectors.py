@@ -76,6 +76,35 @@ def test_a_sentence_is_filled_from_the_payload(record, as_bob) -> None:
     assert selectors.sentence(record(actor=as_bob, reason="lunch")) == "Bob paused Invoices: lunch"
 
 
+def test_a_refusal_says_why_in_words_and_an_unknown_code_stands_as_it_is(record, as_bob) -> None:
+    def said(code):
+        return selectors.sentence(record(actor=as_bob, event=Event.ACTION_DENIED, name="books__pay", reason_code=code))
+
+    assert said("grant.missing") == "Bob was refused books__pay: its remit does not have it"
+    assert said("moon.full") == "Bob was refused books__pay: moon.full"
+
+
+def test_what_a_person_approved_is_not_told_as_if_they_had_asked_for_it(record, as_bob) -> None:
+    entry = record(actor=as_bob, event=Event.ACTION_ALLOWED, name="books__pay", approved=["large_payments"])
+    assert selectors.sentence(entry) == "books__pay was allowed, as Bob approved it"
+
+
+def test_who_sees_an_action_reads_what_the_trail_says_of_it_and_nothing_else(
+    record, as_alice, as_charlie, team, other_team
+) -> None:
+    mine = record(event=Event.ACTION_ALLOWED, subject_type="action", name="books__pay", team_id=team.pk)
+    other = record(event=Event.ACTION_ALLOWED, subject_type="action", name="books__pay", team_id=other_team.pk)
+    mission = record(team_id=team.pk)
+
+    def about(principal, entry):
+        return [told.sentence for told in selectors.entries_about_action(principal, action_id=entry.subject_id)]
+
+    assert about(as_alice, mine) == [selectors.sentence(mine)]
+    assert about(as_alice, other) == []
+    assert about(as_alice, mission) == []
+    assert about(as_charlie, mine) == []
+
+
 def test_a_sentence_survives_hostile_names_and_payloads(record) -> None:
     entry = record(name="{actor.__class__} {0} %s", reason="{subject}" * 1000, subject="y")
     entry.payload["actor"] = "Somebody else"

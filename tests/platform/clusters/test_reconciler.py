@@ -76,6 +76,27 @@ def test_node_restart_under_a_running_sandbox_is_a_loss(sandbox, cluster, owner,
     assert len(cluster.created) == 1
 
 
+def test_sandbox_of_a_node_that_was_told_to_stop_ended_with_it_and_is_not_lost(
+    sandbox, cluster, owner, reconcile
+) -> None:
+    reconcile()
+    cluster.stop_and_start()
+    reconcile()
+    row = refreshed(sandbox)
+    assert (row.observed_phase, row.exit_reason) == (SandboxPhase.EXITED, ExitReason.NODE_STOPPED)
+    assert owner.phases_of(sandbox) == ["running", "exited"]
+    assert len(cluster.created) == 1
+    assert not Entry.objects.filter(event=Event.SANDBOX_LOST).exists()
+
+
+def test_sandbox_of_the_life_before_an_orderly_stop_is_lost(sandbox, cluster, owner, reconcile) -> None:
+    reconcile()
+    cluster.restart()
+    cluster.stop_and_start()
+    reconcile()
+    assert owner.phases_of(sandbox) == ["running", "lost"]
+
+
 def test_paused_worker_writes_nothing_under_its_old_epoch(sandbox, cluster, owner, reconcile, take_over) -> None:
     reconcile()
     cluster.end(str(sandbox.pk))

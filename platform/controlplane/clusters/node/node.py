@@ -65,6 +65,7 @@ class Node:
         self._candidates = isolations
         self._want_cgroups = cgroups
         self._epoch = secrets.token_hex(8)
+        self._stopped_epoch = ""
         self._sandboxes: dict[str, Sandbox] = {}
         self._deleting: set[str] = set()
         self._deleted: OrderedDict[str, None] = OrderedDict()
@@ -101,6 +102,7 @@ class Node:
                 await asyncio.wait_for(sandbox.finished.wait(), DEATH_PATIENCE_SECONDS + 1)
             sandbox.forget()
         self._sandboxes.clear()
+        self._stopped_note.write_text(self._epoch)
         if self._tree:
             self._tree.remove()
         if self._lock_fd >= 0:
@@ -115,6 +117,7 @@ class Node:
             cpu_millicores=_cpu_millicores(),
             memory_bytes=_memory_bytes(),
             message=self._message(chosen),
+            stopped_epoch=self._stopped_epoch,
         )
 
     def apply(self, spec: SandboxSpec) -> SandboxStatus:
@@ -274,6 +277,14 @@ class Node:
             raise NodeStartError(f"Another node is running with the state in {state}.") from error
         shutil.rmtree(state / "logs", ignore_errors=True)
         (state / "logs").mkdir(mode=0o700)
+        # Taken away at once: should this life crash, the next must not hear of a stop in order.
+        if self._stopped_note.exists():
+            self._stopped_epoch = self._stopped_note.read_text()
+            self._stopped_note.unlink()
+
+    @property
+    def _stopped_note(self) -> Path:
+        return self._places.state / "stopped"
 
     def _usable(self) -> Isolation:
         if self._isolation is None:

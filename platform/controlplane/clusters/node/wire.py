@@ -150,6 +150,7 @@ def info_to_wire(info: NodeInfo) -> Wire:
         "cpu_millicores": info.cpu_millicores,
         "memory_bytes": info.memory_bytes,
         "message": info.message,
+        "stopped_epoch": info.stopped_epoch,
     }
 
 
@@ -162,6 +163,7 @@ def info_from_wire(value: object) -> NodeInfo:
         cpu_millicores=fields["cpu_millicores"],
         memory_bytes=fields["memory_bytes"],
         message=fields["message"],
+        stopped_epoch=fields["stopped_epoch"],
     )
 
 
