@@ -124,7 +124,7 @@ def read(proposer: Principal, mission_id: uuid.UUID, run_id: uuid.UUID | None, p
     if not rows:
         raise RemitError("mission.not_found", "This token's mission does not exist any more.", 404)
     snapshot = Snapshot(*rows[0])
-    if snapshot.revoked:
+    if snapshot.revoked and snapshot.stopped is None:  # else it is refused by the name of the stop
         raise RemitError("token.revoked", "This token was revoked while its request was under way.", 401)
     return snapshot
 
