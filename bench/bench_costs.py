@@ -129,7 +129,7 @@ _STATEMENTS = (
     """CREATE TEMP TABLE bench_hold AS
     SELECT h, gen_random_uuid() AS id, gen_random_uuid() AS action_id, m.organisation_id, m.account_id,
         m.id AS mission_id, m.at + make_interval(mins => h %% 300) AS at,
-        ((h * 7919) %% 1000000 + 1)::numeric / 1000000000 AS money
+        ((h::bigint * 7919) %% 1000000 + 1)::numeric / 1000000000 AS money
     FROM generate_series(0, %(holds)s - 1) AS h JOIN bench_mission AS m ON m.n = h %% %(missions)s""",
     """INSERT INTO budgets_hold (id, organisation_id, account_id, request_hash, window_ids, money, tokens, steps,
         actual_money, actual_tokens, actual_steps, state, provisional, action_id, mission_id, ttl_seconds, created_at,

@@ -125,10 +125,6 @@ def sweep(*, limit: int) -> tuple[int, int]:
     return expired, provisional
 
 
-def make_partitions(*, months: int) -> int:
-    return int(_one("SELECT budgets_make_partitions(%s)", (months,))[0])
-
-
 def set_limit(
     *, account_id: uuid.UUID, kind: str, money: Decimal | None, tokens: int | None, steps: int | None
 ) -> None:

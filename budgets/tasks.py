@@ -10,6 +10,7 @@ from budgets.costs.facts import refresh_changed
 from budgets.costs.folding import fold_all
 from budgets.sweeping import sweep_all
 from controlplane.common.errors import RemitError
+from controlplane.common.partitions import keep_ahead
 from controlplane.common.tasks import Task
 
 log = structlog.get_logger(__name__)
@@ -17,7 +18,7 @@ log = structlog.get_logger(__name__)
 
 @shared_task(base=Task, name="budgets.tasks.sweep")  # type: ignore[untyped-decorator]
 def sweep() -> None:
-    """Holds whose time is over, and the coming months' journal tables."""
+    """Holds whose time is over."""
     try:
         swept = sweep_all()
     except RemitError as error:
@@ -27,6 +28,12 @@ def sweep() -> None:
         return
     if swept.expired or swept.provisional:
         log.info("budgets.swept", expired=swept.expired, provisional=swept.provisional)
+
+
+@shared_task(base=Task, name="budgets.tasks.make_months")  # type: ignore[untyped-decorator]
+def make_months() -> int:
+    """The journal's tables for this month and the next twelve."""
+    return keep_ahead("budgets_make_partitions")
 
 
 @shared_task(base=Task, name="budgets.tasks.fold_costs")  # type: ignore[untyped-decorator]

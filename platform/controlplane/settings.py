@@ -149,6 +149,8 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "audit.seal": {"task": "controlplane.audit.tasks.seal", "schedule": 0.5},
     "audit.sign": {"task": "controlplane.audit.tasks.sign", "schedule": 60.0},
     "audit.sweep_jobs": {"task": "controlplane.audit.tasks.sweep_jobs", "schedule": 10.0},
+    "audit.make_months": {"task": "controlplane.audit.tasks.make_months", "schedule": 3600.0},
+    "budgets.make_months": {"task": "budgets.tasks.make_months", "schedule": 3600.0},
     "clusters.reconcile": {"task": "controlplane.clusters.tasks.reconcile_all", "schedule": 2.0},
     "governance.sweep": {"task": "governance.tasks.sweep", "schedule": 2.0},
     "governance.tell_all": {"task": "governance.tasks.tell_all", "schedule": 2.0},

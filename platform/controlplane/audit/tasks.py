@@ -1,4 +1,4 @@
-"""The trail's tasks: sealing every half second, signing heads every minute, and slices of the long jobs."""
+"""The trail's tasks: sealing every half second, signing heads every minute, slices of the long jobs, coming months."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import uuid
 from celery import shared_task
 
 from controlplane.audit import checkpoints, jobs, sealing
+from controlplane.common.partitions import keep_ahead
 
 
 @shared_task(expires=2)  # type: ignore[untyped-decorator]  # Celery has no types; a call nobody took in time is not made up for
@@ -29,3 +30,8 @@ def work(job_id: str) -> None:
 @shared_task(expires=10)  # type: ignore[untyped-decorator]
 def sweep_jobs() -> int:
     return jobs.sweep()
+
+
+@shared_task  # type: ignore[untyped-decorator]
+def make_months() -> int:
+    return keep_ahead("audit_make_partitions")

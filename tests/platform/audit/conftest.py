@@ -50,7 +50,9 @@ def as_intruder() -> Callable[[str, list[Any]], None]:
             for table in _GUARDED:
                 cursor.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
                 cursor.execute(
-                    "SELECT conname FROM pg_constraint WHERE contype = 'f' AND conrelid = %s::regclass", [table]
+                    "SELECT conname FROM pg_constraint"
+                    " WHERE contype = 'f' AND conrelid = %s::regclass AND conparentid = 0",
+                    [table],
                 )
                 for (name,) in cursor.fetchall():
                     cursor.execute(f"ALTER TABLE {table} DROP CONSTRAINT {name}")
