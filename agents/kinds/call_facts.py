@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from agents.choices import ENDED_RUN_STATES
+from agents.choices import ENDED_MISSION_STATES, ENDED_RUN_STATES
 from agents.grants import Grant, parse_grants
 from agents.models import MissionVersion
 from controlplane.common.clock import now
@@ -106,6 +106,12 @@ class Snapshot:
     mission_row: str = ""  # the transaction that last changed it
     revoked: bool = False  # the token it was asked with, since it was recognised
 
+    @property
+    def is_over(self) -> bool:
+        """Refused by a better name than its token's, which ended with it."""
+        ended = self.mission_state in ENDED_MISSION_STATES or self.run_state in ENDED_RUN_STATES
+        return ended or self.stopped is not None
+
 
 def read(proposer: Principal, mission_id: uuid.UUID, run_id: uuid.UUID | None, proposal: Proposal) -> Snapshot:
     since = first_id(now() - RATE_WINDOW)
@@ -124,7 +130,7 @@ def read(proposer: Principal, mission_id: uuid.UUID, run_id: uuid.UUID | None, p
     if not rows:
         raise RemitError("mission.not_found", "This token's mission does not exist any more.", 404)
     snapshot = Snapshot(*rows[0])
-    if snapshot.revoked and snapshot.stopped is None:  # else it is refused by the name of the stop
+    if snapshot.revoked and not snapshot.is_over:
         raise RemitError("token.revoked", "This token was revoked while its request was under way.", 401)
     return snapshot
 

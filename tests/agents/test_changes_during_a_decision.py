@@ -180,11 +180,11 @@ def test_a_call_that_waited_for_the_stop_of_its_run_does_not_start(
             _on_its_own_connection, lambda _: _stop_until_somebody_waits(as_nadia, as_run, stopped), mission
         )
         assert stopped.wait(20)
-        with pytest.raises(RemitError, match="revoked"):  # the stop has killed the run's token too
-            services.propose_and_start(proposer=as_run, proposal=_proposal())
+        judgement = services.propose_and_start(proposer=as_run, proposal=_proposal())
         stopping.result(20)
     assert Run.objects.get(pk=as_run.run_id).state == RunState.STOPPED
-    assert not Action.objects.exists()
+    assert (judgement.verdict, judgement.reason_code) == (Verdict.DENY, "run.ended")
+    assert judgement.started is None
     assert not Hold.objects.exists()
 
 
