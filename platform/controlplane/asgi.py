@@ -23,6 +23,7 @@ from agents.gateways import rest  # noqa: E402
 from agents.gateways.mcp import MCP  # noqa: E402
 from controlplane.common import probes  # noqa: E402
 from controlplane.common.checks import refuse_to_serve_unconfigured  # noqa: E402
+from controlplane.common.collecting import keep_what_is_loaded  # noqa: E402
 from controlplane.common.errors import not_found  # noqa: E402
 from controlplane.common.http import edge  # noqa: E402
 from controlplane.live import routing as live  # noqa: E402
@@ -76,6 +77,7 @@ async def _lifespan(receive: Any, send: Any) -> None:
         async with AsyncExitStack() as stack:
             for lifespan in LIFESPANS:
                 await stack.enter_async_context(lifespan())
+            keep_what_is_loaded()
             await send({"type": "lifespan.startup.complete"})
             await receive()
     except Exception as error:
