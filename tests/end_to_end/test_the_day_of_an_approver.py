@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx2
@@ -99,7 +98,6 @@ def test_an_approvers_whole_day_needs_no_mouse(
     decide_by_two(dana, finn, agent)
     break_glass(dana, agent)
     review(finn, dana)
-    stand_in(dana)
 
 
 def claim_and_ask(page: Any, agent: Agent) -> str:
@@ -216,22 +214,3 @@ def review(page: Any, breaker: Any) -> None:
     look(page, "approver-reviewed")
     keys.go_to(breaker, "Home")
     keys.reload_until(breaker, breaker.locator(".strips .strip").filter(has_text="glass"), shown=False)
-
-
-def stand_in(page: Any) -> None:
-    """Out of office until tomorrow, and back again."""
-    tomorrow = datetime.now(UTC) + timedelta(days=1)
-    keys.go_to(page, "Approvals")
-    keys.press(page, page.get_by_role("link", name="Who is asked"))
-    keys.press(page, page.locator("#delegations summary", has_text="Let somebody stand in"))
-    form = page.locator("#delegations details[open]")
-    keys.choose(page, form.get_by_label("Who"), "Finn")
-    keys.reach(page, form.get_by_label("Last day"))
-    page.keyboard.type(f"{tomorrow:%d%m%Y}")
-    keys.write(page, form.get_by_label("Why"), "On leave")
-    look(page, "approver-out-of-office")
-    page.keyboard.press("Enter")
-    page.get_by_text(f"Finn stands in until {tomorrow:%Y-%m-%d}.").wait_for()
-    look(page, "approver-stand-in")
-    keys.press(page, page.locator("#delegations").get_by_role("button", name="End it").first)
-    page.get_by_text("Ended.").wait_for()

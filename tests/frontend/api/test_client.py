@@ -27,11 +27,15 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[st
     """`generated("api.missions.missions_list")`: a module of the client."""
     folder = tmp_path_factory.mktemp("client")
     (folder / "schema.json").write_text(json.dumps(document()))
+    # The generator knows no archives; to it they are bytes.
+    settings = {"content_type_overrides": {"application/zip": "application/octet-stream"}}
+    (folder / "settings.json").write_text(json.dumps(settings))
     made = subprocess.run(
         [
             str(Path(sys.executable).with_name("openapi-python-client")),
             "generate",
             *("--path", str(folder / "schema.json"), "--output-path", str(folder / PACKAGE), "--meta", "none"),
+            *("--config", str(folder / "settings.json")),
         ],
         capture_output=True,
         text=True,
