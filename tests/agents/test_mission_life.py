@@ -20,7 +20,7 @@ from controlplane.audit.models import Entry
 from controlplane.common.clock import now
 from controlplane.common.errors import RemitError
 from controlplane.tenancy import services as tenancy
-from controlplane.tenancy.models import Organisation, Team, Token, User
+from controlplane.tenancy.models import Organisation, Team, Token
 from controlplane.tenancy.types import Principal, Role
 from governance import selectors as governance
 from governance import services as gate
@@ -45,17 +45,6 @@ def company(db: None) -> Organisation:
             Person("bob@northwind.example", "Bob", (Role.APPROVER,), "Finance"),
         ),
     )
-
-
-@pytest.fixture
-def person(company: Organisation) -> Callable[[str], Principal]:
-    def of(name: str) -> Principal:
-        user = User.objects.get(email=f"{name}@northwind.example")
-        principal = tenancy.principal_of_user(user=user, organisation_id=company.pk)
-        assert principal is not None
-        return principal
-
-    return of
 
 
 @pytest.fixture
