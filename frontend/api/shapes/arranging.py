@@ -23,10 +23,15 @@ class AmountText(serializers.RegexField):
     def __init__(self, **options: Any) -> None:
         super().__init__(_AMOUNT, **options)
 
+    def run_validation(self, data: Any = serializers.empty) -> Any:
+        """The form is checked on the text, so the number is made of it only afterwards."""
+        text = super().run_validation(data)
+        return Decimal(text) if isinstance(text, str) else text
+
     def to_internal_value(self, data: Any) -> Any:
         if not isinstance(data, str):
             self.fail("invalid")
-        return Decimal(super().to_internal_value(data))
+        return super().to_internal_value(data)
 
     def to_representation(self, value: Any) -> str:
         return f"{value:.12f}"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlencode
 
+import pytest
 from django.core import mail
 
 from agents.models import McpServer
 from controlplane.audit.models import Entry
-from controlplane.tenancy.models import Organisation, User
+from controlplane.tenancy.models import Organisation, Team, User
 from governance.approval_models import ApprovalRoute, ApproverGroup
 from tests.frontend.api.conftest import Api
 
@@ -29,6 +31,15 @@ def test_a_group_and_a_route_are_made_changed_on_what_was_read_and_removed(nadia
     assert nadia_api.post(f"approver-groups/{group}:retire").status_code == 204
     assert not ApprovalRoute.objects.exists()
     assert Entry.objects.filter(event__startswith="approval_route.").count() == 2
+
+
+@pytest.mark.parametrize("amount", ["much", "1e3", "-1", "0x10", "NaN", "1_000", ""])
+def test_an_amount_that_is_no_number_is_refused_with_its_place(nadia_api: Api, team: Team, amount: str) -> None:
+    query = urlencode({"kind": "tool.call", "team": team.pk, "amount": amount})
+    asked = nadia_api.get(f"approval-routes:try?{query}")
+    made = nadia_api.post("approval-routes", {"name": "Dear", "amount_above": amount})
+    assert [asked.status_code, made.status_code] == [422, 422], (asked.json(), made.json())
+    assert not ApprovalRoute.objects.exists()
 
 
 def test_a_builder_arranges_nothing(alice_api: Api, bob: User) -> None:

@@ -296,8 +296,11 @@ def join(files):
 def forbid_namespaces():
     """In a user namespace of its own whose owner may make no further namespaces, as on a locked-down machine."""
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(0x10000000) != 0:
-        os._exit(99)
+    patience = time.monotonic() + 5  # a busy machine refuses a namespace now and then
+    while libc.unshare(0x10000000) != 0:
+        if time.monotonic() > patience:
+            os._exit(100 + ctypes.get_errno())
+        time.sleep(0.05)
     Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/uid_map").write_text("0 0 1")
     Path("/proc/self/gid_map").write_text("0 0 1")
