@@ -114,11 +114,6 @@ def void(*, hold_id: uuid.UUID) -> str:
     return str(_one("SELECT budgets_void(%s)", (hold_id,))[0])
 
 
-def note_result(*, organisation_id: uuid.UUID | None, account_id: uuid.UUID, signature: bytes, result: bytes) -> bool:
-    """True: this call is refused until something new happens."""
-    return bool(_one("SELECT budgets_note_result(%s, %s, %s, %s)", (account_id, organisation_id, signature, result))[0])
-
-
 def sweep(*, limit: int) -> tuple[int, int]:
     """(given back, charged provisionally)."""
     expired, provisional = _one("SELECT * FROM budgets_sweep(%s)", (limit,))

@@ -129,13 +129,6 @@ def void(*, hold_id: uuid.UUID) -> None:
         raise conflict("ledger.hold_settled", "This hold was charged already; it can't be released any more.")
 
 
-def note_result(
-    *, account_id: uuid.UUID, signature: bytes, result: bytes, organisation_id: uuid.UUID | None = None
-) -> bool:
-    """Tell the loop guard what came of a call. True: the same call is refused until something new happens."""
-    return calls.note_result(organisation_id=organisation_id, account_id=account_id, signature=signature, result=result)
-
-
 def _require_open(outcome: str, state: str | None) -> None:
     if outcome == "unknown":
         raise not_found("hold")

@@ -9,7 +9,7 @@ from budgets import holds
 from budgets.accounts import judge_account
 from budgets.types import Amounts
 from controlplane.common.ids import new_id
-from governance.types import BudgetRequest, HoldRefused
+from governance.types import BudgetRequest, HoldRefused, Statement
 
 _JUDGEMENT_SECONDS = 120
 
@@ -67,5 +67,5 @@ class LedgerPort:
         )
         return HoldRefused(refusal.reason_code, refusal.message, refusal.remedies) if refusal else hold_id
 
-    def note_result(self, *, account_id: uuid.UUID, signature: bytes, result: bytes) -> None:
-        holds.note_result(account_id=account_id, signature=signature, result=result)
+    def noting(self, *, account_id: uuid.UUID, signature: bytes, result: bytes) -> Statement:
+        return Statement("SELECT budgets_note_result(%s, NULL, %s, %s)", (account_id, signature, result))

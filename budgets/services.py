@@ -12,7 +12,7 @@ from budgets.accounts import (
 )
 from budgets.changes import change_limit, confirm_change, refuse_change, withdraw_change
 from budgets.costs.facts import register_missions
-from budgets.holds import charge, dispatch, extend, note_result, reserve, reserve_batch, settle, void
+from budgets.holds import charge, dispatch, extend, reserve, reserve_batch, settle, void
 from budgets.port import LedgerPort
 from budgets.stopping import Charge, Halted, halt, is_frozen, release_halted, unstarted_holds
 from budgets.topup import register_objection, register_responsible
@@ -32,7 +32,6 @@ __all__ = [
     "freeze",
     "halt",
     "is_frozen",
-    "note_result",
     "open_account",
     "refuse_change",
     "register_missions",

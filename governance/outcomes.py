@@ -23,6 +23,7 @@ from governance.models import Action
 from governance.registry import ledger
 from governance.rows import end, lock, subject_of
 from governance.transitions import settle_hold
+from governance.types import Statement
 
 STATES: Final = {
     "success": ActionState.SUCCEEDED,
@@ -96,11 +97,15 @@ def record_outcome_of(
 def _record(holder: Principal, action: Action, report: Report, money: Decimal | None) -> Action:
     event = _EVENTS[report.state]
     with early_unlock():
-        ended = _end(action, report, source=ActionState.EXECUTING, event=event, actor=holder, money=money) or _end_late(
-            action, report, event=event, actor=holder, money=money
-        )
-        if ended:
-            _note_for_loop_guard(action, report)
+        ended = _end(
+            action,
+            report,
+            source=ActionState.EXECUTING,
+            event=event,
+            actor=holder,
+            money=money,
+            also=_for_loop_guard(action, report),
+        ) or _end_late(action, report, event=event, actor=holder, money=money)
     return action if ended else _reported_before(action, report)
 
 
@@ -165,6 +170,7 @@ def _end(
     money: Decimal | None = None,
     payload: Mapping[str, Any] | None = None,
     more: Mapping[str, Any] | None = None,
+    also: Statement | None = None,
 ) -> bool:
     """Lock first, settle after: whoever finds the action in another state settles nothing."""
     if not lock(action.pk, state=source):
@@ -182,7 +188,7 @@ def _end(
         **(more or {}),
     }
     facts = payload if payload is not None else _facts(action, report)
-    end(action, audit.row(event=event, actor=actor, subject=subject_of(action), payload=facts))
+    end(action, audit.row(event=event, actor=actor, subject=subject_of(action), payload=facts), also=also)
     action_changed(action)
     return True
 
@@ -203,15 +209,21 @@ def _end_late(action: Action, report: Report, *, event: Event, actor: Principal,
     if action.state != ActionState.UNKNOWN or not (action.outcome or {}).get(_UNREPORTED):
         return False
     return report.state is not ActionState.UNKNOWN and _end(
-        action, report, source=ActionState.UNKNOWN, event=event, actor=actor, money=money
+        action,
+        report,
+        source=ActionState.UNKNOWN,
+        event=event,
+        actor=actor,
+        money=money,
+        also=_for_loop_guard(action, report),
     )
 
 
-def _note_for_loop_guard(action: Action, report: Report) -> None:
+def _for_loop_guard(action: Action, report: Report) -> Statement | None:
     if action.account_id is None or not action.signature:
-        return
+        return None
     result = report.result_sha256 or f"{report.outcome}:{report.error}"
-    ledger().note_result(
+    return ledger().noting(
         account_id=action.account_id,
         signature=bytes(action.signature),
         result=hashlib.sha256(result.encode()).digest(),

@@ -64,12 +64,13 @@ def lock(action_id: uuid.UUID, *, state: ActionState) -> bool:
     )
 
 
-def end(action: Action, entry: Row) -> None:
-    """Write how a locked action ended, from the instance, and the entry that tells it."""
+def end(action: Action, entry: Row, *, also: Statement | None = None) -> None:
+    """Write how a locked action ended, from the instance, and the entry that tells it; `also` is run in the same go."""
     _ask(
-        "SELECT governance_end(%s, %s, %s, %s::jsonb, %s::jsonb, %s, %s::jsonb)",
+        _END if also is None else f"{_END} FROM ({also.sql}) AS also",
         *(action.pk, action.state, action.ended_at),
         *(_encode(action.effects), _encode(action.outcome), action.cost, _encode(entry)),
+        *(() if also is None else also.parameters),
     )
 
 
@@ -173,6 +174,7 @@ def subject_of(action: Action) -> Subject:
 
 
 _COMMIT: Final = "SELECT governance_commit(%s::jsonb)"
+_END: Final = "SELECT governance_end(%s, %s, %s, %s::jsonb, %s::jsonb, %s, %s::jsonb)"
 _ACTION_COLUMNS: Final = tuple(field.attname for field in Action._meta.concrete_fields)
 
 

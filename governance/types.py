@@ -208,8 +208,9 @@ class Ledger(Protocol):
     def reserve_judgement(self, *, organisation_id: uuid.UUID, tokens: int) -> uuid.UUID | HoldRefused:
         """A dispatched hold on the judge's own budget, in a transaction of its own."""
 
-    def note_result(self, *, account_id: uuid.UUID, signature: bytes, result: bytes) -> None:
-        """Tell the loop guard what came of a call: same call, same result, again and again is no progress."""
+    def noting(self, *, account_id: uuid.UUID, signature: bytes, result: bytes) -> Statement:
+        """Tells the loop guard what came of a call: same call, same result, again and again is no progress. To be sent
+        along with the statement that ends the action."""
 
 
 @dataclass(frozen=True)

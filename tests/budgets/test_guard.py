@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from budgets import services
+from budgets.port import LedgerPort
 from controlplane.common.errors import RemitError
+from controlplane.common.statements import planned
 from controlplane.tenancy.types import Principal
 from tests.budgets.conftest import Tree
 
@@ -20,7 +22,8 @@ def _call(tree: Tree, signature: bytes, result: bytes) -> bool:
         assert refusal.remedies
         return False
     services.settle(hold_id=hold_id)
-    services.note_result(account_id=tree.mission, signature=signature, result=result)
+    noting = LedgerPort().noting(account_id=tree.mission, signature=signature, result=result)
+    planned(noting.sql, noting.parameters)
     return True
 
 

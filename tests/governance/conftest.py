@@ -22,7 +22,7 @@ from governance import registry, services
 from governance.bundles import forget
 from governance.choices import ActionState
 from governance.models import Action, Escalation
-from governance.types import BudgetRequest, Finding, Grants, HoldRefused, Judgement, Prepared, Proposal
+from governance.types import BudgetRequest, Finding, Grants, HoldRefused, Judgement, Prepared, Proposal, Statement
 
 TOOL = "books__apply_credit"
 AMOUNT = f"{TOOL}/amount#micros"
@@ -48,12 +48,16 @@ class CountingLedger:
     def __init__(self) -> None:
         self.limit = 1_000_000
         self.refusal: HoldRefused | None = None
-        self.results: list[tuple[bytes, bytes]] = []
         with connection.cursor() as cursor:
             cursor.execute(
                 "CREATE TABLE IF NOT EXISTS test_hold (id uuid PRIMARY KEY, state text, price numeric, ttl int)"
             )
-            cursor.execute("DELETE FROM test_hold")
+            cursor.execute("CREATE TABLE IF NOT EXISTS test_result (signature bytea, result bytea)")
+            cursor.execute(
+                "CREATE OR REPLACE FUNCTION test_note(bytea, bytea) RETURNS void LANGUAGE sql"
+                " AS 'INSERT INTO test_result VALUES ($1, $2)'"
+            )
+            cursor.execute("DELETE FROM test_hold; DELETE FROM test_result")
 
     def reserve(
         self,
@@ -107,8 +111,14 @@ class CountingLedger:
             cursor.execute("INSERT INTO test_hold VALUES (%s, 'dispatched', 0, 60)", [hold_id])
         return hold_id
 
-    def note_result(self, *, account_id: uuid.UUID, signature: bytes, result: bytes) -> None:
-        self.results.append((signature, result))
+    def noting(self, *, account_id: uuid.UUID, signature: bytes, result: bytes) -> Statement:
+        return Statement("SELECT test_note(%s, %s)", (signature, result))
+
+    @property
+    def results(self) -> list[tuple[bytes, bytes]]:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT signature, result FROM test_result")
+            return [(bytes(signature), bytes(result)) for signature, result in cursor.fetchall()]
 
     @property
     def states(self) -> list[str]:
