@@ -110,6 +110,24 @@ def settle(
     return outcome, Amounts(charged or Decimal(0), used or 0, counted or 0), list(overruns), beyond
 
 
+def settle_between(money: Decimal, locked: str, locked_by: Sequence[Any], then: str, then_by: Sequence[Any]) -> bool:
+    """Within what is held, so that nothing can overrun; see `governance.types.Ledger`.
+
+    Each row is asked for by the one before it, which is what keeps locks in the order of every other writer; `then` is
+    a value of the row that comes out of the last, so it is run last, or never.
+    """
+    statement = f"""
+SELECT ({then}) FROM ({locked}) AS locked,
+  LATERAL (
+    SELECT id FROM budgets_hold WHERE id = locked.hold_id AND state = 'dispatched' AND money >= %s FOR UPDATE
+  ) AS hold,
+  LATERAL budgets_settle(hold.id, %s, NULL, NULL)
+"""  # noqa: S608 only constant statements
+    with _named_failures():
+        rows = run_alone(statement, (*then_by, *locked_by, money, money))
+    return bool(rows)
+
+
 def void(*, hold_id: uuid.UUID) -> str:
     return str(_one("SELECT budgets_void(%s)", (hold_id,))[0])
 

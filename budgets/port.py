@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from decimal import Decimal
 
-from budgets import holds
+from budgets import calls, holds
 from budgets.accounts import judge_account
 from budgets.types import Amounts
 from controlplane.common.ids import new_id
@@ -47,6 +47,9 @@ class LedgerPort:
 
     def settle(self, *, hold_id: uuid.UUID, money: Decimal | None, tokens: int | None = None) -> Decimal:
         return holds.charge(hold_id=hold_id, money=money, tokens=tokens, steps=None).charged.money
+
+    def settle_between(self, *, money: Decimal, locked: Statement, then: Statement) -> bool:
+        return calls.settle_between(money, locked.sql, locked.parameters, then.sql, then.parameters)
 
     def void(self, *, hold_id: uuid.UUID) -> None:
         holds.void(hold_id=hold_id)

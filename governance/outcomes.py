@@ -21,7 +21,7 @@ from governance.announcing import action_changed
 from governance.choices import ActionState
 from governance.models import Action
 from governance.registry import ledger
-from governance.rows import end, lock, subject_of
+from governance.rows import end, ending, lock, locking, subject_of
 from governance.transitions import settle_hold
 from governance.types import Statement
 
@@ -95,17 +95,13 @@ def record_outcome_of(
 
 
 def _record(holder: Principal, action: Action, report: Report, money: Decimal | None) -> Action:
-    event = _EVENTS[report.state]
+    event, also = _EVENTS[report.state], _for_loop_guard(action, report)
+    if _end_at_once(action, report, event=event, actor=holder, money=money, also=also):
+        return action
     with early_unlock():
         ended = _end(
-            action,
-            report,
-            source=ActionState.EXECUTING,
-            event=event,
-            actor=holder,
-            money=money,
-            also=_for_loop_guard(action, report),
-        ) or _end_late(action, report, event=event, actor=holder, money=money)
+            action, report, source=ActionState.EXECUTING, event=event, actor=holder, money=money, also=also
+        ) or _end_late(action, report, event=event, actor=holder, money=money, also=also)
     return action if ended else _reported_before(action, report)
 
 
@@ -160,6 +156,24 @@ def lose_track(action: Action, *, actor: Principal, reason: str) -> bool:
     )
 
 
+def _end_at_once(
+    action: Action, report: Report, *, event: Event, actor: Principal, money: Decimal | None, also: Statement | None
+) -> bool:
+    """The way of nearly every call, which cost no more than was held: one round trip. False: nothing was done."""
+    if report.state is ActionState.UNKNOWN or action.executing_at is None or action.hold_id is None:
+        return False
+    action.cost = action.price if money is None else money
+    entry = _write(action, report, event=event, actor=actor)
+    if not ledger().settle_between(
+        money=action.cost,
+        locked=locking(action.pk, state=ActionState.EXECUTING),
+        then=ending(action, entry, also=also),
+    ):
+        return False
+    action_changed(action)
+    return True
+
+
 def _end(
     action: Action,
     report: Report,
@@ -177,6 +191,21 @@ def _end(
         return False
     if report.state is not ActionState.UNKNOWN:
         action.cost = settle_hold(action, money=money)
+    end(action, _write(action, report, event=event, actor=actor, payload=payload, more=more), also=also)
+    action_changed(action)
+    return True
+
+
+def _write(
+    action: Action,
+    report: Report,
+    *,
+    event: Event,
+    actor: Principal,
+    payload: Mapping[str, Any] | None = None,
+    more: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """On the instance, whose cost is known: how it ended. Returns the entry that tells it."""
     action.state, action.ended_at = report.state, now()
     action.effects = sorted({*action.effects, *report.effects})
     action.outcome = {
@@ -188,9 +217,7 @@ def _end(
         **(more or {}),
     }
     facts = payload if payload is not None else _facts(action, report)
-    end(action, audit.row(event=event, actor=actor, subject=subject_of(action), payload=facts), also=also)
-    action_changed(action)
-    return True
+    return audit.row(event=event, actor=actor, subject=subject_of(action), payload=facts)
 
 
 def _facts(action: Action, report: Report) -> dict[str, str]:
@@ -203,19 +230,15 @@ def _facts(action: Action, report: Report) -> dict[str, str]:
     }
 
 
-def _end_late(action: Action, report: Report, *, event: Event, actor: Principal, money: Decimal | None) -> bool:
+def _end_late(
+    action: Action, report: Report, *, event: Event, actor: Principal, money: Decimal | None, also: Statement | None
+) -> bool:
     """Its executor's first word, after the sweep gave it up. While it is unknown that mark can't change."""
     action.refresh_from_db()
     if action.state != ActionState.UNKNOWN or not (action.outcome or {}).get(_UNREPORTED):
         return False
     return report.state is not ActionState.UNKNOWN and _end(
-        action,
-        report,
-        source=ActionState.UNKNOWN,
-        event=event,
-        actor=actor,
-        money=money,
-        also=_for_loop_guard(action, report),
+        action, report, source=ActionState.UNKNOWN, event=event, actor=actor, money=money, also=also
     )
 
 

@@ -56,22 +56,32 @@ def consume(
     return answer == "consumed"
 
 
+def locking(action_id: uuid.UUID, *, state: ActionState) -> Statement:
+    """Gives the action's hold when it is in that state; if so it stays there until the transaction ends it."""
+    sql = "SELECT hold_id FROM governance_action WHERE id = %s AND state = %s FOR UPDATE"
+    return Statement(sql, (action_id, state))
+
+
 def lock(action_id: uuid.UUID, *, state: ActionState) -> bool:
     """Whether the action is in that state; if so it stays there until this transaction ends it."""
-    return (
-        _ask_for("SELECT 1 FROM governance_action WHERE id = %s AND state = %s FOR UPDATE", action_id, state)
-        is not None
+    statement = locking(action_id, state=state)
+    return bool(planned(statement.sql, statement.parameters))
+
+
+def ending(action: Action, entry: Row, *, also: Statement | None = None) -> Statement:
+    """Writes how a locked action ended, from the instance, and the entry that tells it, with `also` in one go."""
+    parameters = (
+        *(action.pk, action.state, action.ended_at),
+        *(_encode(action.effects), _encode(action.outcome), action.cost, _encode(entry)),
     )
+    if also is None:
+        return Statement(_END, parameters)
+    return Statement(f"{_END} FROM ({also.sql}) AS also", (*parameters, *also.parameters))
 
 
 def end(action: Action, entry: Row, *, also: Statement | None = None) -> None:
-    """Write how a locked action ended, from the instance, and the entry that tells it; `also` is run in the same go."""
-    _ask(
-        _END if also is None else f"{_END} FROM ({also.sql}) AS also",
-        *(action.pk, action.state, action.ended_at),
-        *(_encode(action.effects), _encode(action.outcome), action.cost, _encode(entry)),
-        *(() if also is None else also.parameters),
-    )
+    statement = ending(action, entry, also=also)
+    _ask(statement.sql, *statement.parameters)
 
 
 def decision_row(

@@ -201,6 +201,13 @@ class Ledger(Protocol):
     def settle(self, *, hold_id: uuid.UUID, money: Decimal | None, tokens: int | None = None) -> Decimal:
         """Settle at `money` (None: at the held price). Returns what was charged."""
 
+    def settle_between(self, *, money: Decimal, locked: Statement, then: Statement) -> bool:
+        """Settle and what goes with it in one round trip, a transaction of its own unless there is one.
+
+        Done when `locked`, which locks its row and tells its `hold_id`, gives a row whose hold is being spent and
+        covers `money`; `then`, of one value, is run after it. False: nothing was done, so take the steps one by one.
+        """
+
     def void(self, *, hold_id: uuid.UUID) -> None: ...
 
     def extend(self, *, hold_id: uuid.UUID, ttl_seconds: int) -> None: ...

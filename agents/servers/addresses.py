@@ -103,7 +103,7 @@ class GuardedTransport(httpx2.AsyncHTTPTransport):
         address = await resolve(host, port)
         pinned = httpx2.Request(
             request.method,
-            request.url.copy_with(host=str(address)),
+            _pinned(request.url, str(address)),
             headers=request.headers,
             stream=request.stream,
             extensions={**request.extensions, "sni_hostname": host},
@@ -113,6 +113,11 @@ class GuardedTransport(httpx2.AsyncHTTPTransport):
             await response.aclose()
             raise ServerFault("upstream.garbage", "It answered with a compressed body it was not asked for.")
         return response
+
+
+@functools.lru_cache(maxsize=256)
+def _pinned(url: httpx2.URL, address: str) -> httpx2.URL:
+    return url.copy_with(host=address)
 
 
 def guarded_client(*, connect_seconds: float) -> httpx2.AsyncClient:

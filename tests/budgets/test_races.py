@@ -14,11 +14,13 @@ from django.test.utils import CaptureQueriesContext
 
 from budgets import services
 from budgets.models import Hold
+from budgets.port import LedgerPort
 from budgets.sweeping import sweep_all
 from budgets.types import Amounts, Limits, Reserve, WindowKind
 from controlplane.common.errors import RemitError
 from controlplane.common.ids import new_id
 from controlplane.tenancy.models import Organisation, Team
+from governance.types import Statement
 from tests.budgets.conftest import Tree, window, wrong_sums
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
@@ -102,6 +104,21 @@ def test_one_request_sent_from_everywhere_is_held_and_charged_once(shared: Tree)
     settled = _in_threads(lambda _: _patiently(lambda: services.settle(hold_id=hold_id)), 16)
     assert sum(not result.replayed for result in settled) == 1  # type: ignore[attr-defined]
     assert window(shared.organisation).spent_money == 1
+    assert wrong_sums() == []
+
+
+def test_one_report_from_everywhere_in_one_go_is_charged_once(shared: Tree) -> None:
+    hold_id, port = shared.held("1"), LedgerPort()
+    port.dispatch(hold_id=hold_id)
+    locked = Statement("SELECT id AS hold_id FROM budgets_hold WHERE id = %s FOR UPDATE", (hold_id,))
+    done = _in_threads(
+        lambda _: _patiently(
+            lambda: port.settle_between(money=Decimal(1), locked=locked, then=Statement("SELECT 1", ()))
+        ),
+        16,
+    )
+    assert sorted(done) == [False] * 15 + [True]  # type: ignore[type-var]
+    assert (window(shared.organisation).spent_money, window(shared.organisation).held_money) == (1, 0)
     assert wrong_sums() == []
 
 

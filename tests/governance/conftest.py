@@ -11,11 +11,12 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
 from controlplane.audit.models import Entry
 from controlplane.common.errors import conflict
 from controlplane.common.ids import new_id
+from controlplane.common.statements import planned
 from controlplane.tenancy.models import Organisation, Team, User
 from controlplane.tenancy.types import Principal, PrincipalKind
 from governance import registry, services
@@ -92,6 +93,15 @@ class CountingLedger:
             price: Decimal = cursor.fetchone()[0]
         return price if money is None else money
 
+    def settle_between(self, *, money: Decimal, locked: Statement, then: Statement) -> bool:
+        with transaction.atomic():
+            found = planned(locked.sql, locked.parameters)
+            if not found or not self._covers(found[0][0], money):
+                return False
+            self._move(found[0][0], "settled", "dispatched")
+            planned(then.sql, then.parameters)
+        return True
+
     def void(self, *, hold_id: uuid.UUID) -> None:
         self._move(hold_id, "voided", "held")
 
@@ -131,6 +141,12 @@ class CountingLedger:
         with connection.cursor() as cursor:
             cursor.execute("SELECT max(ttl) FROM test_hold")
             return int(cursor.fetchone()[0])
+
+    def _covers(self, hold_id: uuid.UUID, money: Decimal) -> bool:
+        rows = planned(
+            "SELECT 1 FROM test_hold WHERE id = %s AND state = 'dispatched' AND price >= %s", (hold_id, money)
+        )
+        return bool(rows)
 
     def _move(self, hold_id: uuid.UUID, to: str, source: str) -> None:
         with connection.cursor() as cursor:
