@@ -155,6 +155,7 @@ def _broken_glass(request: PersonRequest, *, error: RemitError | None = None) ->
         "rows": rows,
         "error": error,
         "may_review": request.principal.has_anywhere(Permission.ESCALATION_DECIDE),
+        "too_close": governance.too_close_to_review(request.principal.id, rows),
         "verdicts": ReviewVerdict.choices,
     }
     return render(request, "approvals/broken_glass.html", context, status=error.status if error else 200)

@@ -66,15 +66,23 @@ def break_glass(
 def review_break_glass(
     *, reviewer: Principal, break_glass_id: uuid.UUID, verdict: ReviewVerdict, note: str
 ) -> BreakGlass:
-    """What somebody else says of it, once. Raises 404, 403 `break_glass.own`, 422 `note.missing`, 409
-    `break_glass.reviewed`."""
-    rows = BreakGlass.objects.restrict(reviewer, Permission.ESCALATION_DECIDE).select_related("escalation", "by")
+    """What somebody else says of it, once: neither who broke it nor who was too close to the question to answer it.
+    Raises 404, 403 `break_glass.own` or `escalation.four_eyes`, 422 `note.missing`, 409 `break_glass.reviewed`."""
+    rows = BreakGlass.objects.restrict(reviewer, Permission.ESCALATION_DECIDE)
+    rows = rows.select_related("escalation__action", "by")
     found = rows.filter(pk=break_glass_id).first()
     if found is None or not reviewer.is_person:
         raise not_found("break-glass")
     if found.by_id == reviewer.user_id:
         raise RemitError(
             "break_glass.own", "You broke this glass, so somebody else reviews it.", 403, remedies=("Ask them.",)
+        )
+    if electorate_of(found.escalation).too_close(reviewer.id):
+        raise RemitError(
+            "escalation.four_eyes",
+            "You asked for this, are responsible for it, or stand in for whom is, so somebody else reviews it.",
+            403,
+            remedies=("Ask another approver or administrator.",),
         )
     text = note.strip()[:LONGEST_REASON]
     if not text:

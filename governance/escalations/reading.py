@@ -178,8 +178,14 @@ def broken_glass(principal: Principal, *, only_open: bool = False, limit: int = 
     rows = BreakGlass.objects.restrict(principal, Permission.ESCALATION_VIEW)
     if only_open:
         rows = rows.filter(reviewed_at__isnull=True)
-    rows = rows.select_related("action", "escalation", "by", "reviewed_by")
+    rows = rows.select_related("action", "escalation__action", "by", "reviewed_by")
     return list(rows.order_by(F("reviewed_at").desc(nulls_first=True), "-at")[:limit])
+
+
+def too_close_to_review(user_id: uuid.UUID, broken: Sequence[BreakGlass]) -> set[uuid.UUID]:
+    """Of broken glass nobody has reviewed: what this person asked for, is responsible for, or stands in for whom is."""
+    found = electorates([row.escalation for row in broken if row.reviewed_at is None])
+    return {row.pk for row in broken if row.escalation_id in found and found[row.escalation_id].too_close(user_id)}
 
 
 def left_to_answer(questions: Sequence[Escalation]) -> dict[uuid.UUID, list[User]]:

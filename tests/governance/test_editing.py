@@ -230,6 +230,29 @@ def test_breaking_the_glass_permits_for_minutes_and_must_be_reviewed_by_another(
     assert gate.redeem(judgement).state == ActionState.EXECUTING
 
 
+def test_who_was_too_close_to_answer_does_not_review_the_broken_glass_either(
+    gate: Gate, as_nadia: Principal, as_dana: Principal, as_bob: Principal
+) -> None:
+    gate.scene.excluded = [as_dana.id]
+    broken = smash(gate, gate.propose(60), as_nadia)
+    services.delegate(
+        actor=as_dana,
+        from_user_id=as_dana.id,
+        to_user_id=as_bob.id,
+        starts_at=now(),
+        ends_at=now() + timedelta(hours=1),
+        reason="Away",
+    )
+    for close in (as_dana, as_bob):
+        with pytest.raises(RemitError, match=r"escalation\.four_eyes"):
+            services.review_break_glass(
+                reviewer=close, break_glass_id=broken.pk, verdict=ReviewVerdict.JUSTIFIED, note="It helped me."
+            )
+    broken.refresh_from_db()
+    assert broken.reviewed_at is None
+    assert "break_glass.reviewed" not in Entry.objects.values_list("event", flat=True)
+
+
 def test_broken_glass_never_lifts_a_hard_refusal(gate: Gate, as_nadia: Principal) -> None:
     judgement = gate.propose(60)
     gate.scene.tool_approved = False
