@@ -10,6 +10,7 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
+from agents.models import Mission
 from controlplane.common.clock import now
 from controlplane.tenancy.models import User
 from controlplane.tenancy.types import Principal
@@ -203,6 +204,20 @@ def test_broken_glass_is_seen_by_all_until_another_person_reviewed_it(
     broken.refresh_from_db()
     assert (broken.reviewed_by, broken.verdict) == (bob, "justified")
     assert "It was an emergency." in page(approver, reverse("broken-glass"))
+
+
+def test_who_answers_for_a_mission_is_not_asked_to_review_its_broken_glass(
+    world: Any, nadia: User, bob: User, signed_in: SignIn
+) -> None:
+    Mission.objects.update(owner=bob)
+    escalation = world.ask_credit()
+    send(signed_in(nadia), "approval-break-glass", escalation.pk, version="1", reason="The payment run closes now.")
+    approver = signed_in(bob)
+    shown = page(approver, reverse("broken-glass"))
+    assert "so somebody else reviews it." in shown
+    assert "Record the review" not in shown
+    send(approver, "broken-glass-review", BreakGlass.objects.get().pk, status=403, verdict="justified", note="Fine.")
+    assert BreakGlass.objects.get().reviewed_at is None
 
 
 def test_approvers_do_not_break_the_glass(world: Any, bob: User, signed_in: SignIn) -> None:
