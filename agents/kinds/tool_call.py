@@ -22,7 +22,7 @@ from controlplane.common.clock import now
 from controlplane.common.errors import FieldError, RemitError, invalid
 from controlplane.tenancy.types import Permission, Principal
 from governance.choices import ActionState, Verdict
-from governance.services import judge_is_on
+from governance.services import calls_so_far, judge_is_on
 from governance.types import BudgetRequest, CallLimits, Finding, Grants, Prepared, Proposal
 
 RATE_LIMIT = 200  # proposals of one run in the window
@@ -46,7 +46,7 @@ class ToolCall:
         grants = call_facts.grants_of(snapshot.version_id)
         mine = [grant for grant in grants if grant.tool == proposal.tool]
         limited = any(grant.max_calls is not None for grant in mine)
-        calls = call_facts.calls_so_far(run_id=run_id, proposal=proposal) if limited else 0
+        calls = calls_so_far(run_id, proposal.tool, proposal.action_id) if limited else 0
         totals = call_totals.read(snapshot.mission_id, proposal, mine)
         envelope = {
             "kind": self.code,
