@@ -17,7 +17,8 @@ from agents.choices import ChangeKind
 from agents.grant_changes import grant_changes
 from agents.grants import Grant, argument_facts, compile_grants, parse_grants, widens
 from agents.kinds.tool_call import prepare_preview
-from controlplane.common.canonical import parse_strict
+from agents.models import McpServer, McpTool
+from controlplane.common.canonical import digest, parse_strict
 from controlplane.common.errors import RemitError
 from controlplane.tenancy.models import Organisation
 from governance import services as governance
@@ -37,9 +38,21 @@ def organisation(northwind: Organisation) -> Organisation:
     return northwind
 
 
+def tool_of_any_arguments(name: str) -> McpTool:
+    definition = {"name": name, "inputSchema": {"type": "object"}}
+    return McpTool(
+        server=McpServer(slug="books"), qualified_name=name, definition=definition, definition_sha256=digest(definition)
+    )
+
+
 def verdict_of(organisation: Organisation, grants: Sequence[Grant], tool: str, arguments: Mapping[str, Any]) -> Verdict:
     prepared = prepare_preview(
-        team_id=uuid.UUID(int=1), team="finance", tool=tool, arguments=arguments, grants=grants, definition=None
+        team_id=uuid.UUID(int=1),
+        team="finance",
+        tool=tool,
+        arguments=arguments,
+        grants=grants,
+        definition=tool_of_any_arguments(tool),
     )
     finding = governance.preview(kind="tool.call", prepared=prepared, organisation_id=organisation.pk)
     assert finding.reason_code not in ("policy.invalid", "policy.evaluation_failed", "policy.facts_do_not_fit")
