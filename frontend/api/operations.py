@@ -46,7 +46,8 @@ _STATUSES_OF_POST: Final = (400, 408, 409, 413, 415, 428)
 
 @dataclass(frozen=True)
 class Operation:
-    """One method of one address. `permission` None: whoever is authenticated."""
+    """One method of one address. `permission` None: whoever is authenticated. `own_account`: but with no token that
+    leaves out some of its person's permissions, since their own account is none of them."""
 
     name: str
     permission: Permission | None
@@ -54,6 +55,7 @@ class Operation:
     body: type[Body]
     if_match: bool
     one_transaction: bool
+    own_account: bool
 
 
 class ProblemField(serializers.Serializer):  # type: ignore[type-arg]
@@ -93,6 +95,7 @@ def operation(
     body: type[Body] = NoBody,
     if_match: bool = False,
     one_transaction: bool = True,
+    own_account: bool = False,
     about: str = "",
 ) -> Callable[[F], F]:
     """Declare a method of a `Resource`. `answer`: serializer of what it returns, or answers by (status,
@@ -100,12 +103,12 @@ def operation(
 
     def declare(method: F) -> F:
         changes = method.__name__ == "post"
-        method.operation = Operation(name, permission, query, body, if_match, one_transaction)  # type: ignore[attr-defined]
-        needed = f"Needs the permission `{permission.value}`." if permission else "For everyone who is authenticated."
+        declared = Operation(name, permission, query, body, if_match, one_transaction, own_account)
+        method.operation = declared  # type: ignore[attr-defined]
         documented = extend_schema(
             operation_id=name,
             summary=summary,
-            description=f"{about}\n\n{needed}".strip(),
+            description=f"{about}\n\n{_needed(declared)}".strip(),
             parameters=[*([query] if query is not Query else []), *_header_parameters(changes, if_match)],
             request=(body if body is not NoBody else None) if changes else None,
             responses={
@@ -155,6 +158,8 @@ class Resource(APIView):
             return  # DRF answers 405
         if chosen.permission is not None and not self.principal.has_anywhere(chosen.permission):
             raise forbidden(chosen.permission.value)
+        if chosen.own_account and self.principal.is_narrowed:
+            raise _narrowed()
         self.query = _read_query(chosen.query, request)
         if request.method == "POST":
             self.body = _read_body(chosen.body, request)
@@ -218,6 +223,23 @@ def changed_meanwhile() -> RemitError:
         412,
         remedies=("Read it again, then decide with the new ETag.",),
     )
+
+
+def _narrowed() -> RemitError:
+    return RemitError(
+        "token.narrowed",
+        "This token has only some of its person's permissions, and the person's own account is none of them.",
+        403,
+        remedies=("Use a token with all your permissions, or your profile page.",),
+    )
+
+
+def _needed(declared: Operation) -> str:
+    if declared.permission is not None:
+        return f"Needs the permission `{declared.permission.value}`."
+    if declared.own_account:
+        return "For people, by their browser or by a token with all of their permissions."
+    return "For everyone who is authenticated."
 
 
 def digest_of(*facts: object) -> str:

@@ -167,6 +167,7 @@ class ProfileChange(Profile):
         "me_change",
         "Change your own profile",
         permission=None,
+        own_account=True,
         body=shapes.ProfileBody,
         answer=shapes.ProfileOut,
     )
@@ -181,6 +182,7 @@ class Sessions(OwnResource):
         "sessions_list",
         "List browsers where you are signed in",
         permission=None,
+        own_account=True,
         answer=shapes.SessionOut,
         listed=True,
         about="All on one page.",
@@ -193,7 +195,14 @@ class Sessions(OwnResource):
 class SessionEnd(OwnResource):
     tag = "sessions"
 
-    @operation("sessions_end", "Sign one of your browsers out", permission=None, answer=None, status=204)
+    @operation(
+        "sessions_end",
+        "Sign one of your browsers out",
+        permission=None,
+        own_account=True,
+        answer=None,
+        status=204,
+    )
     def post(self, request: Request, session_id: int) -> Response:
         sessions.end_session(principal=self.principal, session_id=session_id)
         return Response(status=204)
@@ -206,6 +215,7 @@ class SessionsEndOthers(OwnResource):
         "sessions_end_others",
         "Sign out everywhere but here",
         permission=None,
+        own_account=True,
         answer=shapes.EndedSessionsOut,
         about="With a token there is no “here”: every browser is signed out.",
     )
