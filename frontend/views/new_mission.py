@@ -66,7 +66,7 @@ def new(request: PersonRequest) -> HttpResponse:
         "form": form,
         "teams": teams,
         "team": shown,
-        "error": error if error and not form.errors else None,
+        "error": error if error and not error.errors else None,  # those of fields stand there
         "currency": currency,
         "installing": installing,
         "here": readiness_of(request.principal, chosen, installing, shown.pk if shown else None),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from controlplane.audit.models import Entry
-from controlplane.tenancy.models import User
+from controlplane.tenancy.models import Membership, Team, User
 from governance.choices import ActionState, EscalationState
 from governance.models import Action, Escalation, Vote
 from tests.frontend.api.conftest import Api
@@ -77,16 +77,15 @@ def test_who_may_not_answer_edits_nothing(
     api_of: ApiOf,
     question: Escalation,
     verb: str,
+    team: Team,
     alice: User,
-    nadia: User,
     finn: User,
     charlie: User,
-    delegate_of_alice: User,
 ) -> None:
+    Membership.objects.create(organisation=team.organisation, team=team, user=alice, role="approver")
     expected = {
-        alice: (403, "permission.denied"),  # asked for it, and no approver
+        alice: (403, "escalation.four_eyes"),  # the mission is hers
         finn: (403, "permission.denied"),
-        delegate_of_alice: (403, "escalation.four_eyes"),
         charlie: (404, "escalation.not_found"),
     }
     for user, refusal in expected.items():
@@ -99,13 +98,6 @@ def test_who_may_not_answer_edits_nothing(
         assert contents() == before
 
 
-@pytest.fixture
-def delegate_of_alice(world: Any, question: Escalation, bob: User) -> User:
-    """An approver whom the question leaves out, as one who is responsible for it."""
-    Escalation.objects.filter(pk=question.pk).update(excluded_user_ids=[*question.excluded_user_ids, bob.pk])
-    return bob
-
-
 def test_an_edit_replaces_the_action_on_the_version_that_was_read_and_once(
     api_of: ApiOf, bob: User, dana: User, question: Escalation
 ) -> None:
@@ -113,16 +105,17 @@ def test_an_edit_replaces_the_action_on_the_version_that_was_read_and_once(
     read = bobs.get(path)
     body = {**edited(question, "250.00"), "reason": "As agreed"}
     assert bobs.post(f"{path}:edit", body).status_code == 428
-    assert api_of(dana).post(f"{path}:claim").status_code == 200  # a later version of the question
+    assert api_of(dana).post(f"{path}:claim").status_code == 200
     before = contents()
-    stale = bobs.post(f"{path}:edit", body, if_match=read["ETag"])
+    stale = bobs.post(f"{path}:edit", body, if_match='"7-0"')
     assert (stale.status_code, stale.json()["code"]) == (412, "precondition.failed")
+    claimed = bobs.post(f"{path}:edit", body, if_match=read["ETag"])
+    assert (claimed.status_code, claimed.json()["code"]) == (409, "escalation.claimed")
     assert contents() == before
     assert api_of(dana).post(f"{path}:release").status_code == 200
-    fresh = bobs.get(path)["ETag"]
-    made = bobs.post(f"{path}:edit", body, key="one", if_match=fresh)
+    made = bobs.post(f"{path}:edit", body, key="one", if_match=read["ETag"])
     assert made.status_code == 200, made.content
-    again = bobs.post(f"{path}:edit", body, key="one", if_match=fresh)
+    again = bobs.post(f"{path}:edit", body, key="one", if_match=read["ETag"])
     assert (again.json(), again["Idempotency-Replayed"]) == (made.json(), "true")
     first = Action.objects.get(pk=question.action_id)
     second = Action.objects.get(replaces=first)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agents.models import McpServer
+from agents.models import McpServer, McpTool
 from controlplane.audit.models import Entry
 from controlplane.tenancy.models import Membership, Organisation, Team, User
 from tests.frontend.api.conftest import Api
@@ -95,16 +95,12 @@ def test_a_credential_is_set_and_taken_away_by_who_writes_servers(
     assert bobs.post(f"{path}:remove-credential").status_code == 403
     assert contents() == before
     assert nadia_api.post(f"{path}:set-credential", secret).json()["credential"] == "bearer"
-    assert nadia_api.post(f"{path}:remove-credential").json()["credential"] in (None, "", "none")
+    assert nadia_api.post(f"{path}:remove-credential").json()["credential"] is None
     events = list(Entry.objects.order_by("id").values_list("event", flat=True))
     assert len(events) == 2, events
 
 
-def test_a_definition_is_approved_by_the_hash_that_was_read(
-    nadia_api: Api, alice: User, northwind: Organisation, server: McpServer
-) -> None:
-    from agents.models import McpTool
-
+def test_a_definition_is_approved_by_the_hash_that_was_read(nadia_api: Api, server: McpServer) -> None:
     tool = McpTool.objects.create(
         server=server,
         name="read",
@@ -112,7 +108,7 @@ def test_a_definition_is_approved_by_the_hash_that_was_read(
         definition={"name": "read"},
         definition_sha256="sha256:1",
         state="quarantined",
-        pending_definition={"name": "read", "description": "Reads."},
+        pending_definition={"name": "read", "inputSchema": {"type": "object"}},
         pending_sha256="sha256:2",
     )
     nadia_api.get(f"tools/{tool.pk}")

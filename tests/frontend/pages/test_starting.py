@@ -150,7 +150,7 @@ def test_samples_are_judged_as_calls_of_a_mission_of_the_team_would_be(
     time_of_receivables: McpServer, world: Any, other_team: Team, nadia: User, alice: User, signed_in: SignIn
 ) -> None:
     browser = signed_in(alice)
-    assert [said.split(":")[0] for said in tried(browser)] == ["Allowed", "Waits for a person", "Refused"]
+    assert [said.split(":")[0] for said in tried(browser)] == ["Allowed", "Asks a person", "Refused"]
     [time, convert, shell] = tried(signed_in(nadia), team=str(other_team.pk))
     assert "The server of time__get_current_time is not for this mission's team." in time
     assert "is not for this mission's team." in convert
