@@ -11,7 +11,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from allauth.usersessions.models import UserSession
 from django.apps import apps
 from django.contrib.postgres.fields import ArrayField
 from django.core.validators import validate_email
@@ -173,7 +172,6 @@ def spoilt(asked: Any, busy: Any, as_nadia: Principal, far: McpServer, rules_of_
     furnish(asked)
     asked.addresses = addresses(asked)
     asked.reached = spoil_everything()
-    UserSession.objects.update(user_agent=HOSTILE.format(0))
     return asked
 
 
@@ -229,7 +227,9 @@ def addresses(world: Any) -> list[str]:
 
 
 def without_what_is_edited(html: str) -> str:
-    """A form gives back what it was given, or saving it would change it: boxes to type in are left out."""
+    """A form gives back what it was given, or saving it would change it: boxes to type in are left out, and what a
+    button copies, for the same reason."""
+    html = re.sub(r'data-copy="[^"]*"', "", html)
     html = re.sub(r"<textarea.*?</textarea>", "", html, flags=re.DOTALL)
     return re.sub(r"<input [^>]*>", lambda tag: tag[0] if "<script" in tag[0] else "", html)
 
@@ -271,7 +271,9 @@ def test_no_page_and_no_file_is_turned_by_what_somebody_wrote(
     wrong: list[str] = []
     for who, least in ((nadia, 60), (alice, 40), (dana, 30), (finn, 30), (auditor, 40)):
         seen = 0
-        for problem in looked_at(signed_in(who), spoilt.addresses):
+        browser = signed_in(who)
+        browser.defaults["HTTP_USER_AGENT"] = HOSTILE.format(0)
+        for problem in looked_at(browser, spoilt.addresses):
             seen += problem is None
             wrong += [f"{who.pk.hex[-4:]} {problem}"] if problem else []
         assert seen > least, "the hostile text is shown somewhere"
