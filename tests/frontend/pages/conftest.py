@@ -11,6 +11,8 @@ from django.test import Client
 
 from controlplane.tenancy.models import User
 
+from .remit_page import Page, SignIn
+
 
 @pytest.fixture(autouse=True)
 def _plain_static_names(settings: Any) -> None:
@@ -50,3 +52,8 @@ def queries() -> Callable[..., int]:
         return len([query for query in captured.captured_queries if "SAVEPOINT" not in query["sql"]])
 
     return count
+
+
+@pytest.fixture
+def opened(world: Any, alice: User, signed_in: SignIn) -> Page:
+    return Page(signed_in(alice), world.mission).open()
