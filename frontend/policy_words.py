@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import lru_cache
+from urllib.parse import quote
 
 import cedarpy
 
@@ -19,6 +20,15 @@ class Policy:
     message: str
     remedy: str
     code: str
+
+    @property
+    def anchor(self) -> str:
+        return anchor_of(self.identifier)
+
+
+def anchor_of(identifier: str) -> str:
+    """The id of its row on the policies page, and the fragment that leads there: any text may be an `@id`."""
+    return f"policy-{quote(identifier, safe='')}"
 
 
 @lru_cache(maxsize=16)

@@ -171,8 +171,8 @@ def sequence_and_judge(ladder: Ladder, *, prepared: Prepared, organisation_id: u
         return
     limits = prepared.call_limits
     if limits is not None and prepared.run_id is not None:
-        calls = sequence.calls_so_far(run_id=prepared.run_id, tool=limits.tool, besides=action_id)
-        if limits.passed_by(calls):
+        sequence.await_run(prepared.run_id)
+        if limits.passed_by(sequence.calls_so_far(prepared.run_id, limits.tool, action_id)):
             raise Overtaken
     if prepared.total_limits and prepared.mission_id is not None:
         sequence.await_totals(mission_id=prepared.mission_id, run_id=prepared.run_id)

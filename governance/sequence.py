@@ -12,6 +12,7 @@ from typing import Final
 from django.db import connection
 
 from controlplane.common.clock import now
+from controlplane.common.statements import planned
 from governance.choices import Verdict
 from governance.types import Finding
 
@@ -25,6 +26,10 @@ DELETE_WINDOW: Final = timedelta(minutes=5)
 BLAST_ALLOWED: Final = 100
 EGRESS_RULE: Final = "sequence/secret-then-egress"
 BLAST_RULE: Final = "sequence/blast-radius"
+_CALLS: Final = """
+SELECT count(*) FROM governance_action WHERE run_id = %s AND tool = %s AND id IS DISTINCT FROM %s
+AND state IN ('permitted', 'executing', 'succeeded', 'failed', 'unknown')
+"""
 _TOTAL: Final = r"""
 SELECT least(coalesce(sum(CASE WHEN value IS NULL THEN 0
                                WHEN value ~ '^-?[0-9]{1,12}(\.[0-9]{1,6})?$' THEN greatest(value::numeric, 0) * 1000000
@@ -53,8 +58,8 @@ def concerns(effects: Collection[str]) -> bool:
 
 def read_history(*, run_id: uuid.UUID, besides: uuid.UUID | None = None) -> History:
     """Inside a transaction: waits for other decisions of the run, so that ten at once can't each be the first."""
+    await_run(run_id)
     with connection.cursor() as cursor:
-        cursor.execute(_LOCK, [f"sequence:{run_id}"])
         cursor.execute(
             "SELECT effects, created_at FROM governance_action WHERE run_id = %s AND id IS DISTINCT FROM %s"
             " AND state IN ('permitted', 'executing', 'succeeded', 'failed', 'unknown') AND effects <> '{}'",
@@ -70,24 +75,23 @@ def read_history(*, run_id: uuid.UUID, besides: uuid.UUID | None = None) -> Hist
     )
 
 
-def calls_so_far(*, run_id: uuid.UUID, tool: str, besides: uuid.UUID | None = None) -> int:
-    """Inside a transaction: how often the run has been allowed this tool, waiting for decisions under way as above."""
+def await_run(run_id: uuid.UUID) -> None:
+    """Inside a transaction: waits for other decisions of the run, and until it ends none adds to what is read then."""
     with connection.cursor() as cursor:
         cursor.execute(_LOCK, [f"sequence:{run_id}"])
-        cursor.execute(
-            "SELECT count(*) FROM governance_action WHERE run_id = %s AND tool = %s AND id IS DISTINCT FROM %s"
-            " AND state IN ('permitted', 'executing', 'succeeded', 'failed', 'unknown')",
-            [run_id, tool, besides],
-        )
-        return int(cursor.fetchone()[0])
+
+
+def calls_so_far(run_id: uuid.UUID | None, tool: str, besides: uuid.UUID | None = None) -> int:
+    """How often the run has been allowed this tool: read for the judgement, and again at its commit, under the lock."""
+    return int(planned(_CALLS, [run_id, tool, besides])[0][0])
 
 
 def await_totals(*, mission_id: uuid.UUID, run_id: uuid.UUID | None) -> None:
     """Inside a transaction: waits for other decisions of the mission that totals depend on. The run's lock comes first,
     as everywhere, so that two decisions never wait for each other."""
+    if run_id is not None:
+        await_run(run_id)
     with connection.cursor() as cursor:
-        if run_id is not None:
-            cursor.execute(_LOCK, [f"sequence:{run_id}"])
         cursor.execute(_LOCK, [f"total:{mission_id}"])
 
 

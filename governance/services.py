@@ -23,7 +23,7 @@ from governance.outcomes import check_outcome, reconcile, record_outcome, record
 from governance.previewing import preview
 from governance.proposing import propose, propose_and_start
 from governance.redeeming import redeem
-from governance.sequence import total_so_far
+from governance.sequence import calls_so_far, total_so_far
 from governance.stopping import Alive, Reach, Voided, alive, void_reach
 from governance.sweeping import SweepCounts, VoidCounts, sweep, void_open
 
@@ -41,6 +41,7 @@ __all__ = [
     "answer_question",
     "ask_agent",
     "break_glass",
+    "calls_so_far",
     "check_outcome",
     "claim",
     "comment",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,14 +18,16 @@ from controlplane.tenancy.types import Principal
 
 @dataclass(frozen=True)
 class Readiness:
-    """`missing`: servers by name. `installing`: set while they are on their way."""
+    """`missing`: servers by name. `not_for_team`: those that are there and that the team may not use. `installing`: set
+    while what is missing is on its way."""
 
     missing: tuple[str, ...]
+    not_for_team: tuple[str, ...]
     installing: Installing | None
 
     @property
     def ready(self) -> bool:
-        return not self.missing
+        return not self.missing and not self.not_for_team
 
 
 def samples_installing(actor: Principal) -> Installing | None:
@@ -36,10 +39,18 @@ def samples_installing(actor: Principal) -> Installing | None:
     return found if mine else None
 
 
-def readiness_of(actor: Principal, chosen: Template, under_way: Installing | None) -> Readiness:
-    """While samples are being installed a server counts once its tools are known: it is registered a moment earlier."""
+def readiness_of(
+    actor: Principal, chosen: Template, under_way: Installing | None, team_id: uuid.UUID | None = None
+) -> Readiness:
+    """Without a team: whether any team could start it. While samples are being installed a server counts once its tools
+    are known: it is registered a moment earlier."""
     rows = McpServer.objects.filter(organisation_id=actor.organisation_id)
     busy = under_way is not None and not under_way.failure
-    known = set((rows.filter(tools__isnull=False) if busy else rows).values_list("slug", flat=True))
+    known = dict((rows.filter(tools__isnull=False) if busy else rows).values_list("slug", "team_ids"))
     missing = tuple(need.name for need in chosen.servers if need.slug not in known)
-    return Readiness(missing, under_way if missing else None)
+    closed = tuple(
+        need.name
+        for need in chosen.servers
+        if team_id is not None and (teams := known.get(need.slug)) is not None and team_id not in teams
+    )
+    return Readiness(missing, closed, under_way if missing else None)

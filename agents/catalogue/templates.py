@@ -19,7 +19,8 @@ from agents.choices import AgentState, Importance
 from agents.models import Agent, Mission
 from agents.services import Remit, draft_mission, register_agent
 from controlplane.common.clock import now
-from controlplane.common.errors import FieldError, conflict, invalid
+from controlplane.common.errors import FieldError, conflict, invalid, not_found
+from controlplane.tenancy.models import Team
 from controlplane.tenancy.types import Permission, Principal
 
 TEMPLATES: Mapping[str, Template] = {item.code: item for item in (RECEIVABLES, CARETAKER, BRING_YOUR_OWN)}
@@ -35,11 +36,14 @@ def template(code: str) -> Template:
 
 
 def start_from_template(*, actor: Principal, team_id: uuid.UUID, code: str, values: Mapping[str, str]) -> Mission:
-    """A drafted mission with its agent and files, ready to be submitted. Raises 422 naming every bad field, and 409
-    when the organisation has not, or not yet, a server that it needs."""
+    """A drafted mission with its agent and files, ready to be submitted. Raises 422 naming every bad field, 404 for a
+    team without the right to it, and 409 when the organisation has not, or not yet, a server that it needs, or the team
+    may not use it."""
     chosen = template(code)
     remit, title, agent_name = _read_values(chosen, values)
-    require_ready(actor, chosen)
+    if not Team.objects.restrict(actor, Permission.MISSION_WRITE).filter(pk=team_id).exists():
+        raise not_found("team")
+    require_ready(actor, chosen, team_id)
     agent = _agent(actor, team_id, chosen, agent_name)
     mission = draft_mission(
         actor=actor,
@@ -60,11 +64,18 @@ def folder_of(mission_id: uuid.UUID) -> Path:
     return Path(settings.CONFIG.state_dir) / "missions" / str(mission_id)
 
 
-def require_ready(actor: Principal, chosen: Template) -> None:
-    """Raises 409 `template.servers_missing`, or `template.installing` while they are on their way."""
-    here = readiness_of(actor, chosen, samples_installing(actor))
+def require_ready(actor: Principal, chosen: Template, team_id: uuid.UUID) -> None:
+    """Raises 409 `template.servers_missing`, `template.installing` while they are on their way, or
+    `template.servers_not_for_team`."""
+    here = readiness_of(actor, chosen, samples_installing(actor), team_id)
     if here.ready:
         return
+    if not here.missing:
+        raise conflict(
+            "template.servers_not_for_team",
+            f"This template needs servers that the chosen team may not use: {', '.join(here.not_for_team)}.",
+            "Choose another team, or ask an administrator to let this one use them, on the Servers page.",
+        )
     if here.installing is not None and not here.installing.failure:
         raise conflict(
             "template.installing",

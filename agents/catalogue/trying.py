@@ -11,6 +11,7 @@ from agents.catalogue.types import Sample, Template
 from agents.grants import Grant
 from agents.kinds.tool_call import prepare_preview
 from agents.models import McpTool, Mission
+from controlplane.tenancy.models import Team
 from controlplane.tenancy.types import Permission, Principal
 from governance import services as governance
 from governance.choices import Verdict
@@ -24,20 +25,22 @@ class Answer:
     message: str
 
 
-def try_samples(*, actor: Principal, chosen: Template) -> list[Answer]:
-    """One answer a sample, in the template's order. Two queries."""
+def try_samples(*, actor: Principal, chosen: Template, team: Team) -> list[Answer]:
+    """One answer a sample, in the template's order, as a first mission of the team would get it. Two queries."""
     names = [sample.tool for sample in chosen.samples]
-    rows = McpTool.objects.restrict(actor, Permission.SERVER_VIEW).select_related("server")
-    tools = {tool.qualified_name: tool for tool in rows.filter(qualified_name__in=names)}
+    # Whichever teams a server is for: that it is not for this one is an answer of the gate.
+    rows = McpTool.objects.filter(server__organisation_id=actor.organisation_id, qualified_name__in=names)
+    tools = {tool.qualified_name: tool for tool in rows.select_related("server")}
     answers = []
     for sample in chosen.samples:
         prepared = prepare_preview(
-            team_id=actor.organisation_id,
-            team="preview",
+            team_id=team.pk,
+            team=team.slug,
             tool=sample.tool,
             arguments=sample.arguments,
             grants=chosen.grants,
             definition=tools.get(sample.tool),
+            runtime=chosen.runtime,
         )
         finding = governance.preview(kind="tool.call", prepared=prepared, organisation_id=actor.organisation_id)
         answers.append(Answer(sample, finding.verdict, finding.message))
@@ -56,6 +59,6 @@ def try_call(
         arguments=arguments,
         grants=grants,
         definition=rows.filter(qualified_name=tool).first(),
-        as_registered=True,
+        runtime=mission.agent.runtime,
     )
     return governance.preview(kind="tool.call", prepared=prepared, organisation_id=mission.organisation_id)

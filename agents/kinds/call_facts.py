@@ -46,11 +46,6 @@ LEFT JOIN (agents_mcptool tool JOIN agents_mcpserver server ON server.id = tool.
 WHERE m.id = %(mission)s AND m.organisation_id = %(organisation)s
 """
 
-_CALLS = """
-SELECT count(*) FROM governance_action WHERE run_id = %s AND tool = %s AND id IS DISTINCT FROM %s
-AND state IN ('permitted', 'executing', 'succeeded', 'failed', 'unknown')
-"""
-
 # The same facts at the end, with the mission kept as it is until the decision is written. Who waited for the mission
 # sees its new row and all else as before the wait: so any change of that row counts (`xmin`), and stops change it.
 _STILL = """
@@ -133,11 +128,6 @@ def read(proposer: Principal, mission_id: uuid.UUID, run_id: uuid.UUID | None, p
     if snapshot.revoked and not snapshot.is_over:
         raise RemitError("token.revoked", "This token was revoked while its request was under way.", 401)
     return snapshot
-
-
-def calls_so_far(*, run_id: uuid.UUID | None, proposal: Proposal) -> int:
-    """How often the run has been allowed this tool before."""
-    return int(planned(_CALLS, [run_id, proposal.tool, proposal.action_id])[0][0])
 
 
 @functools.lru_cache(maxsize=512)

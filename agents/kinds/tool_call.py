@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from agents.choices import ENDED_MISSION_STATES, ENDED_RUN_STATES, MissionState, ServerState, ToolState
+from agents.choices import ENDED_MISSION_STATES, ENDED_RUN_STATES, MissionState, Runtime, ServerState, ToolState
 from agents.grants import Grant, argument_facts, compile_grants
 from agents.kinds import call_facts, call_totals
 from agents.kinds.call_facts import Snapshot
@@ -22,7 +22,7 @@ from controlplane.common.clock import now
 from controlplane.common.errors import FieldError, RemitError, invalid
 from controlplane.tenancy.types import Permission, Principal
 from governance.choices import ActionState, Verdict
-from governance.services import judge_is_on
+from governance.services import calls_so_far, judge_is_on
 from governance.types import BudgetRequest, CallLimits, Finding, Grants, Prepared, Proposal
 
 RATE_LIMIT = 200  # proposals of one run in the window
@@ -46,7 +46,7 @@ class ToolCall:
         grants = call_facts.grants_of(snapshot.version_id)
         mine = [grant for grant in grants if grant.tool == proposal.tool]
         limited = any(grant.max_calls is not None for grant in mine)
-        calls = call_facts.calls_so_far(run_id=run_id, proposal=proposal) if limited else 0
+        calls = calls_so_far(run_id, proposal.tool, proposal.action_id) if limited else 0
         totals = call_totals.read(snapshot.mission_id, proposal, mine)
         envelope = {
             "kind": self.code,
@@ -112,12 +112,11 @@ def prepare_preview(
     arguments: Mapping[str, Any],
     grants: Sequence[Grant],
     definition: McpTool | None,
-    as_registered: bool = False,
+    runtime: str = Runtime.MANAGED,
 ) -> Prepared:
-    """The same facts for a call of a mission that does not exist yet, for trying a remit before it starts.
+    """The same facts and guards for a call of a mission that does not exist yet, for trying a remit before it starts.
 
-    `as_registered`: a tool that is unknown, switched off or another team's is refused, as are arguments that its schema
-    refuses. Without it only the remit counts, and the servers may come later.
+    `definition`: the tool as it is registered in the organisation, whichever teams its server is for.
     """
     mine = [grant for grant in grants if grant.tool == tool]
     proposal = Proposal(kind="tool.call", tool=tool, arguments=arguments)
@@ -128,7 +127,7 @@ def prepare_preview(
         envelope={},
         principal_entity={
             "uid": {"type": "Agent", "id": "preview"},
-            "attrs": {"team": team, "runtime": "managed"},
+            "attrs": {"team": team, "runtime": runtime},
             "parents": [],
         },
         resource_entity=_tool_entity(tool, snapshot),
@@ -140,7 +139,7 @@ def prepare_preview(
             "judge": judge_is_on(),
         },
         grants=compile_grants(version_id=uuid.UUID(int=0), grants=grants),
-        guards=_tool_guards(snapshot, proposal, granted=bool(mine)) if as_registered else (),
+        guards=_tool_guards(snapshot, proposal, granted=bool(mine)),
         denial=_denial(proposal, snapshot, mine, calls=0),
     )
 

@@ -1,7 +1,4 @@
-"""What every operation of this interface has in common: who may call it, what it reads, how it answers.
-
-An operation says these things once, in `@operation`; the schema and the behaviour are both made of that.
-"""
+"""What every operation of this interface has in common: who may call it, what it reads, how it answers."""
 
 from __future__ import annotations
 
@@ -10,14 +7,14 @@ import hashlib
 import json
 import re
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Final, TypeVar, cast
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, Final, TypeAlias, TypeVar, cast
 
 from django.db import models
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
-from drf_spectacular.utils import OpenApiParameter, extend_schema, inline_serializer
+from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
@@ -32,90 +29,14 @@ from controlplane.common.rate_limits import limiter
 from controlplane.idempotency import services as idempotency
 from controlplane.tenancy.types import Permission, Principal
 from frontend.api import problems
-from frontend.api.fields import Body, ListQuery, Query
+from frontend.api.declaring import ETAG, Operation, Problem, operation
+from frontend.api.fields import Body, Query
 
 M = TypeVar("M", bound=models.Model)
-F = TypeVar("F", bound=Callable[..., Any])
+# How rows become items: a serializer for each, or a function of all of them.
+Shape: TypeAlias = type[serializers.Serializer[Any]] | Callable[[Sequence[Any]], list[Any]]
 
 _KEPT_HEADERS: Final = ("ETag", "Location", "Content-Type")
-# A compressed answer has its tag marked as weak; the version in it is the same.
-_ETAG: Final = '^(W/)?"[0-9A-Za-z._]{1,80}-[0-9a-f]{1,64}"$'
-_STATUSES: Final = (401, 403, 406, 422, 429, 500, 503)
-_STATUSES_OF_POST: Final = (400, 408, 409, 413, 415, 428)
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One method of one address. `permission` None: whoever is authenticated."""
-
-    name: str
-    permission: Permission | None
-    query: type[Query]
-    body: type[Body]
-    if_match: bool
-    one_transaction: bool
-
-
-class ProblemField(serializers.Serializer):  # type: ignore[type-arg]
-    """What is wrong with one field."""
-
-    pointer = serializers.CharField(allow_blank=True)
-    detail = serializers.CharField()
-
-
-class Problem(serializers.Serializer):  # type: ignore[type-arg]
-    """RFC 9457. `code` is stable, `remedies` say what to do next, `errors` point into the request."""
-
-    type = serializers.CharField()
-    title = serializers.CharField()
-    status = serializers.IntegerField()
-    detail = serializers.CharField()
-    code = serializers.CharField()
-    errors = ProblemField(many=True)  # type: ignore[assignment]  # DRF's own attribute of that name is a property
-    remedies = serializers.ListField(child=serializers.CharField())
-    trace_id = serializers.CharField(allow_blank=True)
-    data = serializers.DictField(required=False)  # type: ignore[assignment]
-
-
-class NoBody(Body):
-    """Nothing to send: `{}` or an empty body."""
-
-
-def operation(
-    name: str,
-    summary: str,
-    *,
-    permission: Permission | None,
-    answer: Any,
-    listed: bool = False,
-    status: int = 200,
-    query: type[Query] = Query,
-    body: type[Body] = NoBody,
-    if_match: bool = False,
-    one_transaction: bool = True,
-    about: str = "",
-) -> Callable[[F], F]:
-    """Declare a method of a `Resource`. `answer`: serializer of what it returns, or answers by (status,
-    type); `listed`: of one item of a page."""
-
-    def declare(method: F) -> F:
-        changes = method.__name__ == "post"
-        method.operation = Operation(name, permission, query, body, if_match, one_transaction)  # type: ignore[attr-defined]
-        needed = f"Needs the permission `{permission.value}`." if permission else "For everyone who is authenticated."
-        documented = extend_schema(
-            operation_id=name,
-            summary=summary,
-            description=f"{about}\n\n{needed}".strip(),
-            parameters=[*([query] if query is not Query else []), *_header_parameters(changes, if_match)],
-            request=(body if body is not NoBody else None) if changes else None,
-            responses={
-                **(answer if isinstance(answer, dict) else {status: _page_of(answer) if listed else answer}),
-                **{(code, PROBLEM_TYPE): Problem for code in _possible(method, changes, if_match)},
-            },
-        )
-        return documented(method)
-
-    return declare
 
 
 class Resource(APIView):
@@ -155,6 +76,8 @@ class Resource(APIView):
             return  # DRF answers 405
         if chosen.permission is not None and not self.principal.has_anywhere(chosen.permission):
             raise forbidden(chosen.permission.value)
+        if chosen.own_account and self.principal.is_narrowed:
+            raise _narrowed()
         self.query = _read_query(chosen.query, request)
         if request.method == "POST":
             self.body = _read_body(chosen.body, request)
@@ -173,18 +96,24 @@ class Resource(APIView):
 
     # What methods answer with ------------------------------------------------------------------------------------
 
-    def page(self, rows: models.QuerySet[M], shape: Callable[[Sequence[M]], list[Any]]) -> Response:
+    def page(self, rows: models.QuerySet[M], shape: Shape) -> Response:
         """One page of a permission queryset, newest first."""
         found = page(rows, cursor=self.query.get("cursor"), limit=self.query["limit"])
-        return Response({"items": shape(found.items), "next": found.older})
+        return Response({"items": _shaped(shape, found.items), "next": found.older})
+
+    def whole(self, rows: Iterable[Any], shape: Shape | None = None) -> Response:
+        """A list that is never long, on one page. Without a shape the rows are items already."""
+        items = list(rows)
+        return Response({"items": _shaped(shape, items) if shape else items, "next": None})
 
     def item(self, data: Any, *, version: object, status: int = 200, location: str = "") -> HttpResponseBase:
-        """One object with its ETag: its version for `If-Match`, then a digest of all that is shown."""
+        """One object with its ETag: its version for `If-Match`, then a digest of all that is shown. `location`: where
+        it is read, told when it was made just now (201)."""
         text = JSONRenderer().render(data)
         tag = f'"{version}-{hashlib.sha256(text).hexdigest()[:16]}"'
         if self.request.method == "GET" and tag in _tags(self.request.headers.get("If-None-Match")):
             return HttpResponse(status=304, headers={"ETag": tag})
-        headers = {"ETag": tag, **({"Location": location} if location else {})}
+        headers = {"ETag": tag, **({"Location": location} if location and status == 201 else {})}
         return HttpResponse(text, status=status, content_type="application/json", headers=headers)
 
     def must_match(self, version: object) -> None:
@@ -211,12 +140,36 @@ class Resource(APIView):
             raise error
 
 
+def _shaped(shape: Shape, rows: Sequence[Any]) -> list[Any]:
+    return list(shape(rows, many=True).data) if isinstance(shape, type) else shape(rows)
+
+
 def changed_meanwhile() -> RemitError:
     return RemitError(
         "precondition.failed",
         "It has changed since you read it. Nothing was done.",
         412,
         remedies=("Read it again, then decide with the new ETag.",),
+    )
+
+
+@contextmanager
+def stale_is_412(code: str) -> Iterator[None]:
+    """The service's refusal of a version that has passed, as the precondition of the request that failed."""
+    try:
+        yield
+    except RemitError as error:
+        if error.code == code:
+            raise changed_meanwhile() from error
+        raise
+
+
+def _narrowed() -> RemitError:
+    return RemitError(
+        "token.narrowed",
+        "This token has only some of its person's permissions, and the person's own account is none of them.",
+        403,
+        remedies=("Use a token with all your permissions, or your profile page.",),
     )
 
 
@@ -247,7 +200,9 @@ def _made_once(post: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _kept(response: Any) -> idempotency.Answer:
-    """A DRF or Django response as what is stored of it."""
+    """A DRF or Django response as what is stored of it; a method that returns nothing has nothing to show."""
+    if response is None:
+        return idempotency.Answer(204, b"", {})
     if isinstance(response, Response):
         body = b"" if response.data is None else JSONRenderer().render(response.data)
         response["Content-Type"] = "application/json"
@@ -294,7 +249,7 @@ def _version_of(header: str | None) -> str:
             428,
             remedies=("Read the object, then send its ETag back as If-Match.",),
         )
-    if not re.match(_ETAG, header.strip()):
+    if not re.match(ETAG, header.strip()):
         problem = FieldError("/if_match", "one ETag as it was read, with its quotes")
         raise invalid("precondition.malformed", "That is not an ETag of this interface.", problem)
     return header.strip().removeprefix("W/")[1:-1].rpartition("-")[0]
@@ -329,50 +284,4 @@ def _read_body(form: type[Body], request: Request) -> Mapping[str, Any]:
     return cast(Mapping[str, Any], serializer.validated_data)
 
 
-def _possible(method: Callable[..., Any], changes: bool, if_match: bool) -> list[int]:
-    code = method.__code__
-    addressed = code.co_argcount > 2  # self, request, and something that may be absent
-    named_in_body = changes
-    return sorted(
-        {
-            *_STATUSES,
-            *(_STATUSES_OF_POST if changes else ()),
-            *((404,) if addressed or named_in_body else ()),
-            *((412,) if if_match else ()),
-        }
-    )
-
-
-def _header_parameters(changes: bool, if_match: bool) -> list[OpenApiParameter]:
-    found = []
-    if changes:
-        found.append(
-            OpenApiParameter(
-                "Idempotency-Key",
-                {"type": "string", "minLength": 1, "maxLength": idempotency.LONGEST_KEY, "pattern": "^[!-~]+$"},
-                OpenApiParameter.HEADER,
-                required=True,
-                description="A value of its own for each request; a repeat with the same one gets the same answer.",
-            )
-        )
-    if if_match:
-        found.append(
-            OpenApiParameter(
-                "If-Match",
-                {"type": "string", "pattern": _ETAG},
-                OpenApiParameter.HEADER,
-                required=True,
-                description="The ETag of what you read. 412 when it has changed since.",
-            )
-        )
-    return found
-
-
-def _page_of(item: type[serializers.Serializer[Any]]) -> Any:
-    return inline_serializer(
-        f"{item.__name__}Page",
-        {"items": item(many=True), "next": serializers.CharField(allow_null=True)},
-    )
-
-
-__all__ = ["ListQuery", "NoBody", "Operation", "Problem", "Resource", "changed_meanwhile", "digest_of", "operation"]
+__all__ = ["Operation", "Problem", "Resource", "digest_of", "operation", "stale_is_412"]

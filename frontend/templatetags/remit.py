@@ -226,12 +226,14 @@ def visible_text(value: object) -> SafeString:
 
 @register.filter
 def with_code(value: object) -> SafeString:
-    """Remit's own sentences as they are written in code: what stands between backticks is set as code."""
+    """Remit's own sentences as they are written in code: what stands between backticks is set as code. Names of
+    strangers may stand in them."""
     parts = str(value).split("`")
     if len(parts) % 2 == 0:  # a backtick too many is no mark
         return visible_text(value)
+    shown = (visible_text(part) for part in parts)
     return format_html_join(
-        "", "{}", ((format_html("<code>{}</code>", part) if index % 2 else part,) for index, part in enumerate(parts))
+        "", "{}", ((format_html("<code>{}</code>", part) if index % 2 else part,) for index, part in enumerate(shown))
     )
 
 

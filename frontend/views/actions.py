@@ -22,6 +22,7 @@ from controlplane.common.errors import RemitError, not_found
 from controlplane.tenancy.types import Permission
 from frontend.form_errors import show_error
 from frontend.pages import PersonRequest, page
+from frontend.policy_words import anchor_of
 from governance import selectors as governance
 from governance import services
 from governance.choices import ActionState, Verdict
@@ -187,7 +188,7 @@ def _policy_url(policy: str, action: Action) -> str:
         return ""
     if _GRANT.match(policy):
         return reverse("mission-tab", args=[action.mission_id, "remit"]) if action.mission_id else ""
-    return f"{reverse('policies')}#policy-{policy}"
+    return f"{reverse('policies')}#{anchor_of(policy)}"
 
 
 def _mission_of(request: PersonRequest, action: Action) -> Mission | None:

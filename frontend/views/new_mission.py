@@ -22,6 +22,7 @@ from agents.catalogue import (
 )
 from agents.catalogue.trying import try_samples
 from controlplane.common.errors import RemitError
+from controlplane.tenancy.models import Team
 from controlplane.tenancy.selectors import currency_of, sign_off_above, teams_with
 from controlplane.tenancy.types import Permission
 from frontend.ceilings import ceiling_of_team, in_words
@@ -40,22 +41,20 @@ def new(request: PersonRequest) -> HttpResponse:
         request.POST.get("template") or request.GET.get("template") or "receivables", TEMPLATES["receivables"]
     )
     teams = teams_with(request.principal, Permission.MISSION_WRITE)
+    team = _chosen_team(request, teams)
     error: RemitError | None = None
     if request.method == "POST":
-        team = next(
-            (team for team in teams if team.pk == id_of(request.POST.get("team"))),
-            teams[0] if len(teams) == 1 else None,
-        )
         values = {field.name: request.POST.get(field.name, "") for field in chosen.fields}
         try:
             if team is None:
-                raise RemitError("mission.team", "Choose a team you may start missions in.", 422)
+                raise _no_team()
             mission = start_from_template(actor=request.principal, team_id=team.pk, code=chosen.code, values=values)
             if "start" in request.POST:
                 tell_submitted(request, services.submit_mission(actor=request.principal, mission_id=mission.pk))
             return redirect("mission-change" if "edit" in request.POST else "mission", mission_id=mission.pk)
         except RemitError as refused:
             error = refused
+    shown = team or next(iter(teams), None)
     form = _form(chosen, request.POST if request.method == "POST" else None, error)
     installing = samples_installing(request.principal)
     currency = currency_of(request.principal)
@@ -66,10 +65,11 @@ def new(request: PersonRequest) -> HttpResponse:
         "chosen": chosen,
         "form": form,
         "teams": teams,
-        "error": error if error and not form.errors else None,
+        "team": shown,
+        "error": error if error and not error.errors else None,  # those of fields stand there
         "currency": currency,
         "installing": installing,
-        "here": readiness_of(request.principal, chosen, installing),
+        "here": readiness_of(request.principal, chosen, installing, shown.pk if shown else None),
         "ceilings": ceilings,
     }
     return render(request, "missions/new/page.html", context, status=error.status if error else 200)
@@ -80,8 +80,22 @@ def new(request: PersonRequest) -> HttpResponse:
 def try_gate(request: PersonRequest) -> HttpResponse:
     """What the gate would say to the template's sample actions. Judges for real, commits nothing."""
     chosen = template(request.POST.get("template", ""))
-    answers = try_samples(actor=request.principal, chosen=chosen)
-    return render(request, "missions/new/answers.html", {"answers": answers, "chosen": chosen})
+    team = _chosen_team(request, teams_with(request.principal, Permission.MISSION_WRITE))
+    if team is None:
+        raise _no_team()
+    answers = try_samples(actor=request.principal, chosen=chosen, team=team)
+    return render(request, "missions/new/answers.html", {"answers": answers, "chosen": chosen, "team": team})
+
+
+def _chosen_team(request: PersonRequest, teams: Sequence[Team]) -> Team | None:
+    """The one that is named; the only one without being named."""
+    named = id_of(request.POST.get("team") or request.GET.get("team"))
+    only = teams[0] if len(teams) == 1 else None
+    return next((team for team in teams if team.pk == named), only)
+
+
+def _no_team() -> RemitError:
+    return RemitError("mission.team", "Choose a team you may start missions in.", 422)
 
 
 def _form(chosen: Template, data: Any, error: RemitError | None) -> forms.Form:

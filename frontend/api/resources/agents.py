@@ -21,7 +21,7 @@ class AgentResource(Resource):
 
     def shown(self, agent_id: uuid.UUID, *, status: int = 200) -> HttpResponseBase:
         agent = selectors.agent(self.principal, agent_id)
-        location = f"/api/v1/agents/{agent_id}" if status == 201 else ""
+        location = f"/api/v1/agents/{agent_id}"
         version = f"{agent.current_version}.{agent.state}"
         return self.item(shapes.AgentOut(agent).data, version=version, status=status, location=location)
 
@@ -43,7 +43,7 @@ class Agents(AgentResource):
     )
     def get(self, request: Request) -> Response:
         rows = selectors.agents(self.principal, text=self.query["q"], state=self.query.get("state", ""))
-        return self.page(rows, lambda agents: list(shapes.AgentOut(agents, many=True).data))
+        return self.page(rows, shapes.AgentOut)
 
     @operation(
         "agents_create",
@@ -118,7 +118,7 @@ class AgentVersions(AgentResource):
     )
     def get(self, request: Request) -> Response:
         rows = selectors.agent_versions(self.principal, self.query.get("agent"))
-        return self.page(rows, lambda versions: list(shapes.AgentVersionOut(versions, many=True).data))
+        return self.page(rows, shapes.AgentVersionOut)
 
     @operation(
         "agent_versions_create",

@@ -31,7 +31,7 @@ class GroupResource(Resource):
 
     def shown(self, group_id: uuid.UUID, *, status: int = 200) -> HttpResponseBase:
         found = self.group(group_id)
-        location = f"/api/v1/approver-groups/{group_id}" if status == 201 else ""
+        location = f"/api/v1/approver-groups/{group_id}"
         data = shapes.GroupOut(found).data
         return self.item(data, version=_version_of_group(found), status=status, location=location)
 
@@ -51,7 +51,7 @@ class Groups(GroupResource):
     )
     def get(self, request: Request) -> Response:
         rows = selectors.approver_groups(self.principal)
-        return Response({"items": shapes.GroupOut(rows, many=True).data, "next": None})
+        return self.whole(rows, shapes.GroupOut)
 
     @operation(
         "approver_groups_create",
@@ -96,12 +96,10 @@ class GroupRetire(GroupResource):
         "Ask an approver group no more",
         permission=Permission.ORGANISATION_WRITE,
         answer=None,
-        status=204,
         about="Questions it was asked keep it. Refused while a route names it.",
     )
-    def post(self, request: Request, group_id: uuid.UUID) -> Response:
+    def post(self, request: Request, group_id: uuid.UUID) -> None:
         services.retire_group(actor=self.principal, group_id=group_id)
-        return Response(status=204)
 
 
 class RouteResource(Resource):
@@ -115,7 +113,7 @@ class RouteResource(Resource):
 
     def shown(self, route_id: uuid.UUID, *, status: int = 200) -> HttpResponseBase:
         row, sentence = self.route(route_id)
-        location = f"/api/v1/approval-routes/{route_id}" if status == 201 else ""
+        location = f"/api/v1/approval-routes/{route_id}"
         data = shapes.route_out(row, sentence)
         return self.item(data, version=_version_of_route(row), status=status, location=location)
 
@@ -136,7 +134,7 @@ class Routes(RouteResource):
     )
     def get(self, request: Request) -> Response:
         items = [shapes.route_out(row, sentence) for row, sentence in selectors.routes_in_words(self.principal)]
-        return Response({"items": items, "next": None})
+        return self.whole(items)
 
     @operation(
         "approval_routes_create",
@@ -215,12 +213,10 @@ class RouteRemove(RouteResource):
         "Remove an approval route",
         permission=Permission.ORGANISATION_WRITE,
         answer=None,
-        status=204,
         about="Questions that took it keep their way.",
     )
-    def post(self, request: Request, route_id: uuid.UUID) -> Response:
+    def post(self, request: Request, route_id: uuid.UUID) -> None:
         services.remove_route(actor=self.principal, route_id=route_id)
-        return Response(status=204)
 
 
 class BrokenGlass(Resource):
@@ -236,7 +232,7 @@ class BrokenGlass(Resource):
     )
     def get(self, request: Request) -> Response:
         rows = selectors.broken_glass(self.principal)
-        return Response({"items": shapes.BreakGlassOut(rows, many=True).data, "next": None})
+        return self.whole(rows, shapes.BreakGlassOut)
 
 
 class BreakGlassReview(Resource):
@@ -288,7 +284,7 @@ class Notices(Resource):
     )
     def get(self, request: Request) -> Response:
         rows = selectors.notices_of(self.principal, limit=100)
-        return Response({"items": shapes.NoticeOut(rows, many=True).data, "next": None})
+        return self.whole(rows, shapes.NoticeOut)
 
 
 class NoticesRead(Resource):

@@ -12,14 +12,11 @@ from rest_framework.response import Response
 from budgets import listing, selectors, services
 from budgets.changes import wording_of
 from budgets.types import Balance, WindowKind
-from controlplane.common.errors import RemitError
 from controlplane.tenancy.types import Permission
-from frontend.api.operations import Resource, changed_meanwhile, digest_of, operation
+from frontend.api.operations import Resource, digest_of, operation, stale_is_412
 from frontend.api.shapes import budgets as shapes
 from frontend.api.shapes.common import GivenReasonBody
 from frontend.api.shapes.missions import amount_from
-
-_LATER_LIMIT = "budget.changed"
 
 
 class BudgetResource(Resource):
@@ -90,7 +87,7 @@ class BudgetSetLimit(BudgetResource):
         limits = self.body["limits"]
         money = limits.get("money")
         amount = amount_from(money, currency=found.currency, pointer="/limits/money") if money else None
-        try:
+        with stale_is_412("budget.changed"):
             changed = services.change_limit(
                 actor=self.principal,
                 account_id=budget_id,
@@ -99,10 +96,6 @@ class BudgetSetLimit(BudgetResource):
                 reason=self.body["reason"],
                 seen=seen,
             )
-        except RemitError as error:
-            if error.code == _LATER_LIMIT:
-                raise changed_meanwhile() from error
-            raise
         now_ = self.budget(budget_id)
         data = {"waits": changed.waits, "change_id": changed.change_id, "budget": now_}
         return self.item(shapes.ChangedOut(data).data, version=version_of(now_))
@@ -151,7 +144,7 @@ class LimitChanges(Resource):
     )
     def get(self, request: Request) -> Response:
         rows = selectors.changes_waiting(self.principal, account_id=self.query.get("budget"))
-        return Response({"items": [shapes.change_of(row) for row in rows], "next": None})
+        return self.whole([shapes.change_of(row) for row in rows])
 
 
 class LimitChangeConfirm(Resource):
@@ -162,11 +155,9 @@ class LimitChangeConfirm(Resource):
         "Agree to somebody else's change of a limit",
         permission=Permission.BUDGET_WRITE,
         answer=None,
-        status=204,
     )
-    def post(self, request: Request, change_id: uuid.UUID) -> Response:
+    def post(self, request: Request, change_id: uuid.UUID) -> None:
         services.confirm_change(actor=self.principal, change_id=change_id)
-        return Response(status=204)
 
 
 class LimitChangeRefuse(Resource):
@@ -178,11 +169,9 @@ class LimitChangeRefuse(Resource):
         permission=Permission.BUDGET_WRITE,
         body=GivenReasonBody,
         answer=None,
-        status=204,
     )
-    def post(self, request: Request, change_id: uuid.UUID) -> Response:
+    def post(self, request: Request, change_id: uuid.UUID) -> None:
         services.refuse_change(actor=self.principal, change_id=change_id, reason=self.body["reason"])
-        return Response(status=204)
 
 
 class LimitChangeWithdraw(Resource):
@@ -193,11 +182,9 @@ class LimitChangeWithdraw(Resource):
         "Withdraw your own change of a limit",
         permission=Permission.BUDGET_WRITE,
         answer=None,
-        status=204,
     )
-    def post(self, request: Request, change_id: uuid.UUID) -> Response:
+    def post(self, request: Request, change_id: uuid.UUID) -> None:
         services.withdraw_change(actor=self.principal, change_id=change_id)
-        return Response(status=204)
 
 
 class Holds(Resource):

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from django.http.response import HttpResponseBase
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from controlplane.common.errors import RemitError
 from controlplane.tenancy.types import Permission
-from frontend.api.operations import Resource, changed_meanwhile, operation
+from frontend.api.operations import Resource, operation, stale_is_412
 from frontend.api.shapes import arranging
 from frontend.api.shapes import escalations as shapes
 from governance import selectors, services
@@ -39,7 +36,7 @@ class Escalations(Resource):
             mission_id=self.query.get("mission"),
             waiting_for_me=self.query["mine"],
         )
-        return self.page(rows, lambda found: list(shapes.EscalationOut(found, many=True).data))
+        return self.page(rows, shapes.EscalationOut)
 
 
 class EscalationItem(Resource):
@@ -86,7 +83,7 @@ class EscalationDecide(EscalationVerb):
     )
     def post(self, request: Request, escalation_id: uuid.UUID) -> HttpResponseBase:
         self.decidable(escalation_id)
-        with _stale_is_412():
+        with stale_is_412(_LATER_VOTE):
             services.decide(
                 approver=self.principal,
                 escalation_id=escalation_id,
@@ -189,7 +186,7 @@ class EscalationEdit(EscalationVerb):
     )
     def post(self, request: Request, escalation_id: uuid.UUID) -> Response:
         self.decidable(escalation_id)
-        with _stale_is_412():
+        with stale_is_412(_LATER_VOTE):
             edited = services.edit_and_approve(
                 approver=self.principal,
                 escalation_id=escalation_id,
@@ -230,7 +227,7 @@ class EscalationBreakGlass(EscalationVerb):
         about="Hard rules stand. Somebody else reviews it afterwards.",
     )
     def post(self, request: Request, escalation_id: uuid.UUID) -> HttpResponseBase:
-        with _stale_is_412():
+        with stale_is_412(_LATER_VOTE):
             services.break_glass(
                 actor=self.principal, escalation_id=escalation_id, version=self.version, reason=self.body["reason"]
             )
@@ -250,7 +247,7 @@ class Delegations(Resource):
     )
     def get(self, request: Request) -> Response:
         rows = reading.delegations(self.principal)
-        return Response({"items": shapes.DelegationOut(rows, many=True).data, "next": None})
+        return self.whole(rows, shapes.DelegationOut)
 
     @operation(
         "delegations_create",
@@ -277,14 +274,3 @@ class DelegationEnd(Resource):
     def post(self, request: Request, delegation_id: uuid.UUID) -> Response:
         ended = services.end_delegation(actor=self.principal, delegation_id=delegation_id)
         return Response(shapes.DelegationOut(ended).data)
-
-
-@contextmanager
-def _stale_is_412() -> Iterator[None]:
-    """A vote on a version that has passed is a precondition that failed."""
-    try:
-        yield
-    except RemitError as error:
-        if error.code == _LATER_VOTE:
-            raise changed_meanwhile() from error
-        raise

@@ -13,15 +13,12 @@ from rest_framework.response import Response
 from agents import selectors, services
 from agents.catalogue import start_from_template
 from agents.models import Mission
-from controlplane.common.errors import RemitError
 from controlplane.tenancy.selectors import currency_of
 from controlplane.tenancy.types import Permission
-from frontend.api.operations import Resource, changed_meanwhile, operation
+from frontend.api.operations import Resource, operation, stale_is_412
 from frontend.api.shapes import missions as shapes
 from frontend.api.shapes.common import GivenReasonBody, JudgementOut, ReasonBody
 from governance.types import Judgement
-
-_LATER_VERSION = "mission.changed_meanwhile"
 
 
 class MissionResource(Resource):
@@ -36,7 +33,7 @@ class MissionResource(Resource):
 
     def shown(self, mission_id: uuid.UUID, *, status: int = 200) -> HttpResponseBase:
         data = self.detail(mission_id)
-        location = f"/api/v1/missions/{mission_id}" if status == 201 else ""
+        location = f"/api/v1/missions/{mission_id}"
         return self.item(data, version=data["latest_version"], status=status, location=location)
 
     def answered(self, mission_id: uuid.UUID, judgement: Judgement | None) -> HttpResponseBase:
@@ -117,7 +114,7 @@ class MissionVersions(MissionResource):
     )
     def get(self, request: Request, mission_id: uuid.UUID) -> Response:
         versions = self.mission(mission_id).versions.all()
-        return Response({"items": shapes.RemitOut(versions, many=True).data, "next": None})
+        return self.whole(versions, shapes.RemitOut)
 
 
 class MissionSubmit(MissionResource):
@@ -148,7 +145,7 @@ class MissionChange(MissionResource):
         mission = self.mission(mission_id, Permission.MISSION_WRITE)
         latest = shapes.latest_of(mission).number
         self.must_match(latest)
-        try:
+        with stale_is_412("mission.changed_meanwhile"):
             judgement = services.change_mission(
                 actor=self.principal,
                 mission_id=mission_id,
@@ -156,10 +153,6 @@ class MissionChange(MissionResource):
                 note=self.body["note"],
                 expected_version=latest,
             )
-        except RemitError as error:
-            if error.code == _LATER_VERSION:
-                raise changed_meanwhile() from error
-            raise
         return self.answered(mission_id, judgement)
 
 
@@ -282,7 +275,7 @@ class Runs(MissionResource):
         rows = selectors.runs(
             self.principal, self.query.get("mission"), agent_id=self.query.get("agent"), state=self.query.get("state")
         )
-        return self.page(rows, lambda runs: list(shapes.RunOut(runs, many=True).data))
+        return self.page(rows, shapes.RunOut)
 
     @operation(
         "runs_create",

@@ -12,16 +12,14 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from agents import services as agents
-from controlplane.common.errors import RemitError, forbidden
+from controlplane.common.errors import forbidden
 from controlplane.tenancy import credentials, directory, invitations, members, second_factor, selectors
 from controlplane.tenancy.models import Invitation, Token, TokenKind
 from controlplane.tenancy.types import Permission, Principal
 from frontend.api.fields import ListQuery
-from frontend.api.operations import Resource, changed_meanwhile, operation
+from frontend.api.operations import Resource, operation, stale_is_412
 from frontend.api.shapes import people as shapes
 from frontend.mail import mail_invitation
-
-_LATER_ROLES = "member.changed"
 
 
 class MemberResource(Resource):
@@ -67,18 +65,14 @@ class MemberSetRoles(MemberResource):
         if_match=True,
         about="In the places you may change; roles elsewhere stay. Nobody raises their own rights.",
     )
-    def post(self, request: Request, user_id: uuid.UUID) -> HttpResponseBase:
+    def post(self, request: Request, user_id: uuid.UUID) -> HttpResponseBase | None:
         directory.person(self.principal, user_id)
         places = {team.pk if team else None for team in directory.places(self.principal)}
         kept = {held for held in directory.held_by(self.principal, user_id) if held[0] not in places}
         wanted = shapes.roles_in(self.body["roles"]) | kept
-        try:
+        with stale_is_412("member.changed"):
             members.set_roles(principal=self.principal, user_id=user_id, wanted=wanted, seen=self.expected)
-        except RemitError as error:
-            if error.code == _LATER_ROLES:
-                raise changed_meanwhile() from error
-            raise
-        return self.shown(user_id) if wanted else Response(status=204)
+        return self.shown(user_id) if wanted else None
 
 
 class MemberDeactivate(MemberResource):
@@ -137,7 +131,7 @@ class Invitations(Resource):
             }
             for row, roles in invitations.visible(self.principal)
         ]
-        return Response({"items": shapes.InvitationOut(items, many=True).data, "next": None})
+        return self.whole(items, shapes.InvitationOut)
 
     @operation(
         "invitations_create",
@@ -180,11 +174,9 @@ class InvitationRevoke(Resource):
         "Take an invitation back",
         permission=Permission.MEMBER_WRITE,
         answer=None,
-        status=204,
     )
-    def post(self, request: Request, invitation_id: uuid.UUID) -> Response:
+    def post(self, request: Request, invitation_id: uuid.UUID) -> None:
         invitations.revoke(principal=self.principal, invitation_id=invitation_id)
-        return Response(status=204)
 
 
 def _with_link(principal: Principal, made: Invitation, secret: str) -> Any:
@@ -207,7 +199,7 @@ class Teams(Resource):
         listed=True,
     )
     def get(self, request: Request) -> Response:
-        return self.page(selectors.teams(self.principal), lambda teams: list(shapes.TeamOut(teams, many=True).data))
+        return self.page(selectors.teams(self.principal), shapes.TeamOut)
 
     @operation(
         "teams_create",
@@ -249,7 +241,7 @@ class Tokens(Resource):
         rows = (
             selectors.credentials_of_agent(self.principal, agent_id) if agent_id else credentials.listed(self.principal)
         )
-        return self.page(rows, lambda tokens: list(shapes.TokenOut(tokens, many=True).data))
+        return self.page(rows, shapes.TokenOut)
 
     @operation(
         "tokens_create",
@@ -304,12 +296,10 @@ class TokenRevoke(Resource):
         "Revoke a token",
         permission=None,
         answer=None,
-        status=204,
         about="Dead before its next request. Your own, or one of teams you may issue for.",
     )
-    def post(self, request: Request, token_id: uuid.UUID) -> Response:
+    def post(self, request: Request, token_id: uuid.UUID) -> None:
         credentials.revoke_token(principal=self.principal, token_id=token_id)
-        return Response(status=204)
 
 
 def _new(view: Resource, token: Token, text: str) -> HttpResponseBase:

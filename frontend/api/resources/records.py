@@ -134,7 +134,7 @@ class AuditExports(Resource):
     )
     def get(self, request: Request) -> Response:
         rows = jobs.exports_of(principal=self.principal)
-        return Response({"items": shapes.JobOut(rows, many=True).data, "next": None})
+        return self.whole(rows, shapes.JobOut)
 
 
 class AuditJobFile(Resource):
@@ -170,7 +170,7 @@ class Sandboxes(SandboxResource):
     )
     def get(self, request: Request) -> Response:
         rows = clusters.sandboxes(self.principal, mission_id=self.query.get("mission"), phase=self.query.get("phase"))
-        return self.page(rows, lambda found: list(shapes.SandboxOut(found, many=True).data))
+        return self.page(rows, shapes.SandboxOut)
 
 
 class SandboxItem(SandboxResource):

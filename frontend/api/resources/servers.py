@@ -26,7 +26,7 @@ class ServerResource(Resource):
 
     def shown(self, server_id: uuid.UUID, *, status: int = 200) -> HttpResponseBase:
         server = selectors.server(self.principal, server_id)
-        location = f"/api/v1/mcp-servers/{server_id}" if status == 201 else ""
+        location = f"/api/v1/mcp-servers/{server_id}"
         return self.item(
             shapes.ServerOut(server).data, version=digest_of(server.team_ids), status=status, location=location
         )
@@ -45,7 +45,7 @@ class Servers(ServerResource):
         rows = selectors.servers(self.principal)
         if "state" in self.query:
             rows = rows.filter(state=self.query["state"])
-        return self.page(rows, lambda servers: list(shapes.ServerOut(servers, many=True).data))
+        return self.page(rows, shapes.ServerOut)
 
     @operation(
         "mcp_servers_create",
@@ -126,12 +126,12 @@ class ServerSetTeams(ServerResource):
         if_match=True,
         about="It counts from the next call on. Without an answer to show (204) when it is none of yours any more.",
     )
-    def post(self, request: Request, server_id: uuid.UUID) -> HttpResponseBase:
+    def post(self, request: Request, server_id: uuid.UUID) -> HttpResponseBase | None:
         one_at_a_time(f"server:{server_id}")
         self.must_match(digest_of(selectors.server(self.principal, server_id).team_ids))
         services.set_teams(actor=self.principal, server_id=server_id, team_ids=self.body["team_ids"])
         still_seen = selectors.servers(self.principal).filter(pk=server_id).exists()
-        return self.shown(server_id) if still_seen else Response(status=204)
+        return self.shown(server_id) if still_seen else None
 
 
 class ServerSetCredential(ServerResource):
@@ -228,7 +228,7 @@ class Tools(ToolResource):
     )
     def get(self, request: Request) -> Response:
         rows = selectors.tools(self.principal, server_id=self.query.get("server"), state=self.query.get("state"))
-        return self.page(rows, lambda tools: list(shapes.ToolOut(tools, many=True).data))
+        return self.page(rows, shapes.ToolOut)
 
 
 class ToolItem(ToolResource):
@@ -284,7 +284,7 @@ class Templates(Resource):
     def get(self, request: Request) -> Response:
         context = {"currency": currency_of(self.principal)}
         items = shapes.TemplateOut(list(TEMPLATES.values()), many=True, context=context).data
-        return Response({"items": items, "next": None})
+        return self.whole(items)
 
 
 class TemplateItem(Resource):

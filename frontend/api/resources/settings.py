@@ -10,19 +10,17 @@ from rest_framework.response import Response
 
 from agents import saved_views, services
 from controlplane.audit import erasure
-from controlplane.common.errors import FieldError, RemitError, invalid, not_found
+from controlplane.common.errors import FieldError, invalid, not_found
 from controlplane.tenancy import organisations, sessions
 from controlplane.tenancy.models import User
 from controlplane.tenancy.selectors import person_of
 from controlplane.tenancy.types import Permission
-from frontend.api.operations import Resource, changed_meanwhile, digest_of, operation
+from frontend.api.operations import Resource, digest_of, operation, stale_is_412
 from frontend.api.shapes import settings as shapes
 from frontend.finding import find
 from frontend.policy_words import policies_in
 from governance import selectors as governance
 from governance.bundles import BundleSource, run_golden_cases
-
-_LATER_SETTINGS = "organisation.changed"
 
 
 class OrganisationResource(Resource):
@@ -56,12 +54,8 @@ class OrganisationChange(OrganisationResource):
     def post(self, request: Request) -> HttpResponseBase:
         seen = organisations.version_of(organisations.settings_of(self.principal))
         self.must_match(digest_of(seen))
-        try:
+        with stale_is_412("organisation.changed"):
             organisations.change_settings(principal=self.principal, seen=seen, **self.body)
-        except RemitError as error:
-            if error.code == _LATER_SETTINGS:
-                raise changed_meanwhile() from error
-            raise
         return self.shown()
 
 
@@ -78,7 +72,7 @@ class PolicyBundles(Resource):
     )
     def get(self, request: Request) -> Response:
         rows = governance.bundles(principal=self.principal)
-        return Response({"items": shapes.BundleOut(rows, many=True).data, "next": None})
+        return self.whole(rows, shapes.BundleOut)
 
 
 class PolicyBundleActive(Resource):
@@ -167,6 +161,7 @@ class ProfileChange(Profile):
         "me_change",
         "Change your own profile",
         permission=None,
+        own_account=True,
         body=shapes.ProfileBody,
         answer=shapes.ProfileOut,
     )
@@ -181,22 +176,28 @@ class Sessions(OwnResource):
         "sessions_list",
         "List browsers where you are signed in",
         permission=None,
+        own_account=True,
         answer=shapes.SessionOut,
         listed=True,
         about="All on one page.",
     )
     def get(self, request: Request) -> Response:
         rows = sessions.sessions_of(self.user(), current_key=self.session_key())
-        return Response({"items": shapes.SessionOut(rows, many=True).data, "next": None})
+        return self.whole(rows, shapes.SessionOut)
 
 
 class SessionEnd(OwnResource):
     tag = "sessions"
 
-    @operation("sessions_end", "Sign one of your browsers out", permission=None, answer=None, status=204)
-    def post(self, request: Request, session_id: int) -> Response:
+    @operation(
+        "sessions_end",
+        "Sign one of your browsers out",
+        permission=None,
+        own_account=True,
+        answer=None,
+    )
+    def post(self, request: Request, session_id: int) -> None:
         sessions.end_session(principal=self.principal, session_id=session_id)
-        return Response(status=204)
 
 
 class SessionsEndOthers(OwnResource):
@@ -206,6 +207,7 @@ class SessionsEndOthers(OwnResource):
         "sessions_end_others",
         "Sign out everywhere but here",
         permission=None,
+        own_account=True,
         answer=shapes.EndedSessionsOut,
         about="With a token there is no “here”: every browser is signed out.",
     )
@@ -228,7 +230,7 @@ class SavedViews(Resource):
     )
     def get(self, request: Request) -> Response:
         rows = saved_views.views_of(self.principal, self.query["list"])
-        return Response({"items": shapes.SavedViewOut(rows, many=True).data, "next": None})
+        return self.whole(rows, shapes.SavedViewOut)
 
     @operation(
         "saved_views_create",
@@ -249,10 +251,9 @@ class SavedViews(Resource):
 class SavedViewRemove(Resource):
     tag = "saved-views"
 
-    @operation("saved_views_remove", "Remove a saved view of yours", permission=None, answer=None, status=204)
-    def post(self, request: Request, view_id: uuid.UUID) -> Response:
+    @operation("saved_views_remove", "Remove a saved view of yours", permission=None, answer=None)
+    def post(self, request: Request, view_id: uuid.UUID) -> None:
         saved_views.remove_view(actor=self.principal, view_id=view_id)
-        return Response(status=204)
 
 
 class Search(Resource):

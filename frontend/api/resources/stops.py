@@ -25,7 +25,7 @@ class StopResource(Resource):
         proofs = stops.proofs(stop) if stop.lifted_at is None else []
         data = {**shapes.StopOut(stop).data, "proofs": shapes.ProofOut(proofs, many=True).data}
         version = "lifted" if stop.lifted_at else "holds"
-        location = f"/api/v1/stops/{stop_id}" if status == 201 else ""
+        location = f"/api/v1/stops/{stop_id}"
         return self.item(data, version=version, status=status, location=location)
 
 
@@ -39,7 +39,7 @@ class Stops(StopResource):
         listed=True,
     )
     def get(self, request: Request) -> Response:
-        return self.page(stops.stops(self.principal), lambda rows: list(shapes.StopOut(rows, many=True).data))
+        return self.page(stops.stops(self.principal), shapes.StopOut)
 
     @operation(
         "stops_create",

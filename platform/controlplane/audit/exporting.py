@@ -62,7 +62,7 @@ def range_of(*, organisation_id: uuid.UUID, start: int | datetime | None, end: i
         raise invalid(
             "audit.range_invalid",
             f"There are no entries from {first:,} to {last:,}; the trail goes from 1 to {head:,}.",
-            FieldError("/from", "a number or date within the trail, before the end"),
+            FieldError("/start", "a number or date within the trail, before the end"),
         )
     return Range(first, last)
 

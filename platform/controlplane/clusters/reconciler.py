@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import socket
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -58,7 +58,7 @@ class _Pass:
     lease_epoch: int
     driver: ClusterDriver
     node_epoch: str
-    stopped_epoch: str
+    stopped_epochs: Collection[str]
     observed: Mapping[str, SandboxStatus]
 
 
@@ -78,7 +78,7 @@ def reconcile_cluster(cluster_id: uuid.UUID) -> int:
             log.warning("cluster.unreachable", cluster=cluster.name, error=error.message)
             return 0
         _note_cluster(cluster, info, epoch)
-        look = _Pass(cluster_id, epoch, driver, info.epoch, info.stopped_epoch, observed)
+        look = _Pass(cluster_id, epoch, driver, info.epoch, info.stopped_epochs, observed)
         done = 0
         rows = _worth_a_look(look)
         quiet = note_quiet(rows, observed, cluster_id=cluster_id, lease_epoch=epoch)
@@ -266,7 +266,7 @@ def _deleted(sandbox: Sandbox, observed: SandboxStatus | None) -> SandboxStatus:
 
 
 def _gone(sandbox: Sandbox, look: _Pass) -> SandboxStatus:
-    if look.stopped_epoch and sandbox.applied_under == look.stopped_epoch:
+    if sandbox.applied_under in look.stopped_epochs:
         return SandboxStatus(
             name=str(sandbox.pk),
             phase=SandboxPhase.EXITED,
@@ -352,7 +352,7 @@ def _remove_orphans(look: _Pass) -> None:
 
 def _note_cluster(cluster: Cluster, info: NodeInfo, epoch: int) -> None:
     Cluster.objects.filter(pk=cluster.pk, lease_epoch=epoch).update(
-        seen_at=now(), error="", node_epoch=info.epoch, info={**asdict(info), "limits": list(info.limits)}
+        seen_at=now(), error="", node_epoch=info.epoch, info=asdict(info)
     )
 
 

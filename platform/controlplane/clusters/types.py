@@ -125,7 +125,8 @@ class LogChunk:
 class NodeInfo:
     """What a cluster offers. `epoch` changes whenever its memory of sandboxes was lost (a node restart).
 
-    `stopped_epoch`: the life before this one, if it was told to stop and ended its sandboxes; empty after a crash.
+    `stopped_epochs`: earlier lives that were told to stop and ended their sandboxes first, the latest last; not those
+    that crashed.
     """
 
     epoch: str
@@ -134,7 +135,7 @@ class NodeInfo:
     cpu_millicores: int = 0
     memory_bytes: int = 0
     message: str = ""
-    stopped_epoch: str = ""
+    stopped_epochs: Sequence[str] = ()
 
 
 class DriverError(Exception):

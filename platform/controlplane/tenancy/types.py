@@ -193,6 +193,11 @@ class Principal:
             raise forbidden(permission.value)
 
     @property
+    def is_narrowed(self) -> bool:
+        """Acts by a token that leaves out something of what the roles allow."""
+        return self.scopes is not None and any(not ROLE_PERMISSIONS[role] <= self.scopes for role in self.roles)
+
+    @property
     def is_person(self) -> bool:
         return self.kind is PrincipalKind.USER
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -61,3 +63,14 @@ class Api:
 
     def get(self, path: str = "") -> Reply:
         return self.send("GET", path)
+
+
+def everything(connection: socket.socket) -> bytes:
+    """What the server says until it closes, or falls silent for a second."""
+    connection.settimeout(10)
+    answer = b""
+    with suppress(TimeoutError, ConnectionError):
+        while piece := connection.recv(65536):
+            answer += piece
+            connection.settimeout(1)
+    return answer

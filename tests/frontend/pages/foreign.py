@@ -69,7 +69,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "list_name": ("missions",),
     "code": ("receivables",),
 }
-# Whoever has the link is who it is for: no id stands in them. tests/frontend/pages/test_identity.py.
+# Whoever has the link is who it is for: no id stands in them. tests/frontend/pages/test_sign_in.py and test_members.py.
 BY_SECRET = {"sign-in-link", "invitation", "approval-from-mail"}
 
 

@@ -21,7 +21,7 @@ from controlplane.tenancy.types import Principal
 from governance import services as governance
 from governance.models import Action, Escalation
 from governance.types import Proposal
-from tests.frontend.pages.conftest import principal_of_run
+from tests.frontend.conftest import principal_of_run
 
 SignIn = Callable[..., Client]
 PRIMARY = '<a class="button primary" href="{}">'

@@ -27,7 +27,7 @@ from controlplane.tenancy.invitations import invite
 from controlplane.tenancy.models import Organisation, Token, User
 from controlplane.tenancy.types import Permission, Principal, Role
 from tests.conftest import PASSWORD
-from tests.frontend.pages.test_identity import code
+from tests.frontend.pages.entering import code
 from tests.frontend.pages.test_in_the_browser import RULES, Show, show  # noqa: F401 - a fixture
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]

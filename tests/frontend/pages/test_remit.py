@@ -1,118 +1,28 @@
-"""Changing a remit on its page: the form, what it says it would do, who has to agree, and what nobody loses."""
+"""Changing a remit: what the form takes and keeps, what it says, and what is refused."""
 
 from __future__ import annotations
 
-import html as entities
 import re
 from collections.abc import Callable
-from dataclasses import replace
-from datetime import timedelta
 from decimal import Decimal
-from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from django.test import Client
 from django.urls import reverse
 
 from agents import services as agents
 from agents.grants import Grant, parse_grants
-from agents.models import Mission, MissionVersion
+from agents.models import Mission
 from budgets import selectors as budgets
 from controlplane.audit.models import Entry
 from controlplane.tenancy.models import User
 from controlplane.tenancy.types import Principal
 from governance import services as governance
 from governance.models import Action, Escalation
-from governance.types import Proposal
 
-SignIn = Callable[..., Client]
+from .remit_page import Page, SignIn, number_of_versions
+
 HOSTILE = "<script>alert(1)</script>\u202egnp.exe{{ 7|add:7 }}"
-
-
-class _Fields(HTMLParser):
-    """What a browser without script would send back from the form, without any button."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: dict[str, str] = {}
-        self._select = self._area = ""
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        given = dict(attributes)
-        name = given.get("name") or ""
-        if tag == "input" and name and given.get("type") not in ("checkbox", "radio", "submit"):
-            self.found[name] = given.get("value") or ""
-        if tag == "select":
-            self._select = name
-        if tag == "option" and self._select and ("selected" in given or self._select not in self.found):
-            self.found[self._select] = given.get("value") or ""
-        if tag == "textarea":
-            self._area, self.found[name] = name, ""
-
-    def handle_data(self, data: str) -> None:
-        if self._area:
-            self.found[self._area] += data
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag == "select":
-            self._select = ""
-        if tag == "textarea":
-            self.found[self._area] = self.found[self._area].removeprefix("\n")
-            self._area = ""
-
-
-def fields_of(html: str) -> dict[str, str]:
-    parser = _Fields()
-    parser.feed(html.split('id="remit-form"')[1].split("</form>")[0])
-    return parser.found
-
-
-def words_of(html: str) -> str:
-    return " ".join(entities.unescape(re.sub(r"<[^>]+>", " ", html)).split())
-
-
-class Page:
-    """The change page of one mission in one person's browser."""
-
-    def __init__(self, browser: Client, mission: Mission) -> None:
-        self.browser, self.path = browser, reverse("mission-change", args=[mission.pk])
-        self.fields: dict[str, str] = {}
-        self.html = ""
-        self.status = 0
-
-    def open(self) -> Page:
-        return self._read(self.browser.get(self.path))
-
-    def press(self, button: str, **changes: str) -> Page:
-        """`changes` of fields, by name; `__` stands for the dash in the names of grants."""
-        typed = {name.replace("__", "-"): value for name, value in changes.items()}
-        return self._read(self.browser.post(self.path, {**self.fields, **typed, "do": button}))
-
-    def preview(self, **changes: str) -> Page:
-        return self.press("preview", **changes)
-
-    def send(self, **changes: str) -> Page:
-        return self.press("send", **changes)
-
-    def _read(self, response: Any) -> Page:
-        self.status, self.html = response.status_code, response.content.decode()
-        if 'id="remit-form"' in self.html:
-            self.fields = fields_of(self.html)
-        return self
-
-    @property
-    def words(self) -> str:
-        return words_of(self.html)
-
-
-@pytest.fixture
-def opened(world: Any, alice: User, signed_in: SignIn) -> Page:
-    return Page(signed_in(alice), world.mission).open()
-
-
-def number_of_versions(world: Any) -> int:
-    return MissionVersion.objects.filter(mission=world.mission).count()
 
 
 def test_an_untouched_form_changes_nothing(opened: Page, world: Any) -> None:
@@ -281,111 +191,6 @@ def test_refused_input_changes_nothing_and_stays_in_the_form(
     assert number_of_versions(world) == 1
 
 
-def test_nothing_is_sent_that_was_not_previewed(opened: Page, world: Any) -> None:
-    opened.send(budget="1.00")
-    assert opened.status == 409
-    opened.preview(budget="1.50")
-    opened.send(budget="1.00")
-    assert opened.status == 409
-    assert "You changed something after the last preview." in opened.html
-    assert "The budget is 1.00 USD" in opened.words
-    assert number_of_versions(world) == 1
-    opened.send()
-    assert number_of_versions(world) == 2
-
-
-def test_whoever_comes_second_sees_both_and_loses_nothing(
-    opened: Page, world: Any, as_nadia: Principal, make_remit: Callable[..., Any]
-) -> None:
-    deadline = world.mission.versions.get().deadline
-    opened.preview(goal="Only the oldest twenty", budget="1.90")
-    agents.change_mission(
-        actor=as_nadia,
-        mission_id=world.mission.pk,
-        remit=replace(make_remit(budget="1.20"), deadline=deadline),
-        note="Month end",
-        expected_version=1,
-    )
-    opened.send()
-    assert opened.status == 412
-    assert "Nadia made version 2" in opened.words
-    assert "Month end" in opened.words
-    assert "Narrows The budget is 1.20 USD, was 2.00 USD" in opened.words
-    assert "Widens The budget is 1.90 USD, was 1.20 USD" in opened.words
-    assert opened.fields["goal"] == "Only the oldest twenty"
-    assert number_of_versions(world) == 2
-    opened.send()
-    assert opened.status == 302
-    assert world.mission.versions.get(number=3).goal == "Only the oldest twenty"
-
-
-def test_more_given_on_request_is_not_taken_back_by_an_unrelated_change(
-    world: Any, alice: User, as_dana: Principal, signed_in: SignIn
-) -> None:
-    account = world.account_of("mission", world.mission.pk)
-    arguments = {"money": "5.00", "reason": "", "account_id": str(account)}
-    asked = governance.propose(proposer=world.owner, proposal=Proposal(kind="budget.topup", arguments=arguments))
-    assert asked.escalation is not None
-    governance.decide(approver=as_dana, escalation_id=asked.escalation.id, version=1, approve=True, reason="")
-    page = Page(signed_in(alice), world.mission).open()
-    assert page.fields["budget"] == "7.00"
-    page.preview(g0__removed="on")
-    assert "It counts at once." in page.words
-    page.send(g0__removed="on")
-    assert budgets.mission_spend(mission_ids=[world.mission.pk])[world.mission.pk].limits.money == Decimal(7)
-
-
-def test_a_change_that_still_waits_is_replaced_by_the_next(
-    opened: Page, world: Any, alice: User, signed_in: SignIn
-) -> None:
-    opened.preview(budget="3.00").send()
-    page = Page(signed_in(alice), world.mission).open()
-    assert "Version 2 by Alice still waits for sign-off." in page.words
-    page.preview(budget="4.00").send()
-    states = dict(MissionVersion.objects.filter(mission=world.mission).values_list("number", "state"))
-    assert states == {1: "active", 2: "superseded", 3: "awaiting_sign_off"}
-    assert list(Escalation.objects.order_by("id").values_list("state", flat=True)) == ["withdrawn", "open"]
-
-
-def test_rewording_what_waits_for_sign_off_withdraws_the_question(
-    world: Any, alice: User, as_dana: Principal, signed_in: SignIn
-) -> None:
-    mission = world.draft("Large", budget="50.00")
-    agents.submit_mission(actor=world.owner, mission_id=mission.pk)
-    page = Page(signed_in(alice), mission).open()
-    assert "start the mission again afterwards" in page.words
-    page.preview(budget="900.00").send()
-    mission.refresh_from_db()
-    assert (mission.state, mission.version) == ("draft", 2)
-    question = Escalation.objects.get(kind="mission.sign_off")
-    assert question.state == "withdrawn"
-    again = agents.submit_mission(actor=world.owner, mission_id=mission.pk)
-    assert again.state == "waiting"
-
-
-def test_an_old_sign_off_never_starts_another_wording(
-    world: Any, as_dana: Principal, make_remit: Callable[..., Any]
-) -> None:
-    """Even if the question about the first wording were still open."""
-    mission = world.draft("Large", budget="50.00")
-    judgement = agents.submit_mission(actor=world.owner, mission_id=mission.pk)
-    assert judgement.escalation is not None
-    version = mission.versions.get()
-    MissionVersion.objects.filter(pk=version.pk).update(number=7)
-    version.pk = None
-    version.id = MissionVersion().id
-    version.number, version.budget_money = 2, Decimal(900)
-    version.save(force_insert=True)
-    MissionVersion.objects.filter(mission=mission, number=7).update(number=1)
-    Mission.objects.filter(pk=mission.pk).update(version=2)
-    decided = governance.decide(
-        approver=as_dana, escalation_id=judgement.escalation.id, version=1, approve=True, reason=""
-    )
-    mission.refresh_from_db()
-    assert decided.state == "superseded"
-    assert mission.state != "active"
-
-
 def test_criteria_keep_what_was_claimed_of_them(opened: Page, world: Any) -> None:
     agents.report_progress(principal=world.as_run, position=1, state="claimed", evidence="31 written")
     claimed = opened.fields["criteria"].split("\n")[1]
@@ -440,82 +245,6 @@ def test_every_grant_of_a_new_mission_can_be_edited_before_it_starts(
     page.send(g0__removed="on")
     mission.refresh_from_db()
     assert (mission.state, mission.version, mission.versions.get(number=2).state) == ("draft", 2, "draft")
-
-
-# The tab ----------------------------------------------------------------------
-
-
-def remit_tab(browser: Client, world: Any, query: str = "") -> str:
-    response = browser.get(reverse("mission-tab", args=[world.mission.pk, "remit"]) + query)
-    assert response.status_code == 200
-    return response.content.decode()
-
-
-@pytest.fixture
-def rewritten(world: Any, as_bob: Principal, make_remit: Callable[..., Any]) -> Any:
-    """Version 2 signed off by Bob, version 3 tighter, version 4 refused by Bob."""
-    base = replace(make_remit(), deadline=world.mission.versions.get().deadline)
-
-    def change(number: int, note: str, **changes: Any) -> None:
-        agents.change_mission(
-            actor=world.owner, mission_id=world.mission.pk, remit=replace(base, **changes), note=note,
-            expected_version=number - 1,
-        )  # fmt: skip
-
-    change(2, "Autumn", budget_money=Decimal(4), goal="Chase the autumn invoices.")
-    governance.decide(
-        approver=as_bob, escalation_id=Escalation.objects.get().pk, version=1, approve=True, reason="Agreed"
-    )
-    change(3, "Less", budget_money=Decimal(3), goal="Chase the autumn invoices.")
-    change(4, "Much more", budget_money=Decimal(90), deadline=base.deadline + timedelta(days=3))
-    question = Escalation.objects.latest("id")
-    governance.decide(approver=as_bob, escalation_id=question.pk, version=1, approve=False, reason="Too much")
-    return world
-
-
-def test_the_history_says_who_made_and_who_signed_off_each_version(
-    rewritten: Any, finn: User, signed_in: SignIn
-) -> None:
-    words = words_of(remit_tab(signed_in(finn), rewritten).split('id="versions"')[1])
-    assert re.search(r"2 Autumn Superseded Alice .* Bob", words)
-    assert re.search(r"3 Less In force Alice .* not needed", words)
-    assert re.search(r"4 Much more Refused Alice .* Bob refused .* Too much", words)
-
-
-def test_any_two_versions_are_compared_in_sentences(rewritten: Any, finn: User, signed_in: SignIn) -> None:
-    browser = signed_in(finn)
-    usual = words_of(remit_tab(browser, rewritten))
-    assert "From version 3 to version 4" in usual
-    assert "Widens The budget is 90.00 USD, was 3.00 USD" in usual
-    html = remit_tab(browser, rewritten, "?from=1&to=2")
-    assert "Widens The goal is worded differently" in words_of(html)
-    assert "<ins>Chase the autumn invoices.</ins>" in html
-    back = words_of(remit_tab(browser, rewritten, "?from=2&to=1"))
-    assert "Narrows The budget is 2.00 USD, was 4.00 USD" in back
-    assert "No difference." in words_of(remit_tab(browser, rewritten, "?from=3&to=3"))
-    for nonsense in ("?from=99&to=-1", "?from=x&to=%E2%80%AE", "?from=" + "9" * 40):
-        assert "From version 3 to version 4" in words_of(remit_tab(browser, rewritten, nonsense))
-
-
-def test_an_open_question_names_whom_it_waits_for(opened: Page, world: Any, bob: User, dana: User, nadia: User) -> None:
-    opened.preview(budget="3.00").send()
-    words = words_of(remit_tab(opened.browser, world))
-    assert "Waits for Bob, Dana or Nadia" in words
-
-
-def test_history_costs_the_same_with_two_versions_and_with_twenty(
-    opened: Page, world: Any, finn: User, signed_in: SignIn, queries: Callable[..., int]
-) -> None:
-    browser, path = signed_in(finn), reverse("mission-tab", args=[world.mission.pk, "remit"])
-    form = reverse("mission-change", args=[world.mission.pk])
-    opened.preview(budget="1.99").send()
-    few, few_of_form = queries(browser, path), queries(opened.browser, form)
-    for step in range(18):
-        opened.open().preview(budget=f"1.{98 - step}").send()
-    assert world.mission.versions.count() == 20
-    assert queries(browser, path) == few
-    assert queries(opened.browser, form) == few_of_form
-    assert max(few, few_of_form) <= 30
 
 
 def test_a_preview_writes_nothing(opened: Page, world: Any) -> None:

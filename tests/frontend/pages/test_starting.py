@@ -14,11 +14,16 @@ from django.test import Client
 from django.urls import reverse
 
 from agents import services as agents
-from agents.choices import MissionState
-from agents.models import McpServer, Mission
+from agents.catalogue import start_from_template
+from agents.choices import MissionState, ServerState
+from agents.models import Agent, McpServer, McpTool, Mission
+from controlplane.audit.models import Entry
 from controlplane.common import installing
+from controlplane.common.canonical import digest
+from controlplane.common.errors import RemitError
 from controlplane.common.installing import Installing
-from controlplane.tenancy.models import Organisation, User
+from controlplane.tenancy.models import Membership, Organisation, Team, User
+from controlplane.tenancy.types import Principal, Role
 
 SignIn = Callable[..., Client]
 NEW = "/missions/new"
@@ -87,6 +92,85 @@ def test_a_mission_of_ones_own_agent_is_called_as_its_owner_says(
     browser.post(NEW, {**common, "title": "Watch the weather in May"})
     titles = set(Mission.objects.filter(agent__name="Weather watcher").values_list("title", flat=True))
     assert titles == {"Weather watcher", "Watch the weather in May"}
+
+
+@pytest.fixture
+def time_of_receivables(world: Any, make_server: Any) -> McpServer:
+    """The server of *Bring your own agent*, which only the team of the world may use."""
+    server: McpServer = make_server("time", ("get_current_time", "convert_time"))
+    McpServer.objects.filter(pk=server.pk).update(team_ids=[world.team.pk])
+    return server
+
+
+def test_a_team_that_may_not_use_a_needed_server_is_told_so_before_and_when_it_starts(
+    time_of_receivables: McpServer, team: Team, other_team: Team, alice: User, signed_in: SignIn
+) -> None:
+    Membership.objects.create(organisation=team.organisation, team=other_team, user=alice, role="builder")
+    browser, path = signed_in(alice), f"{NEW}?template=bring-your-own&team="
+    assert 'name="start"' in browser.get(f"{path}{team.pk}").content.decode()
+    said = (
+        "Logistics may not use a server that it needs: Time. Choose another team, or ask an administrator to let this"
+        " team use it, on the Servers page."
+    )
+    assert said in page(browser, f"{path}{other_team.pk}")
+    assert 'name="start"' not in browser.get(f"{path}{other_team.pk}").content.decode()
+    before = (Mission.objects.count(), Agent.objects.count(), Entry.objects.count())
+    refused = browser.post(NEW, {"template": "bring-your-own", "team": str(other_team.pk), "start": "1"})
+    assert refused.status_code == 409
+    html = refused.content.decode()
+    assert "needs servers that the chosen team may not use: Time" in html
+    assert f'<option value="{other_team.pk}" selected>' in html  # what was chosen is not lost
+    assert (Mission.objects.count(), Agent.objects.count(), Entry.objects.count()) == before
+
+
+def test_who_has_one_team_is_not_told_to_choose_another(
+    time_of_receivables: McpServer, other_team: Team, make_person: Any, signed_in: SignIn
+) -> None:
+    robin = make_person("Robin", other_team.organisation, Role.BUILDER, team=other_team)
+    text = page(signed_in(robin), f"{NEW}?template=bring-your-own")
+    assert "Logistics may not use a server that it needs: Time. Ask an administrator" in text
+
+
+def test_a_team_one_may_not_start_in_is_not_found_whatever_its_servers(
+    time_of_receivables: McpServer, other_team: Team, as_alice: Principal
+) -> None:
+    with pytest.raises(RemitError, match=r"team\.not_found"):
+        start_from_template(actor=as_alice, team_id=other_team.pk, code="bring-your-own", values={})
+    assert not Mission.objects.filter(team=other_team).exists()
+
+
+def tried(browser: Client, **fields: str) -> list[str]:
+    """What the gate would say to each sample of *Bring your own agent*."""
+    answer = browser.post(reverse("mission-try"), {"template": "bring-your-own", **fields})
+    assert answer.status_code == 200, answer.content
+    return [html.unescape(text) for text in re.findall(r'<small class="sub">(.*?)</small>', answer.content.decode())]
+
+
+def test_samples_are_judged_as_calls_of_a_mission_of_the_team_would_be(
+    time_of_receivables: McpServer, world: Any, other_team: Team, nadia: User, alice: User, signed_in: SignIn
+) -> None:
+    browser = signed_in(alice)
+    assert [said.split(":")[0] for said in tried(browser)] == ["Allowed", "Asks a person", "Refused"]
+    [time, convert, shell] = tried(signed_in(nadia), team=str(other_team.pk))
+    assert "The server of time__get_current_time is not for this mission's team." in time
+    assert "is not for this mission's team." in convert
+    assert "This mission may not use shell__run." in shell
+    narrow = {"name": "x", "inputSchema": {"type": "object", "properties": {"timezone": {"maxLength": 5}}}}
+    McpTool.objects.filter(name="get_current_time").update(definition=narrow, definition_sha256=digest(narrow))
+    assert "Arguments don't fit the tool's schema at /timezone" in tried(browser)[0]
+    McpServer.objects.filter(pk=time_of_receivables.pk).update(state=ServerState.DISABLED)
+    assert "The server of time__get_current_time is switched off." in tried(browser)[0]
+    McpServer.objects.filter(pk=time_of_receivables.pk).delete()
+    assert "No registered server offers time__get_current_time." in tried(browser)[0]
+
+
+def test_samples_are_judged_for_a_team_one_may_start_in(
+    time_of_receivables: McpServer, other_team: Team, alice: User, nadia: User, dana: User, signed_in: SignIn
+) -> None:
+    for user in (dana, nadia):  # without any team, and without saying which of two
+        answer = signed_in(user).post(reverse("mission-try"), {"template": "bring-your-own"})
+        assert answer.status_code == 422
+    assert "What would the gate say?" not in page(signed_in(dana), NEW)
 
 
 def test_pages_say_that_the_samples_are_being_installed_until_they_are_ready(

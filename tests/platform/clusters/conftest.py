@@ -37,7 +37,7 @@ class MemoryCluster:
     """Implements ClusterDriver. `script` holds, per call, what goes wrong around it; afterwards all goes well."""
 
     life: int = 1
-    stopped_epoch: str = ""
+    stopped_epochs: list[str] = field(default_factory=list)
     known: dict[str, SandboxStatus] = field(default_factory=dict)
     deleted: set[str] = field(default_factory=set)
     created: list[str] = field(default_factory=list)
@@ -50,7 +50,7 @@ class MemoryCluster:
 
     def info(self) -> NodeInfo:
         with self._around("info"):
-            return NodeInfo(epoch=f"life-{self.life}", isolation=Isolation.PROCESS, stopped_epoch=self.stopped_epoch)
+            return NodeInfo(f"life-{self.life}", Isolation.PROCESS, stopped_epochs=tuple(self.stopped_epochs))
 
     def observe(self) -> Sequence[SandboxStatus]:
         with self._around("observe"):
@@ -105,14 +105,14 @@ class MemoryCluster:
 
     def restart(self) -> None:
         """The node is killed with all it knew, and a new one comes up."""
-        self._come_up(stopped_epoch="")
+        self._come_up()
 
     def stop_and_start(self) -> None:
         """The node is told to stop, ends what it runs, and a new one comes up."""
-        self._come_up(stopped_epoch=f"life-{self.life}")
+        self.stopped_epochs.append(f"life-{self.life}")
+        self._come_up()
 
-    def _come_up(self, *, stopped_epoch: str) -> None:
-        self.stopped_epoch = stopped_epoch
+    def _come_up(self) -> None:
         self.life += 1
         self.known.clear()
         self.deleted.clear()

@@ -89,6 +89,20 @@ def test_sandbox_of_a_node_that_was_told_to_stop_ended_with_it_and_is_not_lost(
     assert not Entry.objects.filter(event=Event.SANDBOX_LOST).exists()
 
 
+def test_two_orderly_stops_that_nobody_looked_between_are_no_loss_nor_is_a_crash_after_them(
+    sandbox, cluster, owner, reconcile
+) -> None:
+    reconcile()
+    cluster.stop_and_start()
+    cluster.stop_and_start()
+    cluster.restart()
+    reconcile()
+    row = refreshed(sandbox)
+    assert (row.observed_phase, row.exit_reason) == (SandboxPhase.EXITED, ExitReason.NODE_STOPPED)
+    assert owner.phases_of(sandbox) == ["running", "exited"]
+    assert not Entry.objects.filter(event=Event.SANDBOX_LOST).exists()
+
+
 def test_sandbox_of_the_life_before_an_orderly_stop_is_lost(sandbox, cluster, owner, reconcile) -> None:
     reconcile()
     cluster.restart()

@@ -35,6 +35,7 @@ MOST_SANDBOXES = 512
 WATCHER_BACKLOG = 1000
 MOST_LOG_BYTES = 1024 * 1024
 MOST_DELETED_NAMES = 10_000
+MOST_STOPPED_LIVES = 32
 
 log = logging.getLogger("remit.node")
 
@@ -65,7 +66,7 @@ class Node:
         self._candidates = isolations
         self._want_cgroups = cgroups
         self._epoch = secrets.token_hex(8)
-        self._stopped_epoch = ""
+        self._stopped_epochs: list[str] = []
         self._sandboxes: dict[str, Sandbox] = {}
         self._deleting: set[str] = set()
         self._deleted: OrderedDict[str, None] = OrderedDict()
@@ -102,7 +103,7 @@ class Node:
                 await asyncio.wait_for(sandbox.finished.wait(), DEATH_PATIENCE_SECONDS + 1)
             sandbox.forget()
         self._sandboxes.clear()
-        self._stopped_note.write_text(self._epoch)
+        self._note_stop()
         if self._tree:
             self._tree.remove()
         if self._lock_fd >= 0:
@@ -117,7 +118,7 @@ class Node:
             cpu_millicores=_cpu_millicores(),
             memory_bytes=_memory_bytes(),
             message=self._message(chosen),
-            stopped_epoch=self._stopped_epoch,
+            stopped_epochs=tuple(self._stopped_epochs),
         )
 
     def apply(self, spec: SandboxSpec) -> SandboxStatus:
@@ -277,10 +278,16 @@ class Node:
             raise NodeStartError(f"Another node is running with the state in {state}.") from error
         shutil.rmtree(state / "logs", ignore_errors=True)
         (state / "logs").mkdir(mode=0o700)
-        # Taken away at once: should this life crash, the next must not hear of a stop in order.
-        if self._stopped_note.exists():
-            self._stopped_epoch = self._stopped_note.read_text()
-            self._stopped_note.unlink()
+        with contextlib.suppress(FileNotFoundError):
+            self._stopped_epochs = self._stopped_note.read_text().split()
+
+    def _note_stop(self) -> None:
+        """This life ended in order, as those in the note before it did: nobody may have looked at the node between two
+        stops. A life that crashes never comes here, and is in no note."""
+        lives = [*self._stopped_epochs, self._epoch][-MOST_STOPPED_LIVES:]
+        unfinished = self._stopped_note.with_suffix(".new")
+        unfinished.write_text("\n".join(lives))
+        unfinished.replace(self._stopped_note)
 
     @property
     def _stopped_note(self) -> Path:

@@ -150,7 +150,7 @@ def info_to_wire(info: NodeInfo) -> Wire:
         "cpu_millicores": info.cpu_millicores,
         "memory_bytes": info.memory_bytes,
         "message": info.message,
-        "stopped_epoch": info.stopped_epoch,
+        "stopped_epochs": list(info.stopped_epochs),
     }
 
 
@@ -163,7 +163,7 @@ def info_from_wire(value: object) -> NodeInfo:
         cpu_millicores=fields["cpu_millicores"],
         memory_bytes=fields["memory_bytes"],
         message=fields["message"],
-        stopped_epoch=fields["stopped_epoch"],
+        stopped_epochs=tuple(fields.get("stopped_epochs", ())),  # a node of an earlier version tells none
     )
 
 

@@ -74,6 +74,16 @@ def test_new_node_has_a_new_epoch_and_knows_nothing(start_node):
     assert not list((node.state / "logs").iterdir())
 
 
+def test_node_tells_which_of_its_lives_were_stopped_in_order(start_node):
+    node = start_node()
+    epochs = []
+    for end in (node.stop, node.stop, node.kill, node.stop):
+        epochs.append(node.driver.info().epoch)
+        end()
+        node.start()
+    assert list(node.driver.info().stopped_epochs) == [epochs[0], epochs[1], epochs[3]]
+
+
 def test_new_node_kills_and_removes_what_lies_in_the_old_ones_control_groups(start_node):
     node = start_node()
     if "pids" not in node.driver.info().limits:

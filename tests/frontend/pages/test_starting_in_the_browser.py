@@ -1,0 +1,50 @@
+"""New mission in Chromium: another team is another answer, while what was typed stays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from agents.models import McpServer
+from controlplane.tenancy.models import Membership, Team, User
+
+from .test_in_the_browser import Show, problems_of, show
+
+__all__ = ["show"]
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+NEW = "/missions/new?template=bring-your-own"
+
+
+@pytest.fixture
+def both_teams(world: Any, make_server: Any, other_team: Team, alice: User) -> Team:
+    """Alice starts missions in two teams, one of which may not use the server that is needed. That one."""
+    Membership.objects.create(organisation=other_team.organisation, team=other_team, user=alice, role="builder")
+    server = make_server("time", ("get_current_time", "convert_time"))
+    McpServer.objects.filter(pk=server.pk).update(team_ids=[world.team.pk])
+    return other_team
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1600), ("dark", 360)])
+def test_choosing_a_team_says_at_once_whether_it_may_start_this(
+    both_teams: Team,
+    world: Any,
+    alice: User,
+    show: Show,
+    theme: str,
+    width: int,
+) -> None:
+    page = show(alice, f"{NEW}&team={world.team.pk}", theme=theme, width=width)
+    start = page.get_by_role("button", name="Start mission")
+    page.get_by_label("Name of your agent").fill("Weather watcher")
+    page.get_by_role("button", name="Try them").click()
+    page.get_by_text("Allowed", exact=True).wait_for()
+    page.get_by_label("Team").select_option(label=both_teams.name)
+    page.get_by_text("may not use a server that it needs: Time").wait_for()
+    assert start.count() == 0
+    assert page.get_by_label("Name of your agent").input_value() == "Weather watcher"
+    page.get_by_role("button", name="Try them").click()  # the answers were of the other team
+    page.get_by_text("is not for this mission's team").nth(1).wait_for()
+    assert problems_of(page, "new-mission-other-team", theme) == []
+    page.get_by_label("Team").select_option(label=world.team.name)
+    start.wait_for()
