@@ -37,6 +37,7 @@ from frontend.views import (
     servers,
     sign_in,
     stops,
+    strips,
     tokens,
 )
 
@@ -141,6 +142,7 @@ urlpatterns = [
     path("settings/tokens/<uuid:token_id>/revoke", tokens.revoke, name="token-revoke"),
     path("settings/organisation", organisation.settings_page, name="organisation"),
     path("invitations/<str:secret>", invitations.offer, name="invitation"),
+    path("strips/put-away", strips.put_away, name="strip-put-away"),
     path("switch-organisation", home.switch_organisation, name="switch-organisation"),
     path("search", search.search, name="search"),
     path("views/<str:list_name>/save", saved_views.save, name="view-save"),

@@ -246,6 +246,7 @@ def test_every_page_is_tried_here(asked: Any) -> None:
     )
     elsewhere = {"sign-in-link", "mission-try", "audit-verify", "switch-organisation", "view-save", "view-remove"}
     elsewhere |= {"approval-from-mail", "notices-read"}  # tests/frontend/pages/test_approval_pages.py
+    elsewhere |= {"strip-put-away"}  # tests/frontend/pages/test_strips.py
     # One's own alone, or open to who has the link: tests/frontend/pages/test_identity.py.
     elsewhere |= {"settings", "invitation", "sessions-end", *(name for name in named if name.startswith("mfa_"))}
     elsewhere |= {"audit-job", "audit-download", "person-erase"}  # test_audit_proof
