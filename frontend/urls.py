@@ -72,6 +72,7 @@ urlpatterns = [
     path("approvals/health", approval_health.health, name="approval-health"),
     path("notices", notices.listing, name="notices"),
     path("notices/bell", notices.bell, name="notices-bell"),
+    path("notices/count", notices.count, name="notices-count"),
     path("notices/read", notices.read, name="notices-read"),
     path("settings/approvals", approval_settings.overview, name="settings-approvals"),
     path("settings/approvals/groups", approval_settings.save_group, name="approval-group-save"),

@@ -167,7 +167,10 @@ def need_two_approvers(page: Any) -> None:
 
 
 def decide_by_two(first: Any, second: Any, agent: Agent) -> None:
+    keys.go_to(second, "Home")
+    told = unread(second)
     action = agent.ask("10:30")
+    second.get_by_label(f"Notices: {told + 1} unread").wait_for()  # by itself
     keys.go_to(first, "Approvals")
     keys.open_row(first, "10:30")
     first.get_by_text("0 of 2 approvals count so far").wait_for()
@@ -185,11 +188,19 @@ def decide_by_two(first: Any, second: Any, agent: Agent) -> None:
     assert agent.carry_out(action)["state"] == "succeeded"
 
 
+def unread(page: Any) -> int:
+    """What the bell says."""
+    return int("0" + "".join(filter(str.isdigit, page.locator("#bell summary").get_attribute("aria-label"))))
+
+
 def break_glass(page: Any, agent: Agent) -> None:
     action = agent.ask("11:55")
     keys.go_to(page, "Approvals")
     keys.open_row(page, "11:55")
-    keys.press(page, page.get_by_role("button", name="Break-glass"))
+    page.keyboard.press("?")
+    page.locator("#keyboard").get_by_text("Break-glass: asks for the reason first").wait_for()
+    page.keyboard.press("Escape")
+    page.keyboard.press("b")
     dialog = page.locator("#glass-dialog")
     keys.write(page, dialog.get_by_label("What is the emergency"), "Finn is not in, and the market opens at noon.")
     look(page, "approver-break-glass")

@@ -34,6 +34,7 @@ CLOSED_LISTS = {
     "approval-health": {"finn"},
     "broken-glass": {"finn"},
     "notices": {"finn"},
+    "notices-count": set(),
     "notices-bell": set(),
     "settings-approvals": {"finn"},
     "agents": set(),

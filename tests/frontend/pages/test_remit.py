@@ -180,7 +180,9 @@ def test_more_waits_for_a_second_person_who_is_named(
     assert (made.signed_off_by_id, made.change_note) == (bob.pk, "Twelve more customers")
 
 
-def test_whoever_a_route_asks_is_named_and_nobody_else(opened: Page, bob: User, dana: User, as_nadia: Principal) -> None:
+def test_whoever_a_route_asks_is_named_and_nobody_else(
+    opened: Page, bob: User, dana: User, as_nadia: Principal
+) -> None:
     desk = governance.save_group(actor=as_nadia, name="Directors", member_ids=[dana.pk])
     route = governance.Route(name="Large", kind="mission.widen", amount_above=Decimal("2.50"), group_id=desk.pk)
     governance.save_route(actor=as_nadia, route=route)
