@@ -12,6 +12,7 @@ from agents.kinds.sign_off import prepare_widening
 from agents.models import Mission, MissionVersion
 from agents.remits import Remit, changes, remit_in_force, widens
 from controlplane.tenancy.types import Principal
+from governance import selectors as governance_reads
 from governance import services as governance
 from governance.choices import Verdict
 from governance.types import Finding
@@ -19,10 +20,12 @@ from governance.types import Finding
 
 @dataclass(frozen=True)
 class Rewording:
-    """`finding` is the gate's answer as things stand; None for a mission that has not started, which asks nobody."""
+    """`finding` is the gate's answer as things stand; None for a mission that has not started, which asks nobody.
+    `whom`: who would decide, where somebody has to."""
 
     changes: Sequence[Change]
     finding: Finding | None
+    whom: governance_reads.Foreseen | None = None
 
     @property
     def asks(self) -> bool:
@@ -43,4 +46,7 @@ def preview_change(
         return Rewording(found, None)
     prepared = prepare_widening(proposer=actor, mission=mission, remit=remit, widens=widens(before, remit))
     finding = governance.preview(kind="mission.widen", prepared=prepared, organisation_id=actor.organisation_id)
-    return Rewording(found, finding)
+    if finding.verdict is not Verdict.ESCALATE:
+        return Rewording(found, finding)
+    whom = governance_reads.whom_it_asks(proposer=actor, kind="mission.widen", prepared=prepared)
+    return Rewording(found, finding, whom)

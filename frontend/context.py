@@ -1,6 +1,6 @@
 """What the frame around every page shows: navigation, what waits for the viewer, warnings, preferences.
 
-Read lazily, at most three queries a page.
+Read lazily, at most five queries a page.
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ class NavItem:
 
 @dataclass(frozen=True)
 class Strip:
-    """A warning that stays until its cause is gone: what is wrong, what that means, and the one remedy."""
+    """A warning that stays until its cause is gone: what is wrong, what that means, and the one remedy.
+
+    `name`, one of MAY_BE_PUT_AWAY: the viewer may put it away until they sign in again. Empty for what is broken.
+    """
 
     title: str
     text: str
@@ -50,7 +53,12 @@ class Strip:
     url: str = ""
     tone: str = "ask"
     icon: str = "warning"
+    name: str = ""
 
+
+# How an installation was set up on purpose, not what broke: who has read it once need not read it on every page.
+MAY_BE_PUT_AWAY = frozenset({"judge-off"})
+SESSION_PUT_AWAY = "strips_put_away"
 
 WORK = (
     NavItem("Home", "/", "home"),
@@ -76,12 +84,18 @@ BEGINNINGS = (
 
 StripSource = Callable[[Principal], Iterable[Strip]]
 _strip_sources: list[StripSource] = []
+_current_strip_sources: list[StripSource] = []
 
 
-def register_strip_source(source: StripSource) -> StripSource:
-    """Add a source of warnings; called in `AppConfig.ready()`. Its answer is kept for STRIP_SECONDS per person."""
-    if source not in _strip_sources:
-        _strip_sources.append(source)
+def register_strip_source(source: StripSource, *, current: bool = False) -> StripSource:
+    """Add a source of warnings; called in `AppConfig.ready()`. Its answer is kept for STRIP_SECONDS per person.
+
+    `current`: for what a person did and another has to see at once. It is asked for each page, by every process alike,
+    so it may cost one indexed query; its warnings stand first.
+    """
+    sources = _current_strip_sources if current else _strip_sources
+    if source not in sources:
+        sources.append(source)
     return source
 
 
@@ -158,14 +172,16 @@ class Frame:
 
     @cached_property
     def strips(self) -> list[Strip]:
-        if self.principal is None or not _strip_sources:
+        if self.principal is None:
             return []
-        key = strips_key(self.principal)
-        strips: list[Strip] | None = cache.get(key)
-        if strips is None:
-            strips = [strip for source in _strip_sources for strip in source(self.principal)]
-            cache.set(key, strips, STRIP_SECONDS)
-        return strips
+        current = [strip for source in _current_strip_sources for strip in source(self.principal)]
+        return [strip for strip in current + _kept_strips(self.principal) if strip.name not in self._put_away]
+
+    @cached_property
+    def _put_away(self) -> frozenset[str]:
+        """Of this browser's session, and of nobody else's."""
+        session = getattr(self._request, "session", None)
+        return MAY_BE_PUT_AWAY & frozenset(session.get(SESSION_PUT_AWAY, ()) if session else ())
 
     @cached_property
     def search_url(self) -> str:
@@ -204,9 +220,15 @@ class Frame:
         ]
 
 
-def strips_key(principal: Principal) -> str:
-    """Where a person's warnings are kept; whoever just changed one of them drops it."""
-    return f"frame.strips.{principal.organisation_id}.{principal.id}"
+def _kept_strips(principal: Principal) -> list[Strip]:
+    if not _strip_sources:
+        return []
+    key = f"frame.strips.{principal.organisation_id}.{principal.id}"
+    strips: list[Strip] | None = cache.get(key)
+    if strips is None:
+        strips = [strip for source in _strip_sources for strip in source(principal)]
+        cache.set(key, strips, STRIP_SECONDS)
+    return strips
 
 
 def frame(request: HttpRequest) -> dict[str, Frame]:

@@ -27,8 +27,10 @@ MOST_STOPS = 3
 
 
 def register() -> None:
+    for source in (stops_in_force, glass_broken):
+        register_strip_source(source, current=True)
     for source in (
-        *(stops_in_force, glass_broken, policies_missing, node_silent, sealer_behind, trail_contradicted),
+        *(policies_missing, node_silent, sealer_behind, trail_contradicted),
         *(budgets_nearly_spent, judge_off, judge_resting),
     ):
         register_strip_source(source)
@@ -146,7 +148,7 @@ def trail_contradicted(principal: Principal) -> Iterator[Strip]:
 
 
 def judge_off(principal: Principal) -> Iterator[Strip]:
-    """Said to those who could connect one; the rules and budgets decide without it."""
+    """Said to those who could connect one, once each time they sign in: rules and budgets decide without it."""
     if principal.has(Permission.POLICY_WRITE) and not governance.judge_is_on():
         yield Strip(
             "No judge model is connected.",
@@ -155,6 +157,7 @@ def judge_off(principal: Principal) -> Iterator[Strip]:
             reverse("policies"),
             tone="neutral",
             icon="judge",
+            name="judge-off",
         )
 
 

@@ -37,6 +37,7 @@ from frontend.views import (
     servers,
     sign_in,
     stops,
+    strips,
     tokens,
 )
 
@@ -71,6 +72,7 @@ urlpatterns = [
     path("approvals/health", approval_health.health, name="approval-health"),
     path("notices", notices.listing, name="notices"),
     path("notices/bell", notices.bell, name="notices-bell"),
+    path("notices/count", notices.count, name="notices-count"),
     path("notices/read", notices.read, name="notices-read"),
     path("settings/approvals", approval_settings.overview, name="settings-approvals"),
     path("settings/approvals/groups", approval_settings.save_group, name="approval-group-save"),
@@ -141,6 +143,7 @@ urlpatterns = [
     path("settings/tokens/<uuid:token_id>/revoke", tokens.revoke, name="token-revoke"),
     path("settings/organisation", organisation.settings_page, name="organisation"),
     path("invitations/<str:secret>", invitations.offer, name="invitation"),
+    path("strips/put-away", strips.put_away, name="strip-put-away"),
     path("switch-organisation", home.switch_organisation, name="switch-organisation"),
     path("search", search.search, name="search"),
     path("views/<str:list_name>/save", saved_views.save, name="view-save"),

@@ -19,6 +19,9 @@ from governance.escalations.conversing import questions_of as questions_of
 from governance.escalations.differences import Change as Change
 from governance.escalations.differences import changes as changes
 from governance.escalations.differences import in_words as in_words
+from governance.escalations.foreseeing import Foreseen as Foreseen
+from governance.escalations.foreseeing import whom_it_asks as whom_it_asks
+from governance.escalations.foreseeing import whom_it_asks_by_amount as whom_it_asks_by_amount
 from governance.escalations.health import ApproverHealth as ApproverHealth
 from governance.escalations.health import Health as Health
 from governance.escalations.health import approver_health as approver_health

@@ -2,7 +2,7 @@
 
 from agents.remits import Remit
 from agents.services.agents import add_version, note_heartbeat, register_agent, reinstate_agent, retire_agent
-from agents.services.asking import ask_for_budget
+from agents.services.asking import ask_for_budget, whom_a_request_asks
 from agents.services.changing import change_mission
 from agents.services.credentials import issue_credential, revoke_credential
 from agents.services.lifting import ask_to_lift, resume_lifted
@@ -50,4 +50,5 @@ __all__ = [
     "stop_mission",
     "submit_mission",
     "update_profile",
+    "whom_a_request_asks",
 ]

@@ -9,6 +9,7 @@ from agents.choices import MissionState
 from agents.models import Mission
 from controlplane.common.errors import FieldError, RemitError, conflict, invalid, not_found
 from controlplane.tenancy.types import Permission, Principal
+from governance import selectors as governance_reads
 from governance import services as governance
 from governance.types import Judgement, Proposal
 
@@ -40,3 +41,12 @@ def ask_for_budget(*, actor: Principal, mission_id: uuid.UUID, money: str, reaso
             raise
         fields = [FieldError(item.pointer.removeprefix("/arguments"), item.message) for item in error.errors]
         raise invalid("mission.request_invalid", "This can't be asked for as it is.", *fields) from error
+
+
+def whom_a_request_asks(*, actor: Principal, mission: Mission) -> list[governance_reads.Foreseen]:
+    """Who would decide a request for more budget, by its amount; empty for a mission without a budget of its own."""
+    if mission.account_id is None:
+        return []
+    arguments = {"money": "1", "reason": "", "account_id": str(mission.account_id)}
+    proposal = Proposal(kind="budget.topup", arguments=arguments, audience="remit")
+    return governance_reads.whom_it_asks_by_amount(proposer=actor, proposal=proposal, argument="money")

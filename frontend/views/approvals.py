@@ -93,6 +93,7 @@ def card_page(
 def _context(request: PersonRequest, tab: str, rows: list[Escalation], chosen: Escalation | None) -> dict[str, Any]:
     groups = grouped(rows) if tab != "decided" else []
     context: dict[str, Any] = {
+        "breaks_glass": request.principal.has_anywhere(Permission.ESCALATION_BREAK_GLASS),
         "tab": tab,
         "rows": rows,
         "chosen": chosen,

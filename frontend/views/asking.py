@@ -16,7 +16,6 @@ from agents.choices import MissionState
 from budgets import selectors as budgets
 from controlplane.common.errors import RemitError, conflict
 from controlplane.common.ids import new_id
-from controlplane.tenancy import selectors as tenancy
 from controlplane.tenancy.types import Permission
 from frontend.asked import asked
 from frontend.form_errors import show_error
@@ -74,16 +73,13 @@ def budget(request: PersonRequest, mission_id: uuid.UUID) -> HttpResponse:
             else:
                 messages.success(request, "The budget is raised.")
             return redirect("mission-tab", mission_id=mission.pk, tab="budget")
-    without = {user for user in (request.principal.user_id, mission.owner_id) if user is not None}
     context = {
         "mission": mission,
         "form": form,
         "error": error,
         "key": key,
         "balance": budgets.mission_spend(mission_ids=[mission.pk]).get(mission.pk),
-        "people": tenancy.people_with(
-            request.principal, Permission.ESCALATION_DECIDE, team_id=mission.team_id, without=without
-        ),
+        "asks": services.whom_a_request_asks(actor=request.principal, mission=mission),
         "open_requests": [
             item for item in asked(request.principal, mission, ("budget.topup",), limit=10) if item.is_open
         ],

@@ -32,6 +32,14 @@ def bell(request: PersonRequest) -> HttpResponse:
 
 
 @page
+@never_cache
+@require_GET
+def count(request: PersonRequest) -> HttpResponse:
+    """The bell with its count, as the frame has it; nothing for who decides nothing, or no longer."""
+    return render(request, "frame/bell.html")
+
+
+@page
 @require_POST
 def read(request: PersonRequest) -> HttpResponse:
     """All of them, or one that is opened with it."""

@@ -20,7 +20,6 @@ from agents.remits import remit_in_force
 from agents.rewording import preview_change
 from agents.servers import selectors as servers
 from controlplane.common.errors import RemitError, conflict
-from controlplane.tenancy import selectors as tenancy
 from controlplane.tenancy.types import Permission
 from frontend import trying
 from frontend.approving import diff_lines
@@ -90,7 +89,6 @@ def _preview_or_send(
         "preview": preview,
         "mark": mark,
         "goal_lines": diff_lines(current.goal, remit.goal) if current.goal != remit.goal else [],
-        "others": _second_people(request, mission) if preview.asks else [],
     }
     if base != latest:
         return _show(request, mission, form, rows, stale=base, status=412, **context)
@@ -164,13 +162,6 @@ def _changeable(request: PersonRequest, mission_id: uuid.UUID) -> Mission:
 
 def _latest(mission: Mission) -> MissionVersion:
     return max(mission.versions.all(), key=lambda version: version.number)
-
-
-def _second_people(request: PersonRequest, mission: Mission) -> list[Any]:
-    without = {user for user in (request.principal.user_id, mission.owner_id) if user is not None}
-    return tenancy.people_with(
-        request.principal, Permission.ESCALATION_DECIDE, team_id=mission.team_id, without=without
-    )
 
 
 def _grants(rows: list[GrantRow]) -> tuple[list[Grant], RemitError | None]:

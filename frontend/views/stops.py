@@ -6,7 +6,6 @@ import uuid
 from dataclasses import dataclass
 
 from django.contrib import messages
-from django.core.cache import cache
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
@@ -21,7 +20,6 @@ from controlplane.common.clock import now
 from controlplane.common.cursors import page as cursor_page
 from controlplane.common.errors import RemitError, not_found
 from controlplane.tenancy.types import Permission
-from frontend.context import strips_key
 from frontend.exports import csv_response, in_pages
 from frontend.pages import PersonRequest, id_of, is_part, page, require_anywhere
 from governance.types import Judgement
@@ -69,7 +67,6 @@ def new(request: PersonRequest) -> HttpResponse:
         made = services.stop(
             actor=request.principal, scope=StopScope(scope), scope_id=scope_id, reason=given.get("reason", "")
         )
-        cache.delete(strips_key(request.principal))
         return redirect("stop", stop_id=made.pk)
     held = stops.holding(target)
     if held is not None and not is_part(request):
@@ -118,7 +115,6 @@ def lift(request: PersonRequest, stop_id: uuid.UUID) -> HttpResponse:
         messages.error(request, f"{error.message} {' '.join(error.remedies)}")
     else:
         _say(request, judgement)
-    cache.delete(strips_key(request.principal))
     return redirect("stop", stop_id=stop_id)
 
 

@@ -78,7 +78,7 @@ def count_unread(principal: Principal) -> int:
 
 
 def mark_read(*, principal: Principal, notice_ids: Iterable[uuid.UUID] | None = None) -> int:
-    """All of the person's own, or those named."""
+    """All of the person's own, or those named; how many were unread. Their other open pages hear of it."""
     if principal.user_id is None:
         return 0
     rows = Notice.objects.filter(
@@ -86,7 +86,11 @@ def mark_read(*, principal: Principal, notice_ids: Iterable[uuid.UUID] | None = 
     )
     if notice_ids is not None:
         rows = rows.filter(pk__in=list(notice_ids))
-    return rows.update(read_at=now())
+    with transaction.atomic():
+        read = rows.update(read_at=now())
+        if read:
+            announce(f"person:{principal.user_id}", "notices")
+    return read
 
 
 def link_to(escalation_id: uuid.UUID, user_id: uuid.UUID) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 FOCUSED = "element => element === document.activeElement"
 MOST_STEPS = 250
+ORDERS_OF_A_DAY = ("%m%d%Y", "%d%m%Y", "%Y%m%d")
 
 
 def reach(page: Any, target: Any) -> None:
@@ -29,6 +31,19 @@ def write(page: Any, target: Any, text: str) -> None:
     reach(page, target)
     page.keyboard.press("Control+a")
     page.keyboard.type(text)
+
+
+def write_day(page: Any, target: Any, day: date) -> None:
+    """Part by part, in the order the field wants them: the machine's own, which a person sees. Here it is the one after
+    which the field holds the day."""
+    reach(page, target)
+    for order in ORDERS_OF_A_DAY:
+        for _ in range(2):
+            page.keyboard.press("ArrowLeft")  # back to the first part, from wherever the last attempt ended
+        page.keyboard.type(day.strftime(order))
+        if target.input_value() == day.isoformat():
+            return
+    raise AssertionError(f"typing {day} left {target.input_value()!r} in {target}")
 
 
 def choose(page: Any, target: Any, option: str) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx2
@@ -98,6 +99,9 @@ def test_an_approvers_whole_day_needs_no_mouse(
     decide_by_two(dana, finn, agent)
     break_glass(dana, agent)
     review(finn, dana)
+    ask_dana_alone(dana)
+    stand_in(dana, finn, agent)
+    finn.close()  # it would go on asking for an inbox that is no longer his to see when the day is over
 
 
 def claim_and_ask(page: Any, agent: Agent) -> str:
@@ -163,7 +167,10 @@ def need_two_approvers(page: Any) -> None:
 
 
 def decide_by_two(first: Any, second: Any, agent: Agent) -> None:
+    keys.go_to(second, "Home")
+    told = unread(second)
     action = agent.ask("10:30")
+    second.get_by_label(f"Notices: {told + 1} unread").wait_for()  # by itself
     keys.go_to(first, "Approvals")
     keys.open_row(first, "10:30")
     first.get_by_text("0 of 2 approvals count so far").wait_for()
@@ -181,11 +188,19 @@ def decide_by_two(first: Any, second: Any, agent: Agent) -> None:
     assert agent.carry_out(action)["state"] == "succeeded"
 
 
+def unread(page: Any) -> int:
+    """What the bell says."""
+    return int("0" + "".join(filter(str.isdigit, page.locator("#bell summary").get_attribute("aria-label"))))
+
+
 def break_glass(page: Any, agent: Agent) -> None:
     action = agent.ask("11:55")
     keys.go_to(page, "Approvals")
     keys.open_row(page, "11:55")
-    keys.press(page, page.get_by_role("button", name="Break-glass"))
+    page.keyboard.press("?")
+    page.locator("#keyboard").get_by_text("Break-glass: asks for the reason first").wait_for()
+    page.keyboard.press("Escape")
+    page.keyboard.press("b")
     dialog = page.locator("#glass-dialog")
     keys.write(page, dialog.get_by_label("What is the emergency"), "Finn is not in, and the market opens at noon.")
     look(page, "approver-break-glass")
@@ -214,3 +229,59 @@ def review(page: Any, breaker: Any) -> None:
     look(page, "approver-reviewed")
     keys.go_to(breaker, "Home")
     keys.reload_until(breaker, breaker.locator(".strips .strip").filter(has_text="glass"), shown=False)
+
+
+def ask_dana_alone(page: Any) -> None:
+    """From now on the team's calls ask a group of one, by a route that is tried before the other."""
+    keys.go_to(page, "Approvals")
+    keys.press(page, page.get_by_role("link", name="Who is asked"))
+    keys.press(page, page.locator("#groups summary", has_text="New group"))
+    group = page.locator("#groups details[open]").filter(has_text="New group")
+    keys.write(page, group.get_by_label("Name"), "Night desk")
+    keys.reach(page, group.get_by_role("checkbox", name="Dana"))
+    page.keyboard.press("Space")
+    page.keyboard.press("Enter")
+    page.get_by_text("Saved: Night desk.").wait_for()
+    keys.press(page, page.locator("#routes summary", has_text="New route"))
+    route = page.locator("#routes details[open]").filter(has_text="New route")
+    keys.write(page, route.get_by_label("Name"), "The desk decides")
+    keys.choose(page, route.get_by_label("Team"), TEAM)
+    keys.choose(page, route.get_by_label("Asks"), "Night desk")
+    keys.press(page, route.get_by_role("button", name="Save the route"))
+    page.get_by_text("Saved: The desk decides.").wait_for()
+    keys.press(page, page.get_by_role("button", name="Try The desk decides earlier"))
+    page.locator("#routes li").first.get_by_text("The desk decides").wait_for()
+
+
+def stand_in(away: Any, there: Any, agent: Agent) -> None:
+    """Out of office until tomorrow: what waits for the one waits for the other too, who answers it. Then back."""
+    action = agent.ask("13:05")
+    keys.go_to(there, "Approvals")
+    there.get_by_text("Nothing waits for you").first.wait_for()
+    tomorrow = datetime.now(UTC).date() + timedelta(days=1)
+    keys.press(away, away.locator("#delegations summary", has_text="Let somebody stand in"))
+    form = away.locator("#delegations details[open]")
+    keys.choose(away, form.get_by_label("Who"), "Finn")
+    keys.write_day(away, form.get_by_label("Last day"), tomorrow)
+    keys.write(away, form.get_by_label("Why"), "On leave")
+    look(away, "approver-out-of-office")
+    away.keyboard.press("Enter")
+    away.get_by_text(f"Finn stands in until {tomorrow:%Y-%m-%d}.").wait_for()
+    look(away, "approver-stand-in")
+
+    keys.go_to(there, "Approvals")
+    keys.open_row(there, "13:05")
+    there.keyboard.press("a")
+    there.get_by_text("Approved once").wait_for()
+    assert agent.carry_out(action)["state"] == "succeeded"
+
+    later = agent.ask("14:25")
+    keys.press(away, away.locator("#delegations").get_by_role("button", name="End it").first)
+    away.get_by_text("Ended.").wait_for()
+    keys.go_to(there, "Approvals")
+    there.get_by_text("Nothing waits for you").first.wait_for()
+    keys.go_to(away, "Approvals")
+    keys.open_row(away, "14:25")
+    away.keyboard.press("a")
+    away.get_by_text("Approved once").wait_for()
+    assert agent.carry_out(later)["state"] == "succeeded"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
@@ -35,18 +34,6 @@ def team(principal: Principal | None, team_id: uuid.UUID) -> Team:
 def person_of(principal: Principal) -> User | None:
     """Whom the principal acts as; None for machines."""
     return User.objects.filter(pk=principal.user_id).first() if principal.user_id else None
-
-
-def people_with(
-    principal: Principal, permission: Permission, *, team_id: uuid.UUID, without: Collection[uuid.UUID] = ()
-) -> list[User]:
-    """Who of the principal's organisation holds the permission in that team, by name: whom a question waits for."""
-    roles = [role.value for role in Role if permission in ROLE_PERMISSIONS[role]]
-    held = Membership.objects.standing().filter(
-        Q(team_id=team_id) | Q(team__isnull=True), organisation_id=principal.organisation_id, role__in=roles
-    )
-    people = User.objects.filter(pk__in=held.values("user_id"), is_active=True).exclude(pk__in=list(without))
-    return list(people.order_by("name"))
 
 
 def find_people(principal: Principal, *, text: str, limit: int = 5) -> list[User]:

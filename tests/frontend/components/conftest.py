@@ -37,6 +37,7 @@ def _plain_static_names(settings: Any) -> None:
 def _no_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
     """The product's own warnings read the database, which the components here do without."""
     monkeypatch.setattr(context, "_strip_sources", [])
+    monkeypatch.setattr(context, "_current_strip_sources", [])
 
 
 @pytest.fixture

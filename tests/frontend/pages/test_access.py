@@ -34,6 +34,7 @@ CLOSED_LISTS = {
     "approval-health": {"finn"},
     "broken-glass": {"finn"},
     "notices": {"finn"},
+    "notices-count": set(),
     "notices-bell": set(),
     "settings-approvals": {"finn"},
     "agents": set(),
@@ -246,6 +247,7 @@ def test_every_page_is_tried_here(asked: Any) -> None:
     )
     elsewhere = {"sign-in-link", "mission-try", "audit-verify", "switch-organisation", "view-save", "view-remove"}
     elsewhere |= {"approval-from-mail", "notices-read"}  # tests/frontend/pages/test_approval_pages.py
+    elsewhere |= {"strip-put-away"}  # tests/frontend/pages/test_strips.py
     # One's own alone, or open to who has the link: tests/frontend/pages/test_sign_in.py and test_members.py.
     elsewhere |= {"settings", "invitation", "sessions-end", *(name for name in named if name.startswith("mfa_"))}
     elsewhere |= {"audit-job", "audit-download", "person-erase"}  # test_audit_proof

@@ -326,6 +326,20 @@ def test_the_bell_counts_and_opening_by_post_marks_as_read(
     assert "unread" not in page(browser, reverse("home"))
 
 
+def test_the_part_that_is_the_bell_counts_for_its_viewer_alone(
+    world: Any, alice: User, bob: User, dana: User, signed_in: SignIn
+) -> None:
+    services.tell_about(world.ask_credit().pk)
+    for person in (bob, dana):
+        html = page(signed_in(person), reverse("notices-count"))
+        assert "Notices: 1 unread" in html
+        assert f"person:{person.pk}" in html
+    send(signed_in(bob), "notices-read")
+    assert "unread" not in page(signed_in(bob), reverse("notices-count"))
+    assert "Notices: 1 unread" in page(signed_in(dana), reverse("notices-count"))
+    assert page(signed_in(alice), reverse("notices-count")).strip() == ""
+
+
 def test_a_link_from_a_mail_opens_the_page_and_decides_nothing_whoever_fetches_it(
     world: Any, bob: User, dana: User, signed_in: SignIn, client: Client
 ) -> None:

@@ -12,6 +12,7 @@ from controlplane.common.clock import now
 from controlplane.tenancy.models import User
 from controlplane.tenancy.types import Principal
 from governance import services
+from governance.approval_models import BreakGlass
 from governance.choices import EscalationState
 from governance.models import Action, Escalation
 
@@ -130,4 +131,61 @@ def test_the_bell_opens_what_waits(day: Any, bob: User, show: Show) -> None:
     assert problems_of(page, "bell", "light") == []
     page.locator(".bell .sheet form button").first.click()
     page.wait_for_url("**/approvals/*")
+    assert page.complaints == []
+
+
+def test_the_key_of_break_glass_asks_for_a_reason_and_never_acts_without_one(
+    day: Any, bob: User, nadia: User, show: Show
+) -> None:
+    page = show(nadia, reverse("approval", args=[day.asked.pk]))
+    before = BreakGlass.objects.count()
+    page.keyboard.press("?")
+    assert page.locator("#keyboard").get_by_text("Break-glass: asks for the reason first").is_visible()
+    page.keyboard.press("Escape")
+    page.keyboard.press("b")
+    dialog = page.locator("#glass-dialog")
+    dialog.get_by_label("What is the emergency").wait_for()
+    assert problems_of(page, "break-glass", "light") == []
+    page.keyboard.type("bbb")  # letters in the field, no key any more
+    dialog.get_by_role("button", name="Break the glass").focus()
+    page.keyboard.press("Enter")  # the field refuses what is no reason
+    assert dialog.is_visible()
+    page.keyboard.press("Escape")
+    assert BreakGlass.objects.count() == before
+    approver = show(bob, reverse("approval", args=[day.asked.pk]))
+    approver.keyboard.press("b")
+    assert approver.locator("dialog[open]").count() == 0
+    approver.keyboard.press("?")
+    assert not approver.locator("#keyboard").get_by_text("Break-glass").is_visible()
+    assert page.complaints == approver.complaints == []
+
+
+def test_the_key_of_break_glass_on_another_row_opens_that_question_first(day: Any, nadia: User, show: Show) -> None:
+    page = show(nadia, reverse("approvals"))
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    page.keyboard.press("b")
+    page.wait_for_url("**/approvals/*")
+    assert page.locator("dialog[open]").count() == 0
+    page.keyboard.press("b")
+    page.locator("#glass-dialog").get_by_label("What is the emergency").wait_for()
+
+
+def test_the_bell_counts_what_comes_and_goes_without_a_reload(world: Any, bob: User, show: Show) -> None:
+    """What the socket would hint at; an open sheet is left alone until it is closed."""
+    page = show(bob, reverse("home"))
+    bell = page.locator("#bell > details > summary")
+    assert bell.get_attribute("aria-label") == "Notices"
+    question = world.ask_credit()
+    services.tell_about(question.pk)
+    page.evaluate("htmx.trigger('#bell', 'live')")
+    page.get_by_label("Notices: 1 unread").wait_for()
+    bell.click()
+    page.wait_for_selector("#bell .sheet form")
+    services.withdraw(actor=world.as_run, action_id=question.action_id)
+    page.evaluate("htmx.trigger('#bell', 'live')")
+    page.wait_for_timeout(500)
+    assert page.locator("#bell .sheet form").is_visible()
+    page.keyboard.press("Escape")
+    page.locator("#bell > details > summary[aria-label=Notices]").wait_for()
     assert page.complaints == []

@@ -39,6 +39,12 @@ def tab(browser: Client, mission: Mission) -> str:
     return " ".join(re.sub(r"<[^>]+>", " ", requests).split())
 
 
+def asking_says(browser: Client, mission: Mission) -> str:
+    html = browser.get(reverse("mission-ask", args=[mission.pk])).content.decode()
+    about = html.split('<div class="muted stack tight">')[1].split("</div>")[0]
+    return " ".join(re.sub(r"<[^>]+>", " ", about).split())
+
+
 def limit_of(mission: Mission) -> Decimal | None:
     return budgets.mission_spend(mission_ids=[mission.pk])[mission.pk].limits.money
 
@@ -47,16 +53,56 @@ def test_asking_says_whom_it_waits_for_and_raises_nothing_yet(
     world: Any, alice: User, bob: User, dana: User, signed_in: SignIn
 ) -> None:
     browser = signed_in(alice)
-    assert (
-        "It waits for Bob or Dana. You never decide your own request."
-        in browser.get(reverse("mission-ask", args=[world.mission.pk])).content.decode()
-    )
+    assert "It waits for Bob or Dana. You never decide your own request." in asking_says(browser, world.mission)
     response = ask(browser, world.mission, "5,00")
     assert response["Location"] == reverse("mission-tab", args=[world.mission.pk, "budget"])
     assert re.search(r"\+ 5.00 USD Twelve more Waits for Bob or Dana", tab(browser, world.mission))
     assert limit_of(world.mission) == 2
     again = browser.get(reverse("mission-ask", args=[world.mission.pk])).content.decode()
     assert "is asked for already, by Alice" in again
+
+
+def test_asking_says_whom_each_amount_would_ask_by_the_routes_there_are(
+    world: Any, alice: User, bob: User, dana: User, as_nadia: Principal, signed_in: SignIn
+) -> None:
+    browser = signed_in(alice)
+    desk = governance.save_group(actor=as_nadia, name="Directors", member_ids=[dana.pk, bob.pk])
+    for name, above, group, needed in (("Board", "500.00", desk.pk, 2), ("Dear", "50.00", None, 1)):
+        route = governance.Route(
+            name=name,
+            kind="budget.topup",
+            amount_above=Decimal(above),
+            amount_argument="money",
+            group_id=group,
+            needed=needed,
+        )
+        governance.save_route(actor=as_nadia, route=route)
+    said = asking_says(browser, world.mission)
+    assert "It waits for Bob, Dana or Nadia. Above $500.00 it needs 2 approvals of Directors, from Bob or Dana." in said
+    ask(browser, world.mission, "501.00")
+    asked = Escalation.objects.get()
+    assert (asked.group_id, asked.needed) == (desk.pk, 2)
+
+
+def test_asking_says_where_too_few_people_could_ever_agree(
+    world: Any, alice: User, bob: User, as_nadia: Principal, signed_in: SignIn
+) -> None:
+    desk = governance.save_group(actor=as_nadia, name="Owners", member_ids=[alice.pk])
+    governance.save_route(actor=as_nadia, route=governance.Route(name="Own", kind="budget.topup", group_id=desk.pk))
+    said = asking_says(signed_in(alice), world.mission)
+    assert "It asks Owners, and nobody but you may decide it now: ask an administrator for an approver first." in said
+
+
+def test_a_next_tier_is_named_where_the_first_can_not_answer(
+    world: Any, alice: User, bob: User, dana: User, as_nadia: Principal, signed_in: SignIn
+) -> None:
+    first = governance.save_group(actor=as_nadia, name="Owners", member_ids=[alice.pk])
+    second = governance.save_group(actor=as_nadia, name="Directors", member_ids=[dana.pk])
+    route = governance.Route(
+        name="Own", kind="budget.topup", group_id=first.pk, next_group_id=second.pk, next_seconds=3600
+    )
+    governance.save_route(actor=as_nadia, route=route)
+    assert "It waits for Dana (Owners and Directors)." in asking_says(signed_in(alice), world.mission)
 
 
 def test_agreeing_raises_the_limit_and_refusing_does_not(
@@ -76,7 +122,7 @@ def test_agreeing_raises_the_limit_and_refusing_does_not(
 def test_who_asked_does_not_decide_even_as_an_administrator(world: Any, nadia: User, signed_in: SignIn) -> None:
     browser = signed_in(nadia)
     assert (
-        "Nobody but you may decide this here."
+        "nobody but you may decide it now"
         in browser.get(reverse("mission-ask", args=[world.mission.pk])).content.decode()
     )
     ask(browser, world.mission)

@@ -19,6 +19,7 @@ from controlplane.tenancy.models import User
 from controlplane.tenancy.types import Principal
 from governance import services as governance
 from governance.models import Action, Escalation
+from governance.selectors import left_to_answer
 
 from .remit_page import Page, SignIn, number_of_versions
 
@@ -77,7 +78,7 @@ def test_more_waits_for_a_second_person_who_is_named(
 ) -> None:
     opened.preview(budget="3.00", note="Twelve more customers")
     assert "Widens The budget is 3.00 USD, was 2.00 USD" in opened.words
-    assert "It waits for a second person : Bob or Dana" in opened.words
+    assert "It waits for a second person. It waits for Bob or Dana." in opened.words
     opened.send()
     world.mission.refresh_from_db()
     assert world.mission.version == 1
@@ -87,6 +88,21 @@ def test_more_waits_for_a_second_person_who_is_named(
     assert world.mission.version == 2
     made = world.mission.versions.get(number=2)
     assert (made.signed_off_by_id, made.change_note) == (bob.pk, "Twelve more customers")
+
+
+def test_whoever_a_route_asks_is_named_and_nobody_else(
+    opened: Page, bob: User, dana: User, as_nadia: Principal
+) -> None:
+    desk = governance.save_group(actor=as_nadia, name="Directors", member_ids=[dana.pk])
+    route = governance.Route(name="Large", kind="mission.widen", amount_above=Decimal("2.50"), group_id=desk.pk)
+    governance.save_route(actor=as_nadia, route=route)
+    opened.preview(budget="2.40")
+    assert "It waits for Bob, Dana or Nadia." in opened.words
+    opened.preview(budget="3.00")
+    assert "It waits for Dana (Directors)." in opened.words
+    opened.send()
+    asked = Escalation.objects.get(kind="mission.widen")
+    assert [person.name for person in left_to_answer([asked])[asked.pk]] == ["Dana"]
 
 
 def test_a_grant_is_added_limited_and_said_in_sentences(opened: Page, world: Any) -> None:

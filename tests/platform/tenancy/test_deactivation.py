@@ -98,7 +98,7 @@ def test_deactivation_rests_roles_and_ends_what_the_person_holds(as_nadia, alice
     assert services.principal_of_user(user=alice) is None
     assert code_of(lambda: services.principal_of_token(text)) == "token.revoked"
     assert not SignInLink.objects.exists()
-    assert alice not in selectors.people_with(as_nadia, Permission.MISSION_OPERATE, team_id=team.pk)
+    assert alice not in selectors.people_with_anywhere(as_nadia, Permission.MISSION_OPERATE)
     assert members.deactivate(principal=as_nadia, user_id=alice.pk)["tokens"] == 0
     members.reactivate(principal=as_nadia, user_id=alice.pk)
     assert acting(alice).has(Permission.MISSION_OPERATE, team_id=team.pk)
