@@ -7,9 +7,10 @@ import enum
 import json
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from itertools import accumulate, islice
 
 from django.db.models import Count, Exists, OuterRef, Prefetch, Q, QuerySet, Sum
 
@@ -17,6 +18,7 @@ from agents.choices import ENDED_RUN_STATES, RunState
 from agents.models import Mission, Run
 from agents.result_words import in_words
 from agents.waiting import NOBODY_KNOWN, waited_for
+from budgets import selectors as budgets
 from controlplane.tenancy.types import Permission, Principal
 from governance.choices import ActionState, EscalationState
 from governance.models import Action, Escalation
@@ -42,8 +44,9 @@ class ItemKind(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Item:
-    """One line. `total` is what the mission had spent by then; `members` are the other actions of a group, and
-    `titles` the calls of one of its `rounds`. `waits_for` names who has to answer an open question."""
+    """One line. `total` is what the mission had spent by then, where the story is whole; `members` are the other
+    actions of a group, and `titles` the calls of one of its `rounds`. `waits_for` names who has to answer an open
+    question."""
 
     kind: ItemKind
     at: datetime
@@ -74,8 +77,8 @@ class Timeline:
 
 
 def timeline(principal: Principal, mission: Mission, *, verdict: str = "", before: uuid.UUID | None = None) -> Timeline:
-    """Six queries whatever the length. `mission.runs` must be prefetched. `verdict` shows only refused, waiting or
-    allowed ones."""
+    """Seven queries whatever the length. `mission.runs` must be prefetched. `verdict` shows only refused, waiting or
+    allowed ones, without what was spent by then: the rest of it is not on the page."""
     actions = Action.objects.restrict(principal, Permission.ACTION_VIEW).filter(mission_id=mission.pk, kind="tool.call")
     actions = actions.alias(asked=Exists(Escalation.objects.filter(action_id=OuterRef("pk"))))
     chosen = {"refused": Q(verdict="deny"), "asked": _ASKED, "allowed": Q(verdict="allow")}.get(verdict)
@@ -88,15 +91,27 @@ def timeline(principal: Principal, mission: Mission, *, verdict: str = "", befor
         )[: LENGTH + 1]
     )
     page = newest[:LENGTH][::-1]
-    base = actions.filter(pk__lt=page[0].pk).aggregate(total=Sum("cost"))["total"] if page else None
     older = page[0].pk if len(newest) > LENGTH else None
     questions = [row for action in page for row in action.escalations.all() if row.state == EscalationState.OPEN]
-    events = [*_of_actions(page, base or Decimal(0), waited_for(principal, questions))]
+    events = sorted(_of_actions(page, waited_for(principal, questions)), key=_moment)
     if not chosen:
-        start = page[0].created_at if older else None
-        events += [item for item in _of_runs(mission.runs.all()) if start is None or item.at >= start]
-    events.sort(key=lambda item: item.at)
+        attempts = list(_of_runs(list(mission.runs.all())))
+        earlier = [item for item in attempts if older is not None and item.at < page[0].created_at]
+        events = sorted([*events, *(item for item in attempts if item not in earlier)], key=_moment)
+        base = actions.filter(pk__lt=page[0].pk).aggregate(total=Sum("cost"))["total"] if page else None
+        events = _with_totals(events, sum(map(_spent, earlier), base or Decimal(0)))
     return Timeline(_with_gaps(_grouped(events)), older, _counts(actions))
+
+
+def _moment(item: Item) -> datetime:
+    return item.at
+
+
+def _spent(item: Item) -> Decimal:
+    """What the mission's budget was charged for it."""
+    if item.kind is ItemKind.RUN:
+        return item.money or Decimal(0)
+    return (item.action.cost if item.kind is ItemKind.ACTION and item.action else None) or Decimal(0)
 
 
 def _counts(actions: QuerySet[Action]) -> dict[str, int]:
@@ -110,7 +125,15 @@ def _counts(actions: QuerySet[Action]) -> dict[str, int]:
     return result
 
 
-def _of_runs(runs: Iterable[Run]) -> Iterable[Item]:
+def _with_totals(items: Sequence[Item], total: Decimal) -> list[Item]:
+    """The same, each with what was spent by then, from `total` on."""
+    totals = accumulate(map(_spent, items), initial=total)
+    return [replace(item, total=spent) for item, spent in zip(items, islice(totals, 1, None), strict=True)]
+
+
+def _of_runs(runs: Sequence[Run]) -> Iterable[Item]:
+    """Where each began and ended. The seconds of its sandbox are charged when it has ended."""
+    charged = budgets.charged(hold_ids=[run.hold_id for run in runs if run.hold_id])
     for run in runs:
         sandbox = run.sandbox
         where = f"{sandbox.isolation}, {_size(sandbox.desired_resources)}" if sandbox and sandbox.isolation else ""
@@ -127,13 +150,18 @@ def _of_runs(runs: Iterable[Run]) -> Iterable[Item]:
         if run.ended_at is not None and run.state in ENDED_RUN_STATES:
             state = RunState(run.state)
             yield Item(
-                ItemKind.RUN, run.ended_at, state.tone, state.icon, f"Attempt {run.attempt} ended", "", run.reason
+                ItemKind.RUN,
+                run.ended_at,
+                state.tone,
+                state.icon,
+                f"Attempt {run.attempt} ended",
+                sub=run.reason,
+                money=charged.get(run.hold_id) if run.hold_id else None,
             )
 
 
-def _of_actions(actions: Iterable[Action], total: Decimal, waits: Mapping[uuid.UUID, str]) -> Iterable[Item]:
+def _of_actions(actions: Iterable[Action], waits: Mapping[uuid.UUID, str]) -> Iterable[Item]:
     for action in actions:
-        total += action.cost or 0
         state = ActionState(action.state)
         asked = action.verdict == "escalate" or bool(action.escalations.all())
         tone, icon = (
@@ -151,7 +179,6 @@ def _of_actions(actions: Iterable[Action], total: Decimal, waits: Mapping[uuid.U
             _said(action),
             action=action,
             money=_money(action, state),
-            total=total,
             held=action.cost is None and state in (ActionState.WAITING, ActionState.PERMITTED, ActionState.EXECUTING),
         )
         for escalation in action.escalations.all():

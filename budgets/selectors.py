@@ -16,10 +16,10 @@ from django.db import connection
 from django.db.models import Count, Q
 
 from budgets.journal import Narrowed, Window, newest
-from budgets.models import Account, AccountLimit, Allocation, JournalEntry, LimitChange
+from budgets.models import Account, AccountLimit, Allocation, Hold, JournalEntry, LimitChange
 from budgets.spending import in_window, with_burn
 from budgets.spending import spend_per_day as spend_per_day  # one of what may be read
-from budgets.types import Amounts, Balance, ChangeState, LedgerLine, Level, Limits, WindowKind
+from budgets.types import Amounts, Balance, ChangeState, HoldState, LedgerLine, Level, Limits, WindowKind
 from controlplane.common.errors import FieldError, invalid, not_found
 from controlplane.tenancy.models import Organisation
 from controlplane.tenancy.types import Permission, Principal
@@ -130,6 +130,14 @@ def spend_of(*, account_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, Balance]:
     """What each of these budgets has left, for callers that have judged access to what they are for. One query."""
     wanted = list(account_ids)
     return _by_account(_read("a.id = ANY(%s)", [wanted])) if wanted else {}
+
+
+def charged(*, hold_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, Decimal]:
+    """What was charged in the end for each of these holds; absent while it is open or released. One query, none for no
+    ids. For callers that have judged access to what was held for."""
+    wanted = list(hold_ids)
+    rows = Hold.objects.filter(pk__in=wanted, state=HoldState.SETTLED.value).values_list("pk", "actual_money")
+    return {pk: money or Decimal(0) for pk, money in rows} if wanted else {}
 
 
 def limits_decided(*, account_id: uuid.UUID, window: WindowKind) -> Limits | None:

@@ -9,24 +9,22 @@ from zoneinfo import ZoneInfo
 from moneyed import CurrencyDoesNotExist, get_currency
 
 MINUS = "\u2212"
-_CENT = Decimal("0.01")
-_SMALLEST_WITH_FOUR_DECIMALS = Decimal("0.0001")
+_MOST_DECIMALS = 4
 _BYTE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def money_text(amount: Decimal, currency: str) -> str:
-    """ "$0.42", "240.00 EUR"; under one cent four decimals or four digits: never a false zero."""
-    size = abs(amount)
+    """ "$0.42", "240.00 EUR"; what is less than a cent has four decimals, or is "<$0.0001": never a false zero."""
+    size, places = abs(amount), _decimals(currency)
+    if 0 < size < Decimal(1).scaleb(-places):
+        places = max(places, _MOST_DECIMALS)
+    smallest = Decimal(1).scaleb(-_MOST_DECIMALS)
+    under = "<" if 0 < size < smallest else ""
     with localcontext() as context:
         context.prec = 60
-        if size == 0 or size >= _CENT or _decimals(currency) == 0:
-            digits = f"{size.quantize(Decimal(1).scaleb(-_decimals(currency)), ROUND_HALF_EVEN):,f}"
-        elif size >= _SMALLEST_WITH_FOUR_DECIMALS:
-            digits = f"{size.quantize(_SMALLEST_WITH_FOUR_DECIMALS, ROUND_HALF_EVEN):f}"
-        else:
-            digits = f"{size.quantize(Decimal(1).scaleb(size.adjusted() - 3), ROUND_HALF_EVEN):f}"
+        shown = (smallest if under else size).quantize(Decimal(1).scaleb(-places), ROUND_HALF_EVEN)
     sign = MINUS if amount < 0 else ""
-    return f"{sign}${digits}" if currency == "USD" else f"{sign}{digits} {currency}"
+    return f"{sign}{under}${shown:,f}" if currency == "USD" else f"{sign}{under}{shown:,f} {currency}"
 
 
 def exact_money_text(amount: Decimal, currency: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
@@ -17,10 +16,10 @@ from django.views.decorators.http import require_GET
 from agents import selectors as agents
 from controlplane.audit import selectors, verification
 from controlplane.audit.events import Event
-from controlplane.audit.models import Entry
 from controlplane.common.ids import parse_id
 from controlplane.tenancy import selectors as tenancy
 from controlplane.tenancy.types import Permission, Principal
+from frontend.audit_folds import Fold, Line, folded, last_of, line_of
 from frontend.exports import csv_response
 from frontend.pages import PersonRequest, page, require_anywhere
 from frontend.saved import saved_views
@@ -42,15 +41,6 @@ SUBJECT_TYPES = (
     "organisation",
     "stop",
 )
-_SUBJECT_PAGES = {
-    "mission": "mission",
-    "agent": "agent",
-    "action": "action",
-    "escalation": "approval",
-    "server": "server",
-    "budget": "budget",
-    "stop": "stop",
-}
 _CSV_HEADER = (
     "sequence",
     "at",
@@ -64,19 +54,6 @@ _CSV_HEADER = (
 )
 
 
-@dataclass(frozen=True)
-class Line:
-    """One entry as a line of the log. `page` names the page of its subject, where it has one."""
-
-    entry: Entry
-    sentence: str
-    page: str
-
-    @property
-    def sequence(self) -> int | None:
-        return self.entry.seal.sequence if hasattr(self.entry, "seal") else None
-
-
 @page
 @require_GET
 def listing(request: PersonRequest) -> HttpResponseBase:
@@ -84,10 +61,13 @@ def listing(request: PersonRequest) -> HttpResponseBase:
     filters = _filters(request)
     if request.GET.get("format") == "csv":
         return csv_response("audit", _CSV_HEADER, _csv_rows(request.principal, filters))
-    found = selectors.entries(principal=request.principal, filters=filters, cursor=parse_id(request.GET.get("cursor")))
+    each = bool(request.GET.get("each")) or _picks_entries(filters)
+    lines, older = _page(request.principal, filters, parse_id(request.GET.get("cursor")), each=each)
     context = {
-        "lines": [_line(entry) for entry in found.items],
-        "next": found.next,
+        "lines": lines,
+        "next": older,
+        "each": each,
+        "may_fold": not _picks_entries(filters),
         "filters": filters,
         "kinds": [(kind, kind.replace("_", " ").capitalize(), names) for kind, names in EVENT_KINDS],
         "event": f"{filters.event_kind}.*" if filters.event_kind else filters.event,
@@ -111,7 +91,7 @@ def detail(request: PersonRequest, entry_id: uuid.UUID) -> HttpResponse:
     if entry is None:
         raise Http404
     context = {
-        "line": _line(entry),
+        "line": line_of(entry),
         "entry": entry,
         "proof": verification.verify_entry(entry),
         "may_erase": entry.subject_type == "person" and request.principal.has(Permission.MEMBER_WRITE),
@@ -140,8 +120,23 @@ def _missions(principal: Principal, chosen: uuid.UUID | None) -> list[tuple[uuid
     return newest
 
 
-def _line(entry: Entry) -> Line:
-    return Line(entry, selectors.sentence(entry), _SUBJECT_PAGES.get(entry.subject_type, ""))
+def _picks_entries(filters: selectors.Filters) -> bool:
+    """Whoever asks for kinds of entries, words or one thing wants to see each."""
+    return bool(filters.event or filters.event_kind or filters.subject_type or filters.subject_id or filters.text)
+
+
+def _page(
+    principal: Principal, filters: selectors.Filters, cursor: uuid.UUID | None, *, each: bool
+) -> tuple[list[Line | Fold], uuid.UUID | None]:
+    """The lines of one page and the cursor of the next. Folded, a page takes in more entries for as many lines."""
+    if each:
+        found = selectors.entries(principal=principal, filters=filters, cursor=cursor)
+        return [line_of(entry) for entry in found.items], found.next
+    found = selectors.entries(principal=principal, filters=filters, cursor=cursor, limit=selectors.LARGEST_PAGE)
+    lines = folded(found.items)
+    if len(lines) <= selectors.PAGE:
+        return lines, found.next
+    return lines[: selectors.PAGE], last_of(lines[selectors.PAGE - 1])
 
 
 def _filters(request: PersonRequest) -> selectors.Filters:
@@ -179,7 +174,7 @@ def _csv_rows(principal: Principal, filters: selectors.Filters) -> Iterator[Sequ
     cursor: uuid.UUID | None = None
     for _ in range(LONGEST_EXPORT // selectors.LARGEST_PAGE):
         found = selectors.entries(principal=principal, filters=filters, cursor=cursor, limit=selectors.LARGEST_PAGE)
-        for line in map(_line, found.items):
+        for line in map(line_of, found.items):
             entry = line.entry
             yield (
                 line.sequence,

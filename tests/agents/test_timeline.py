@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -14,6 +15,7 @@ from agents import timeline as timelines
 from agents.choices import RunState
 from agents.models import Mission, Run
 from agents.timeline import Item, ItemKind, Timeline, timeline
+from budgets.models import Account, Hold
 from controlplane.common.ids import new_id
 from controlplane.tenancy.models import User
 from controlplane.tenancy.types import Principal
@@ -261,6 +263,33 @@ def test_attempts_begin_and_end_in_their_place(act, run: Run, tell) -> None:
     assert end.sub == "The node was lost"
 
 
+def test_the_seconds_of_a_sandbox_count_when_its_attempt_has_ended(act, run: Run, tell, monkeypatch) -> None:
+    held = hold_of(run, charged="0.05")
+    Run.objects.filter(pk=run.pk).update(
+        started_at=START, ended_at=START + timedelta(seconds=5), state=RunState.LOST, hold_id=held
+    )
+    for seconds in (1, 2, 10, 11):
+        act(seconds, f"a__t{seconds}", cost="0.01")
+    *_, end, third, last = tell().items
+    assert (end.title, end.money, end.total) == ("Attempt 1 ended", Decimal("0.05"), Decimal("0.07"))
+    assert (third.total, last.total) == (Decimal("0.08"), Decimal("0.09"))
+    monkeypatch.setattr(timelines, "LENGTH", 1)
+    assert [item.total for item in tell().items] == [Decimal("0.09")]
+
+
+def hold_of(run: Run, *, charged: str) -> uuid.UUID:
+    """A settled hold for the run's sandbox seconds."""
+    mission = run.mission
+    account = Account.objects.create(
+        organisation_id=mission.organisation_id, level="mission", name="m", path=[], depth=0, subject_id=mission.pk
+    )
+    return Hold.objects.create(
+        id=new_id(), organisation_id=mission.organisation_id, account=account, request_hash=b"", window_ids=[],
+        money=Decimal(1), tokens=0, steps=0, actual_money=Decimal(charged), state="settled", ttl_seconds=60,
+        created_at=START, expires_at=START, closed_at=START,
+    ).pk  # fmt: skip
+
+
 def test_filter_shows_one_kind_of_verdict_and_counts_all(act, ask, run: Run, tell) -> None:
     act(0)
     act(1, state=ActionState.DENIED, verdict=Verdict.DENY, cost=None)
@@ -269,6 +298,7 @@ def test_filter_shows_one_kind_of_verdict_and_counts_all(act, ask, run: Run, tel
     assert kinds(tell(verdict="asked")) == ["action", "wait"]
     assert kinds(tell(verdict="allowed")) == ["action"]
     for verdict in ("", "refused"):
+        assert {item.total is None for item in of_kind(tell(verdict=verdict), ItemKind.ACTION)} == {bool(verdict)}
         assert tell(verdict=verdict).counts == {"all": 3, "allowed": 1, "refused": 1, "asked_people": 1, "waiting": 1}
 
 

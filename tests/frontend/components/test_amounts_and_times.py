@@ -28,13 +28,16 @@ MOMENT = datetime(2026, 11, 23, 8, 41, 2, 123000, tzinfo=UTC)
         ("0", "USD", "$0.00"),
         ("0.0004", "USD", "$0.0004"),
         ("0.00112345", "USD", "$0.0011"),
-        ("0.0000123456", "USD", "$0.00001235"),
-        ("0.000000000001", "USD", "$0.000000000001000"),
+        ("0.0001", "USD", "$0.0001"),
+        ("0.0000123456", "USD", "<$0.0001"),
+        ("0.000000000001", "EUR", "<0.0001 EUR"),
+        ("-0.00001", "USD", "−<$0.0001"),
         ("0.01", "USD", "$0.01"),
         ("1234567.891", "USD", "$1,234,567.89"),
         ("-3.5", "USD", "−$3.50"),
         ("240", "EUR", "240.00 EUR"),
         ("1234.5", "JPY", "1,234 JPY"),
+        ("0.2", "JPY", "0.2000 JPY"),
         ("1.2345", "KWD", "1.234 KWD"),
         ("1", "ZZZ", "1.00 ZZZ"),
     ],
@@ -45,9 +48,11 @@ def test_money_reads_as_people_write_it(amount: str, currency: str, text: str) -
 
 @given(st.decimals(min_value="0.000000000001", max_value="9999999999999999.999999999999", places=12))
 def test_an_amount_that_is_not_zero_never_looks_like_zero(amount: Decimal) -> None:
-    shown = Decimal(re.sub(r"[^0-9.]", "", amounts.money_text(amount, "USD")))
+    text = amounts.money_text(amount, "USD")
+    shown = Decimal(re.sub(r"[^0-9.]", "", text))
     assert shown > 0
-    assert abs(shown - amount) <= max(Decimal("0.005"), amount / 1000)
+    assert len(text.partition(".")[2]) <= 4
+    assert amount < shown if text.startswith("<") else abs(shown - amount) <= Decimal("0.005")
 
 
 def test_every_digit_of_an_amount_is_in_the_title(rendered: Render) -> None:

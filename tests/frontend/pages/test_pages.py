@@ -164,16 +164,40 @@ def test_the_log_reads_as_sentences_and_filters(busy: Any, dana: User, signed_in
     assert "Bob refused" in page(browser, reverse("audit") + "?since=not-a-date&cursor=nonsense&event=drop")
 
 
-def test_pages_of_the_log_join_without_a_gap(busy: Any, dana: User, signed_in: SignIn) -> None:
+@pytest.mark.parametrize("shown", ["", "each=1"])
+def test_pages_of_the_log_join_without_a_gap(
+    busy: Any, dana: User, signed_in: SignIn, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("controlplane.audit.selectors.PAGE", 12)
     browser, seen = signed_in(dana), []
-    path = reverse("audit")
+    path = reverse("audit") + f"?{shown}"
     for _ in range(10):
         response = browser.get(path)
-        seen += [line.entry.pk for line in response.context["lines"]]
+        for line in response.context["lines"]:
+            seen += [each.entry.pk for each in getattr(line, "lines", [line])]
         if response.context["next"] is None:
             break
-        path = reverse("audit") + f"?cursor={response.context['next']}"
+        path = reverse("audit") + f"?{shown}&cursor={response.context['next']}"
     assert len(seen) == len(set(seen)) == Entry.objects.count()
+
+
+def test_routine_entries_in_a_row_are_one_line_that_opens_and_nothing_else_is_folded(
+    busy: Any, dana: User, signed_in: SignIn
+) -> None:
+    browser, path = signed_in(dana), reverse("audit")
+    html = page(browser, path)
+    assert "12 calls allowed, 12 permits used, 13 calls succeeded" in html
+    assert "Bob approved books__apply_credit" in html
+    lines = browser.get(path).context["lines"]
+    folds = [line for line in lines if hasattr(line, "lines")]
+    inside = {line.entry.event for fold in folds for line in fold.lines}
+    assert inside <= {"action.allowed", "permit.consumed", "action.succeeded"}
+    assert all(not line.entry.payload.get("approved") for fold in folds for line in fold.lines)
+    for entry in (line.entry for fold in folds for line in fold.lines):
+        assert reverse("audit-entry", args=[entry.pk]) in html
+    for narrowed in ("?each=1", "?event=action.allowed", "?q=customer", f"?id={folds[0].lines[0].entry.subject_id}"):
+        assert not any(hasattr(line, "lines") for line in browser.get(path + narrowed).context["lines"]), narrowed
+    assert any(hasattr(line, "lines") for line in browser.get(f"{path}?mission={busy.mission.pk}").context["lines"])
 
 
 def test_an_entry_proves_its_payload_and_place(busy: Any, dana: User, signed_in: SignIn) -> None:
