@@ -82,6 +82,7 @@ def items(world: Any) -> dict[str, str]:
     entry = Entry.objects.filter(organisation=world.organisation, mission_id=mission.pk).latest("id")
     return {
         "mission": reverse("mission", args=[mission.pk]),
+        "approval-route": reverse("approval-route", args=[ApprovalRoute.objects.get().pk]),
         **{f"mission-{tab}": reverse("mission-tab", args=[mission.pk, tab]) for tab in TABS},
         "mission-part": reverse("mission", args=[mission.pk]) + "?part=timeline",
         "action": reverse("action", args=[escalation.action_id]),
