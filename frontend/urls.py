@@ -77,6 +77,7 @@ urlpatterns = [
     path("settings/approvals", approval_settings.overview, name="settings-approvals"),
     path("settings/approvals/groups", approval_settings.save_group, name="approval-group-save"),
     path("settings/approvals/routes", approval_settings.save_route, name="approval-route-save"),
+    path("settings/approvals/routes/<uuid:route_id>", approval_settings.route, name="approval-route"),
     path("settings/approvals/delegations", approval_settings.delegate, name="delegation-save"),
     path("agents", agents.listing, name="agents"),
     path("agents/new", agents.new, name="agent-new"),

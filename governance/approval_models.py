@@ -98,7 +98,8 @@ class Delegation(models.Model):
 
 
 class EscalationMessage(models.Model):
-    """Something said beside a question. `answer`: the agent's own words, never more than that. Never changed."""
+    """Something said beside a question. `answer`: the agent's own words, never more than that. Never changed,
+    except that erasing a person takes out what they wrote."""
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     organisation = models.ForeignKey("tenancy.Organisation", on_delete=models.PROTECT, related_name="+")

@@ -8,6 +8,8 @@ from governance.escalations.arranging import (
     retire_group,
     save_group,
     save_route,
+    version_of_group,
+    version_of_route,
 )
 from governance.escalations.breaking_glass import break_glass, review_break_glass
 from governance.escalations.claiming import claim, release
@@ -77,6 +79,8 @@ __all__ = [
     "total_so_far",
     "troubled_judges",
     "untold",
+    "version_of_group",
+    "version_of_route",
     "void_open",
     "void_reach",
     "withdraw",

@@ -8,11 +8,13 @@ from django.db.models.signals import post_migrate
 
 
 def register() -> None:
-    """Live topics, readiness and metrics of governance."""
+    """Live topics, words that go with their author, readiness and metrics of governance."""
+    from controlplane.audit.services import register_words
     from controlplane.common.ids import parse_id
     from controlplane.live.services import register_topic
     from controlplane.tenancy.types import Permission, Principal
     from governance import monitoring
+    from governance.escalations.conversing import erase_words
     from governance.models import Action
 
     def may_see_action(principal: Principal, identifier: str) -> bool:
@@ -25,6 +27,7 @@ def register() -> None:
     register_topic("action", may_see_action)
     register_topic("approvals", may_see_approvals)
     register_topic("person", lambda principal, identifier: identifier == str(principal.user_id))
+    register_words(erase_words)
     monitoring.register()
 
 

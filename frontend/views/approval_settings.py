@@ -12,7 +12,7 @@ from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from controlplane.common.errors import FieldError, RemitError, invalid
 from controlplane.tenancy import selectors as tenancy
@@ -20,8 +20,9 @@ from controlplane.tenancy.types import Permission
 from frontend.pages import PersonRequest, id_of, page, require_anywhere, zone_of
 from governance import selectors as governance
 from governance import services
+from governance.approval_models import ApprovalRoute
 
-_UNITS = {"minutes": 60, "hours": 3600, "days": 86400}
+_UNITS = {"minutes": 60, "hours": 3600, "days": 86400, "seconds": 1}
 
 
 @page
@@ -46,6 +47,7 @@ def save_group(request: PersonRequest) -> HttpResponse:
                 name=request.POST.get("name", ""),
                 member_ids=[key for text in request.POST.getlist("members") if (key := id_of(text))],
                 group_id=group,
+                expected=request.POST.get("seen") if group else None,
             )
             messages.success(request, f"Saved: {saved.name}.")
     except RemitError as error:
@@ -56,7 +58,7 @@ def save_group(request: PersonRequest) -> HttpResponse:
 @page
 @require_POST
 def save_route(request: PersonRequest) -> HttpResponse:
-    """A new route, or one that is named by `route`; `do` moves or removes it."""
+    """A new route, or what `do` says of the one that is named by `route`: it moves or goes."""
     route, what = id_of(request.POST.get("route")), request.POST.get("do", "save")
     try:
         if route and what in ("up", "down"):
@@ -65,11 +67,49 @@ def save_route(request: PersonRequest) -> HttpResponse:
             services.remove_route(actor=request.principal, route_id=route)
             messages.success(request, "Removed. Questions that took it keep their way.")
         else:
-            saved = services.save_route(actor=request.principal, route=_route(request), route_id=route)
+            saved = services.save_route(actor=request.principal, route=_route(request))
             messages.success(request, f"Saved: {saved.name}.")
     except RemitError as error:
         return _page(request, error=error, part="routes")
     return redirect("settings-approvals")
+
+
+@page
+@never_cache
+@require_http_methods(["GET", "POST"])
+def route(request: PersonRequest, route_id: uuid.UUID) -> HttpResponse:
+    """Changing a route where it stands. What somebody else changed meanwhile is shown, not overwritten."""
+    row, sentence = governance.approval_route(request.principal, route_id)
+    require_anywhere(request.principal, Permission.ORGANISATION_WRITE, "Changes of routes")
+    error: RemitError | None = None
+    if request.method == "POST":
+        try:
+            saved = services.save_route(
+                actor=request.principal,
+                route=_route(request),
+                route_id=route_id,
+                expected=request.POST.get("seen", ""),
+            )
+        except RemitError as refused:
+            if refused.status not in (412, 422):
+                raise
+            error = refused
+            row, sentence = governance.approval_route(request.principal, route_id)
+        else:
+            messages.success(request, f"Saved: {saved.name}.")
+            return redirect("settings-approvals")
+    context = {
+        "route": row,
+        "sentence": sentence,
+        # After a race the newer version has been shown, so that saving once more is meant.
+        "seen": services.version_of_route(row)
+        if error is None or error.status == 412
+        else request.POST.get("seen", ""),
+        "given": request.POST if error else _given(row),
+        "error": error,
+        **_choices(request),
+    }
+    return render(request, "settings/route.html", context, status=error.status if error else 200)
 
 
 @page
@@ -100,27 +140,74 @@ def _page(request: PersonRequest, *, error: RemitError | None = None, part: str 
     principal = request.principal
     require_anywhere(principal, Permission.ESCALATION_VIEW, "Approval settings")
     approvers = tenancy.people_with_anywhere(principal, Permission.ESCALATION_DECIDE)
-    deciders = {user.pk for user in approvers}
-    groups = governance.approver_groups(principal)
     context: dict[str, Any] = {
+        **_choices(request),
         "may_change": principal.has(Permission.ORGANISATION_WRITE),
-        "decides": principal.user_id in deciders,
-        "groups": [(group, [user for user in group.members.all() if user.pk not in deciders]) for group in groups],
+        "decides": principal.user_id in {user.pk for user in approvers},
         "routes": governance.routes_in_words(principal),
-        "kinds": list(governance.known_kinds().items()),
-        "teams": tenancy.teams_with(principal, Permission.ESCALATION_VIEW),
         "people": approvers,
         "delegations": governance.delegations(principal),
-        "units": list(_UNITS),
         "given": request.POST if error else {},
         "members": set(request.POST.getlist("members")) if error else set(),
         "error": error,
         "part": part,
         "today": datetime.now(ZoneInfo(principal.time_zone)).date().isoformat(),
         "tried": _tried(request),
-        "currency": tenancy.currency_of(principal),
     }
     return render(request, "settings/approvals.html", context, status=error.status if error else 200)
+
+
+def _choices(request: PersonRequest) -> dict[str, Any]:
+    """What the form of a route offers. A group comes with those of it who can't decide, and its version."""
+    principal = request.principal
+    deciders = {user.pk for user in tenancy.people_with_anywhere(principal, Permission.ESCALATION_DECIDE)}
+    groups = governance.approver_groups(principal)
+    return {
+        "groups": [
+            (group, [user for user in group.members.all() if user.pk not in deciders], services.version_of_group(group))
+            for group in groups
+        ],
+        "kinds": list(governance.known_kinds().items()),
+        "teams": tenancy.teams_with(principal, Permission.ESCALATION_VIEW),
+        "units": list(_UNITS),
+        "currency": tenancy.currency_of(principal),
+    }
+
+
+def _seen(request: PersonRequest, row: ApprovalRoute, error: RemitError | None) -> str:
+    """Which version the form stands on. After a race the newer one was shown: saving once more is meant."""
+    if error is not None and error.status == 422:
+        return request.POST.get("seen", "")
+    return services.version_of_route(row)
+
+
+def _given(row: ApprovalRoute) -> dict[str, Any]:
+    """A route as its form would send it."""
+    answer, answer_unit = _in_units(row.answer_seconds)
+    next_time, next_time_unit = _in_units(row.next_seconds)
+    return {
+        "name": row.name,
+        "kind": row.kind,
+        "team": str(row.team_id or ""),
+        "amount_above": "" if row.amount_above is None else f"{row.amount_above.normalize():f}",
+        "amount_argument": row.amount_argument,
+        "only_irreversible": row.only_irreversible,
+        "asks": str(row.group_id or ""),
+        "needed": row.needed,
+        "answer": answer,
+        "answer_unit": answer_unit,
+        "next": "" if row.next_seconds is None else str(row.next_group_id or "any"),
+        "next_time": next_time,
+        "next_time_unit": next_time_unit,
+    }
+
+
+def _in_units(seconds: int | None) -> tuple[str, str]:
+    """In the largest unit that says it exactly."""
+    if seconds is None:
+        return "", "minutes"
+    unit = max((name for name in _UNITS if seconds % _UNITS[name] == 0), key=lambda name: _UNITS[name])
+    return str(seconds // _UNITS[unit]), unit
 
 
 def _tried(request: PersonRequest) -> dict[str, Any] | None:
@@ -170,7 +257,7 @@ def _seconds(request: PersonRequest, name: str) -> int | None:
     text, unit = request.POST.get(name, "").strip(), request.POST.get(f"{name}_unit", "")
     if not text:
         return None
-    if not (text.isascii() and text.isdigit() and len(text) < 6) or unit not in _UNITS:
+    if not (text.isascii() and text.isdigit() and len(text) < 8) or unit not in _UNITS:
         raise invalid("route.invalid", "The route can't be saved as it is.", FieldError(f"/{name}", "a whole number"))
     return int(text) * _UNITS[unit]
 

@@ -13,8 +13,9 @@ from django.db.models import Max, Q, QuerySet
 
 from controlplane.audit.events import Event
 from controlplane.audit.services import Subject, record
+from controlplane.common.canonical import digest
 from controlplane.common.clock import now
-from controlplane.common.errors import FieldError, conflict, invalid, not_found
+from controlplane.common.errors import FieldError, RemitError, conflict, invalid, not_found
 from controlplane.common.ids import new_id
 from controlplane.tenancy.models import Membership, Team, User
 from controlplane.tenancy.types import Permission, Principal
@@ -51,9 +52,11 @@ def save_group(
     member_ids: Collection[uuid.UUID],
     team_id: uuid.UUID | None = None,
     group_id: uuid.UUID | None = None,
+    expected: str | None = None,
 ) -> ApproverGroup:
-    """Make a group, or change one. Members belong to the organisation. Raises 403, 404, 422 `group.invalid`, 409
-    `group.name_taken`."""
+    """Make a group, or change one. Members belong to the organisation. `expected`: the version that was read, where
+    nothing newer may be overwritten. Raises 403, 404, 422 `group.invalid`, 409 `group.name_taken`, 412
+    `group.changed_meanwhile`."""
     actor.require(Permission.ORGANISATION_WRITE)
     text, wanted = " ".join(name.split()), set(member_ids)
     errors = [] if 1 <= len(text) <= 80 else [FieldError("/name", "1 to 80 characters")]
@@ -68,6 +71,8 @@ def save_group(
     try:
         with transaction.atomic():
             group = _group(actor, group_id) if group_id else ApproverGroup(organisation_id=actor.organisation_id)
+            if group_id and expected not in (None, version_of_group(group)):
+                raise _changed_meanwhile("group", group.name)
             group.name, group.team_id = text, team_id
             group.save()
             group.members.set(members)
@@ -99,14 +104,19 @@ def retire_group(*, actor: Principal, group_id: uuid.UUID) -> ApproverGroup:
     return group
 
 
-def save_route(*, actor: Principal, route: Route, route_id: uuid.UUID | None = None) -> ApprovalRoute:
-    """Make a route, as the last, or change one. Raises 403, 404, 422 `route.invalid`."""
+def save_route(
+    *, actor: Principal, route: Route, route_id: uuid.UUID | None = None, expected: str | None = None
+) -> ApprovalRoute:
+    """Make a route, as the last, or change one where it stands; `expected` as in `save_group`. Raises 403, 404, 422
+    `route.invalid`, 412 `route.changed_meanwhile`."""
     actor.require(Permission.ORGANISATION_WRITE)
     errors = _wrong(actor, route)
     if errors:
         raise invalid("route.invalid", "The route can't be saved as it is.", *errors)
     with transaction.atomic():
         row = _route(actor, route_id) if route_id else _last(actor)
+        if route_id and expected not in (None, version_of_route(row)):
+            raise _changed_meanwhile("route", row.name)
         for name, value in vars(route).items():
             setattr(row, name, value)
         row.name = " ".join(route.name.split())
@@ -157,6 +167,17 @@ def move_route(*, actor: Principal, route_id: uuid.UUID, up: bool) -> None:
         )
 
 
+def version_of_group(row: ApproverGroup) -> str:
+    """What a change of a group would overwrite."""
+    members = sorted(str(person.pk) for person in row.members.all())
+    return _version(row.name, row.team_id, *members)
+
+
+def version_of_route(row: ApprovalRoute) -> str:
+    """What a change of a route would overwrite. Its place is no part of it: that is moved, never written."""
+    return _version(*(getattr(row, name) for name in Route.__dataclass_fields__))
+
+
 def in_words(row: ApprovalRoute) -> str:
     """A route as one sentence."""
     what = [f"“{known_kinds().get(row.kind, row.kind)}”" if row.kind else "Every action"]
@@ -173,6 +194,19 @@ def in_words(row: ApprovalRoute) -> str:
     if row.next_seconds is not None:
         then = f"; then also {row.next_group.name if row.next_group else 'any approver of the team'}"
     return f"{' '.join(what)} asks {asks}{then}"
+
+
+def _version(*facts: object) -> str:
+    return digest([str(fact) for fact in facts]).removeprefix("sha256:")[:16]
+
+
+def _changed_meanwhile(what: str, name: str) -> RemitError:
+    return RemitError(
+        f"{what}.changed_meanwhile",
+        f"Somebody changed the {what} “{name}” since you read it. Nothing was saved.",
+        412,
+        remedies=("Look at it as it is now. Saving again puts yours in its place.",),
+    )
 
 
 def _wrong(actor: Principal, route: Route) -> list[FieldError]:

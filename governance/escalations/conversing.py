@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Collection
 from typing import Final
 
 from django.db import IntegrityError, transaction
@@ -19,6 +20,7 @@ from governance.escalations.closing import subject_of_escalation
 from governance.models import Action, Escalation
 
 LONGEST: Final = 2000
+ERASED: Final = "[erased with the person who wrote it]"  # the database lets nothing else take the place of words
 _MOST: Final = 100
 
 
@@ -77,6 +79,13 @@ def questions_of(action_id: uuid.UUID) -> list[EscalationMessage]:
         .select_related("answer", "escalation")
         .order_by("id")
     )
+
+
+def erase_words(*, user_id: uuid.UUID, organisation_ids: Collection[uuid.UUID], pseudonym: str) -> int:
+    """Part of erasing a person: what they wrote beside questions, comments and questions to agents alike. That they
+    spoke, and when, stays. Returns how many messages."""
+    rows = EscalationMessage.objects.filter(author_id=user_id, organisation_id__in=list(organisation_ids))
+    return rows.exclude(text=ERASED).update(text=ERASED, author_name=pseudonym)
 
 
 def _say(actor: Principal, escalation_id: uuid.UUID, text: str, kind: MessageKind, event: Event) -> EscalationMessage:

@@ -11,7 +11,7 @@ from django.contrib.postgres.expressions import ArraySubquery
 from django.db.models import F, OuterRef, Prefetch, Q, QuerySet
 
 from controlplane.common.clock import now
-from controlplane.common.errors import RemitError, forbidden
+from controlplane.common.errors import RemitError, forbidden, not_found
 from controlplane.tenancy.models import User
 from controlplane.tenancy.types import Permission, Principal
 from governance.approval_models import ApprovalRoute, ApproverGroup, BreakGlass, Delegation
@@ -150,6 +150,14 @@ def approval_routes(principal: Principal) -> list[ApprovalRoute]:
 def routes_in_words(principal: Principal) -> list[tuple[ApprovalRoute, str]]:
     """Each with its sentence."""
     return [(row, in_words(row)) for row in approval_routes(principal)]
+
+
+def approval_route(principal: Principal, route_id: uuid.UUID) -> tuple[ApprovalRoute, str]:
+    """One route with its sentence. Raises 403, 404."""
+    found = next((pair for pair in routes_in_words(principal) if pair[0].pk == route_id), None)
+    if found is None:
+        raise not_found("route")
+    return found
 
 
 def try_routes(

@@ -13,10 +13,10 @@ from controlplane.common.clock import now
 from controlplane.common.errors import not_found
 from controlplane.idempotency.services import one_at_a_time
 from controlplane.tenancy.types import Permission
-from frontend.api.operations import Resource, digest_of, operation
+from frontend.api.operations import Resource, operation
 from frontend.api.shapes import arranging as shapes
 from governance import selectors, services
-from governance.approval_models import ApprovalRoute, ApproverGroup
+from governance.approval_models import ApproverGroup
 from governance.choices import ReviewVerdict
 
 
@@ -33,11 +33,7 @@ class GroupResource(Resource):
         found = self.group(group_id)
         location = f"/api/v1/approver-groups/{group_id}"
         data = shapes.GroupOut(found).data
-        return self.item(data, version=_version_of_group(found), status=status, location=location)
-
-
-def _version_of_group(row: ApproverGroup) -> str:
-    return digest_of(row.name, row.team_id, *(person.pk for person in row.members.all()))
+        return self.item(data, version=services.version_of_group(found), status=status, location=location)
 
 
 class Groups(GroupResource):
@@ -85,8 +81,8 @@ class GroupChange(GroupResource):
     )
     def post(self, request: Request, group_id: uuid.UUID) -> HttpResponseBase:
         one_at_a_time(f"group:{group_id}")
-        self.must_match(_version_of_group(self.group(group_id)))
-        services.save_group(actor=self.principal, group_id=group_id, **self.body)
+        self.must_match(services.version_of_group(self.group(group_id)))
+        services.save_group(actor=self.principal, group_id=group_id, expected=self.expected, **self.body)
         return self.shown(group_id)
 
 
@@ -105,22 +101,11 @@ class GroupRetire(GroupResource):
 class RouteResource(Resource):
     tag = "approval-routes"
 
-    def route(self, route_id: uuid.UUID) -> tuple[ApprovalRoute, str]:
-        found = next((pair for pair in selectors.routes_in_words(self.principal) if pair[0].pk == route_id), None)
-        if found is None:
-            raise not_found("route")
-        return found
-
     def shown(self, route_id: uuid.UUID, *, status: int = 200) -> HttpResponseBase:
-        row, sentence = self.route(route_id)
+        row, sentence = selectors.approval_route(self.principal, route_id)
         location = f"/api/v1/approval-routes/{route_id}"
         data = shapes.route_out(row, sentence)
-        return self.item(data, version=_version_of_route(row), status=status, location=location)
-
-
-def _version_of_route(row: ApprovalRoute) -> str:
-    """What a change would overwrite. Its place is no part of it: that is moved, never written."""
-    return digest_of(*(getattr(row, name) for name in services.Route.__dataclass_fields__))
+        return self.item(data, version=services.version_of_route(row), status=status, location=location)
 
 
 class Routes(RouteResource):
@@ -189,8 +174,9 @@ class RouteChange(RouteResource):
     )
     def post(self, request: Request, route_id: uuid.UUID) -> HttpResponseBase:
         one_at_a_time(f"route:{route_id}")
-        self.must_match(_version_of_route(self.route(route_id)[0]))
-        services.save_route(actor=self.principal, route=services.Route(**self.body), route_id=route_id)
+        self.must_match(services.version_of_route(selectors.approval_route(self.principal, route_id)[0]))
+        route = services.Route(**self.body)
+        services.save_route(actor=self.principal, route=route, route_id=route_id, expected=self.expected)
         return self.shown(route_id)
 
 

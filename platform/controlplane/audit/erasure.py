@@ -17,7 +17,7 @@ from controlplane.audit.chain import Facts, commitment, facts_of, restated
 from controlplane.audit.events import Event
 from controlplane.audit.models import Entry, Restatement, Seal
 from controlplane.audit.sealing import seal_batch
-from controlplane.audit.services import Subject, row
+from controlplane.audit.services import Subject, erase_words, row
 from controlplane.audit.signatures import summary
 from controlplane.common.canonical import digest
 from controlplane.common.clock import now
@@ -83,6 +83,8 @@ def erase_person(*, actor: Principal, user_id: uuid.UUID) -> Erased:
         names = mentions.Names.of(_names_of(user, organisations), shared_with=_namesakes(user, organisations))
         erased = Erased(pseudonym_of(user_id))
         _close_account(user, erased.pseudonym)
+        _let_through(user_id)
+        erased.rows += erase_words(user_id=user_id, organisation_ids=organisations, pseudonym=erased.pseudonym)
         for place, count in mentions.replace(names, erased.pseudonym, organisations=organisations, done=erased).items():
             erased.kept[place] = erased.kept.get(place, 0) + count
         for organisation_id in organisations:
@@ -172,6 +174,12 @@ def _close_account(user: User, pseudonym: str) -> None:
     sessions.end_all_of(user)
     mentions.delete_owned(user, _ACCOUNT_TABLES)
     access_changed(user.pk)
+
+
+def _let_through(user_id: uuid.UUID) -> None:
+    """Guards of rows that are otherwise never changed ask for this until the transaction ends."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('remit.erasing', %s, true)", [str(user_id)])
 
 
 def _erase_in_trail(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, Protocol
 
 from django.db import connection
 
@@ -79,3 +79,25 @@ def record_many(rows: Sequence[Mapping[str, Any]]) -> None:
     if not connection.in_atomic_block:
         raise RuntimeError("audit.record_many outside a transaction")
     Entry.objects.bulk_create((Entry(**columns) for columns in rows), batch_size=500)
+
+
+class ErasesWords(Protocol):
+    """Inside an erasure: take out what a person wrote, leave that they did. Returns how many rows changed."""
+
+    def __call__(self, *, user_id: uuid.UUID, organisation_ids: Collection[uuid.UUID], pseudonym: str) -> int: ...
+
+
+_ERASE_WORDS: Final[list[ErasesWords]] = []
+
+
+def register_words(erases: ErasesWords) -> None:
+    """Texts that go with the person who wrote them; called by `AppConfig.ready()`."""
+    if erases not in _ERASE_WORDS:
+        _ERASE_WORDS.append(erases)
+
+
+def erase_words(*, user_id: uuid.UUID, organisation_ids: Collection[uuid.UUID], pseudonym: str) -> int:
+    """In every app that keeps such texts. Inside the erasure's transaction."""
+    return sum(
+        erases(user_id=user_id, organisation_ids=organisation_ids, pseudonym=pseudonym) for erases in _ERASE_WORDS
+    )

@@ -33,6 +33,22 @@ def test_a_group_and_a_route_are_made_changed_on_what_was_read_and_removed(nadia
     assert Entry.objects.filter(event__startswith="approval_route.").count() == 2
 
 
+def test_a_route_is_changed_on_what_was_read_and_by_administrators_alone(
+    nadia_api: Api, alice_api: Api, api_of: Callable[..., Api], bob: User, charlie: User
+) -> None:
+    made = nadia_api.post("approval-routes", {"name": "Dear", "amount_above": "100.00"})
+    path = f"approval-routes/{made.json()['id']}"
+    later = {"name": "Dearer", "amount_above": "200.00", "needed": 2}
+    for other, status in ((alice_api, 403), (api_of(bob), 403), (api_of(charlie), 404)):
+        assert other.post(f"{path}:change", later, if_match=made["ETag"]).status_code == status
+    assert ApprovalRoute.objects.get().name == "Dear"
+    changed = nadia_api.post(f"{path}:change", later, if_match=made["ETag"])
+    assert (changed.status_code, changed.json()["position"]) == (200, made.json()["position"])
+    stale = nadia_api.post(f"{path}:change", {**later, "name": "Dearest"}, if_match=made["ETag"])
+    assert (stale.status_code, ApprovalRoute.objects.get().name) == (412, "Dearer")
+    assert Entry.objects.filter(event="approval_route.changed").count() == 2
+
+
 @pytest.mark.parametrize("amount", ["much", "1e3", "-1", "0x10", "NaN", "1_000", ""])
 def test_an_amount_that_is_no_number_is_refused_with_its_place(nadia_api: Api, team: Team, amount: str) -> None:
     query = urlencode({"kind": "tool.call", "team": team.pk, "amount": amount})

@@ -88,6 +88,7 @@ def _open(chromium: Any, address: str, width: int, path: str = "/") -> tuple[Any
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.route_web_socket("**/live", lambda socket: None)  # accepted and silent: this server speaks no websocket
     page.goto(address + path, wait_until="networkidle")
     return page, complaints
 

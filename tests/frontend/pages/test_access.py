@@ -21,6 +21,7 @@ from controlplane.audit.models import Entry
 from controlplane.tenancy.members import fingerprint
 from controlplane.tenancy.models import Invitation, Membership, Organisation, Token, User
 from controlplane.tenancy.types import Role
+from governance import services
 from governance.approval_models import ApprovalRoute, ApproverGroup, BreakGlass, Delegation, EscalationMessage
 from governance.models import Action, Escalation, Vote
 
@@ -61,6 +62,7 @@ DECIDING = {"approval-edit", "approval-claim", "approval-release", "approvals-de
 ARRANGING = {"approval-break-glass", "approval-group-save", "approval-route-save", "delegation-save"}
 MONEY = {"budget-limit", "budget-freeze", "budget-unfreeze", "budget-change"}
 PAGES_WITH_FORMS = {
+    "approval-route",
     "mission-change",
     "mission-ask",
     "credential-new",
@@ -82,6 +84,7 @@ def items(world: Any) -> dict[str, str]:
     entry = Entry.objects.filter(organisation=world.organisation, mission_id=mission.pk).latest("id")
     return {
         "mission": reverse("mission", args=[mission.pk]),
+        "approval-route": reverse("approval-route", args=[ApprovalRoute.objects.get().pk]),
         **{f"mission-{tab}": reverse("mission-tab", args=[mission.pk, tab]) for tab in TABS},
         "mission-part": reverse("mission", args=[mission.pk]) + "?part=timeline",
         "action": reverse("action", args=[escalation.action_id]),
@@ -159,6 +162,10 @@ def forms(world: Any) -> dict[str, tuple[str, dict[str, str]]]:
         "approval-route-save": (
             reverse("approval-route-save"),
             {"route": str(ApprovalRoute.objects.get().pk), "do": "remove"},
+        ),
+        "approval-route": (
+            reverse("approval-route", args=[ApprovalRoute.objects.get().pk]),
+            {"name": "Mine", "needed": "1", "seen": services.version_of_route(ApprovalRoute.objects.get())},
         ),
         "delegation-save": (
             reverse("delegation-save"),
@@ -343,7 +350,8 @@ def test_another_teams_builder_sees_nothing_of_this_team(
     olga = make_person("Olga", asked.organisation, Role.BUILDER, Role.APPROVER, team=other_team)
     browser, before = signed_in(olga), state(asked)
     for name, path in items(asked).items():
-        expected = 200 if name == "server" else 404  # servers belong to the organisation
+        # Servers and routes belong to the organisation; its administrators change a route.
+        expected = {"server": 200, "approval-route": 403}.get(name, 404)
         assert browser.get(path).status_code == expected, name
     assert browser.post(*forms(asked)["approve"]).status_code == 404
     assert "Chase overdue" not in browser.get(reverse("server", args=[asked.server.pk])).content.decode()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from django.test import Client
 from django.urls import reverse
 
 from agents.models import Mission
+from controlplane.audit.models import Entry
 from controlplane.common.clock import now
 from controlplane.tenancy.models import User
 from controlplane.tenancy.types import Principal
@@ -273,6 +276,103 @@ def test_groups_routes_and_delegations_are_made_tried_and_ended(
     send(admin, "approval-route-save", do="remove", route=str(route.pk))
     send(admin, "approval-group-save", do="retire", group=str(group.pk))
     assert "No groups" in page(admin, reverse("settings-approvals"))
+
+
+def fields_of(html: str) -> dict[str, str]:
+    """What a browser would send of a route's form as it stands."""
+    form = html.split('<form class="body form"')[1].split("</form>")[0]
+    fields = dict(re.findall(r'<input[^>]* name="([a-z_]+)"[^>]* value="([^"]*)"', form))
+    for name, options in re.findall(r'<select[^>]* name="([a-z_]+)"[^>]*>(.*?)</select>', form, re.DOTALL):
+        chosen = re.search(r'<option(?: value="([^"]*)")? selected>([^<]*)', options)
+        fields[name] = (chosen[1] if chosen[1] is not None else chosen[2]) if chosen else ""
+    return {name: value for name, value in fields.items() if name not in ("csrfmiddlewaretoken", "only_irreversible")}
+
+
+@pytest.fixture
+def large(as_nadia: Principal, dana: User) -> ApprovalRoute:
+    """A route with something in every field."""
+    desk = services.save_group(actor=as_nadia, name="Directors", member_ids=[dana.pk])
+    route = services.Route(
+        name="Large credits",
+        kind="tool.call",
+        amount_above=Decimal("200.50"),
+        amount_argument="amount",
+        group_id=desk.pk,
+        answer_seconds=7200,
+        next_seconds=90,
+    )
+    return services.save_route(actor=as_nadia, route=route)
+
+
+def route_facts() -> list[Any]:
+    return list(ApprovalRoute.objects.values_list("name", "amount_above", "needed", "position", "next_seconds"))
+
+
+def test_a_route_is_changed_where_it_stands_and_says_what_it_was(
+    world: Any, nadia: User, large: ApprovalRoute, signed_in: SignIn
+) -> None:
+    admin, path = signed_in(nadia), reverse("approval-route", args=[large.pk])
+    assert path in page(admin, reverse("settings-approvals"))
+    fields = fields_of(page(admin, path))
+    assert (fields["amount_above"], fields["answer"], fields["answer_unit"]) == ("200.5", "2", "hours")
+    assert (fields["next"], fields["next_time"], fields["next_time_unit"]) == ("any", "90", "seconds")
+    before = ApprovalRoute.objects.values().get()
+    send(admin, "approval-route", large.pk, **fields)
+    assert ApprovalRoute.objects.values().get() == before, "sent as it stands, nothing is different"
+    later = fields_of(page(admin, path)) | {"name": "Dear credits", "amount_above": "300"}
+    send(admin, "approval-route", large.pk, **later)
+    large.refresh_from_db()
+    assert (large.name, large.amount_above, large.position) == ("Dear credits", 300, before["position"])
+    told = Entry.objects.filter(event="approval_route.changed", subject_id=large.pk).latest("id")
+    assert "above 300 asks Directors" in told.payload["route"]
+
+
+def test_what_somebody_else_changed_meanwhile_is_shown_and_not_overwritten(
+    world: Any, nadia: User, dana: User, as_nadia: Principal, large: ApprovalRoute, signed_in: SignIn
+) -> None:
+    admin = signed_in(nadia)
+    mine = fields_of(page(admin, reverse("approval-route", args=[large.pk]))) | {"name": "Mine"}
+    theirs = services.Route(name="Theirs", kind="tool.call", amount_above=Decimal(900))
+    services.save_route(actor=as_nadia, route=theirs, route_id=large.pk)
+    before = route_facts()
+    for stale in (mine, {**mine, "seen": ""}):
+        html = send(admin, "approval-route", large.pk, status=412, **stale)
+        assert "Somebody changed the route “Theirs” since you read it." in html
+        assert "above 900 asks any approver of the team" in html
+        assert 'value="Mine"' in html
+        assert route_facts() == before
+    send(admin, "approval-route", large.pk, **fields_of(html))
+    assert ApprovalRoute.objects.get().name == "Mine"
+    group = ApproverGroup.objects.get()
+    stale_group = {"group": str(group.pk), "name": "Mine", "members": str(dana.pk), "seen": "0" * 16}
+    assert "Somebody changed the group" in send(admin, "approval-group-save", status=412, **stale_group)
+    group.refresh_from_db()
+    assert group.name == "Directors"
+
+
+def test_a_route_is_changed_by_administrators_of_its_organisation_alone(
+    world: Any, large: ApprovalRoute, alice: User, bob: User, finn: User, charlie: User, signed_in: SignIn
+) -> None:
+    before = route_facts()
+    body = {"name": "Mine", "needed": "1", "seen": services.version_of_route(large)}
+    for person, status in ((alice, 403), (bob, 403), (finn, 403), (charlie, 404)):
+        browser = signed_in(person)
+        page(browser, reverse("approval-route", args=[large.pk]), status=status)
+        send(browser, "approval-route", large.pk, status=status, **body)
+    assert "Change</a>" not in page(signed_in(bob), reverse("settings-approvals"))
+    assert route_facts() == before
+    assert not Entry.objects.filter(event="approval_route.changed", actor_id=bob.pk).exists()
+
+
+def test_a_route_that_makes_no_sense_keeps_what_was_typed(
+    world: Any, nadia: User, large: ApprovalRoute, signed_in: SignIn
+) -> None:
+    admin, before = signed_in(nadia), route_facts()
+    fields = fields_of(page(admin, reverse("approval-route", args=[large.pk])))
+    html = send(admin, "approval-route", large.pk, status=422, **{**fields, "needed": "5", "name": "Five of one"})
+    assert "the group has 1" in html
+    assert fields_of(html)["name"] == "Five of one"
+    assert route_facts() == before
 
 
 @pytest.mark.parametrize(
