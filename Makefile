@@ -61,9 +61,9 @@ test-browser: $(VENV)/.dev
 test-cluster: $(VENV)/.dev
 	REMIT_REQUIRE_SANDBOX=1 $(BIN)/python -m pytest -m sandbox tests/platform/clusters
 
-# The test that plays the first mission to its end takes them on its way.
+# The test that plays the first mission to its end takes some on its way, the other one those of all other pages.
 screenshots: $(VENV)/.dev
-	REMIT_REQUIRE_BROWSER=1 REMIT_SCREENSHOTS=docs/screenshots $(BIN)/python -m pytest -q tests/end_to_end/test_receivables.py
+	REMIT_REQUIRE_BROWSER=1 REMIT_SCREENSHOTS=docs/screenshots $(BIN)/python -m pytest -q tests/end_to_end/test_receivables.py tests/end_to_end/test_pictures.py
 
 lock: $(VENV)/.uv
 	$(UV) pip compile -q --generate-hashes --no-header --universal --python-version 3.11 requirements.in -o requirements.txt

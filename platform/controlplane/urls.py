@@ -10,6 +10,8 @@ handler500 = "frontend.outages.server_error"
 urlpatterns = [
     # Addresses are the operator's and the inviter's to give, not the person's to change.
     path("accounts/email/", RedirectView.as_view(pattern_name="me"), name="account_email"),
+    path("accounts/confirm-email/", RedirectView.as_view(pattern_name="me"), name="account_email_verification_sent"),
+    path("accounts/social/", RedirectView.as_view(pattern_name="me"), name="socialaccount_connections"),
     path("accounts/", include("allauth.account.urls")),
     path("accounts/second-factor/", mfa.authenticate, name="mfa_authenticate"),
     path("accounts/second-factor/again/", mfa.reauthenticate, name="mfa_reauthenticate"),
