@@ -13,6 +13,7 @@ from allauth.mfa.totp.internal.auth import TOTP, generate_totp_secret
 from django.conf import settings
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
+from tests.frontend.pages.test_identity import code
 
 from budgets.costs.facts import refresh_changed
 from budgets.costs.folding import fold_all
@@ -27,7 +28,6 @@ from governance.models import Escalation
 from tests.conftest import PASSWORD
 from tests.frontend.pages.foreign import furnish, pages
 from tests.frontend.pages.looked_at import problems
-from tests.frontend.pages.test_identity import code
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(400)]
 
