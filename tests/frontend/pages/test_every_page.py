@@ -13,7 +13,6 @@ from allauth.mfa.totp.internal.auth import TOTP, generate_totp_secret
 from django.conf import settings
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
-from tests.frontend.pages.test_identity import code
 
 from budgets.costs.facts import refresh_changed
 from budgets.costs.folding import fold_all
@@ -26,6 +25,7 @@ from controlplane.tenancy.types import Principal, Role
 from frontend.api.urls import documented
 from governance.models import Escalation
 from tests.conftest import PASSWORD
+from tests.frontend.pages.entering import code
 from tests.frontend.pages.foreign import furnish, pages
 from tests.frontend.pages.looked_at import problems
 
