@@ -73,7 +73,7 @@ def settled(
     }
 
 
-@pytest.mark.parametrize(("theme", "width"), [("light", 1600), ("dark", 1600), ("light", 360), ("dark", 360)])
+@pytest.mark.parametrize(("theme", "width"), [("light", 1600), ("dark", 360)])
 def test_the_pages_of_settings_are_accessible_and_fit(
     settled: dict[str, str],
     show: Show,  # noqa: F811
