@@ -343,6 +343,7 @@ def _judge_outcome(
             raise conflict("mission.no_claim", "There is no open claim to judge.", "Reload the page.")
         Mission.objects.filter(pk=mission.pk).update(ended_at=now())
         mission.checklist.filter(state=CheckState.CLAIMED).update(state=check)
+        announce(f"mission:{mission.pk}", "checklist")
         event = Event.MISSION_ACCEPTED if outcome is Outcome.ACCEPTED else Event.MISSION_REJECTED
         record(
             event=event,

@@ -97,7 +97,8 @@ def detail(request: PersonRequest, mission_id: uuid.UUID, tab: str = "timeline")
 
 
 def context_of(request: PersonRequest, mission: Mission, tab: str, part: str) -> dict[str, Any]:
-    """What missions/detail.html and its parts show."""
+    """What missions/detail.html shows, or one part of it. An open page asks for parts all day: each reads only what it
+    shows."""
     version = selectors.version_in_force(mission)
     context: dict[str, Any] = {
         "mission": mission,
@@ -110,18 +111,20 @@ def context_of(request: PersonRequest, mission: Mission, tab: str, part: str) ->
         "may_change": request.principal.has(Permission.MISSION_WRITE, team_id=mission.team_id)
         and mission.state not in ENDED_MISSION_STATES,
         "may_operate": request.principal.has(Permission.MISSION_OPERATE, team_id=mission.team_id),
-        "balance": budgets.mission_spend(mission_ids=[mission.pk]).get(mission.pk),
         "done": sum(item.state != "open" for item in mission.checklist.all()),
         "token": shown_once.take(request, mission.pk) if tab == "timeline" and not part else "",
         "reject_url": reverse("mission-operate", args=[mission.pk, "reject"]),
         "row": selectors.mission_rows(request.principal, [mission])[0] if part in ("", "head") else None,
-        **_OF_TAB.get(tab, _nothing)(request, mission),
     }
+    if part in ("", tab):
+        context |= _OF_TAB.get(tab, _nothing)(request, mission)
+    if part in ("", "head", "spend"):
+        balance = budgets.mission_spend(mission_ids=[mission.pk]).get(mission.pk)
+        context["balance"] = balance
+        context |= _asking_for_budget(request, mission, balance, may_operate=context["may_operate"])
     if part in ("", "spend") and mission.state not in ENDED_MISSION_STATES:
-        balance = context["balance"]
         meant = version.budget_money if balance is None else balance.left.money or Decimal(0)
         context["ceiling"] = tighter_than(mission, meant)
-    context |= _asking_for_budget(request, mission, context["balance"], may_operate=context["may_operate"])
     if tab == "runs" and context["may_operate"] and context["run"] and context["run"].sandbox:
         context["resize_form"] = ResizeForm(context["run"].sandbox)
     if context["external"]:

@@ -58,6 +58,19 @@ def test_a_page_costs_no_more_queries_with_thirty_rows_than_with_three(
     assert few <= 33
 
 
+@pytest.mark.parametrize(
+    ("tab", "part", "most"),
+    [("", "stop", 7), ("", "head", 19), ("", "spend", 10), ("", "timeline", 16), ("checklist", "checks", 7)],
+)
+def test_a_part_that_an_open_page_asks_for_reads_only_what_it_shows(
+    world: Any, nadia: User, signed_in: SignIn, queries: Callable[..., int], tab: str, part: str, most: int
+) -> None:
+    world.ask_credit("200.00")
+    mission = [world.mission.pk]
+    path = reverse("mission-tab", args=[*mission, tab]) if tab else reverse("mission", args=mission)
+    assert queries(signed_in(nadia), f"{path}?part={part}") <= most
+
+
 def test_strangers_text_is_shown_and_never_run(world: Any, nadia: User, bob: User, signed_in: SignIn) -> None:
     Mission.objects.filter(pk=world.mission.pk).update(title=HOSTILE[:160])
     escalation = world.ask_credit(reason=HOSTILE)
