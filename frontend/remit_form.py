@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from datetime import datetime, tzinfo
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, Final
 
 from django import forms
@@ -15,6 +15,7 @@ from agents.grants import Grant
 from agents.remits import Remit
 from controlplane.common.canonical import digest
 from controlplane.common.clock import now
+from controlplane.common.typed_amounts import NotAnAmount, typed_amount
 
 MOST_CRITERIA: Final = 30
 _MINUTES: Final = "%Y-%m-%dT%H:%M"
@@ -79,11 +80,11 @@ class RemitForm(forms.Form):
 
     def clean_budget(self) -> Decimal:
         try:
-            amount = Decimal(self.cleaned_data["budget"].strip().replace(",", "."))
-            if not amount.is_finite() or not 0 < amount <= 1_000_000 or amount != round(amount, 6):
-                raise InvalidOperation
-        except InvalidOperation as error:
-            raise forms.ValidationError("an amount above 0 and up to 1,000,000, such as 5.00") from error
+            amount = typed_amount(self.cleaned_data["budget"])
+        except NotAnAmount as error:
+            raise forms.ValidationError(str(error)) from error
+        if not 0 < amount <= 1_000_000 or amount != round(amount, 6):
+            raise forms.ValidationError("an amount above 0 and up to 1000000, such as 5.00")
         return amount
 
     def clean_deadline(self) -> datetime:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from datetime import timedelta
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 from django.conf import settings
@@ -20,6 +19,7 @@ from agents.models import Agent, Mission
 from agents.services import Remit, draft_mission, register_agent
 from controlplane.common.clock import now
 from controlplane.common.errors import FieldError, conflict, invalid, not_found
+from controlplane.common.typed_amounts import NotAnAmount, typed_amount
 from controlplane.tenancy.models import Team
 from controlplane.tenancy.types import Permission, Principal
 
@@ -107,12 +107,12 @@ def _read_values(chosen: Template, values: Mapping[str, str]) -> tuple[Remit, st
     if not 1 <= len(agent_name) <= 120:
         errors.append(FieldError("/agent", "1 to 120 characters"))
     try:
-        budget = Decimal(given.get("budget", str(chosen.budget)).replace(",", "."))
-        if not budget.is_finite() or not 0 < budget <= 1_000_000 or budget != round(budget, 6):
-            raise InvalidOperation
-    except InvalidOperation:
+        budget = typed_amount(given.get("budget", str(chosen.budget)))
+        if not 0 < budget <= 1_000_000 or budget != round(budget, 6):
+            raise NotAnAmount("an amount above 0 and up to 1000000, such as 5.00")
+    except NotAnAmount as error:
         budget = chosen.budget
-        errors.append(FieldError("/budget", "an amount above 0 and up to 1,000,000, such as 5.00"))
+        errors.append(FieldError("/budget", str(error)))
     hours = given.get("hours", "8")
     if not hours.isascii() or not hours.isdigit() or not 1 <= int(hours) <= 24 * 90:
         errors.append(FieldError("/hours", "a whole number of hours, 1 to 2,160"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 from django import forms
@@ -25,6 +25,7 @@ from budgets.types import Limits
 from controlplane.common.clock import now
 from controlplane.common.cursors import page as cursor_page
 from controlplane.common.errors import FieldError, RemitError, invalid
+from controlplane.common.typed_amounts import NotAnAmount, typed_amount
 from controlplane.tenancy import selectors as tenancy
 from controlplane.tenancy.types import Permission
 from frontend import shown_once
@@ -235,12 +236,9 @@ def _money(text: str) -> Decimal | None:
     if not text.strip():
         return None
     try:
-        amount = Decimal(text.strip().replace(",", "."))
-    except InvalidOperation:
-        amount = Decimal("NaN")
-    if not amount.is_finite() or amount < 0:
-        raise invalid("agent.limit", "The limit can't be used.", FieldError("/limit", "an amount such as 20.00"))
-    return amount
+        return typed_amount(text)
+    except NotAnAmount as error:
+        raise invalid("agent.limit", "The limit can't be used.", FieldError("/limit", str(error))) from error
 
 
 def _heard(agent: Agent, moment: Any) -> str:

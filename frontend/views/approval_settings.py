@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from datetime import datetime, time
-from decimal import Decimal, InvalidOperation
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -15,6 +14,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from controlplane.common.errors import FieldError, RemitError, invalid
+from controlplane.common.typed_amounts import NotAnAmount, typed_amount
 from controlplane.tenancy import selectors as tenancy
 from controlplane.tenancy.types import Permission
 from frontend.pages import PersonRequest, id_of, page, require_anywhere, zone_of
@@ -215,7 +215,11 @@ def _tried(request: PersonRequest) -> dict[str, Any] | None:
     kind, team = request.GET.get("kind", ""), id_of(request.GET.get("team"))
     if kind not in governance.known_kinds() or team is None:
         return None
-    amount = _decimal(request.GET.get("amount", ""))
+    typed = request.GET.get("amount", "").strip()
+    try:
+        amount = typed_amount(typed) if typed else None
+    except NotAnAmount as error:
+        return {"wrong": str(error)}
     steps, way = governance.try_routes(
         request.principal,
         kind=kind,
@@ -228,10 +232,11 @@ def _tried(request: PersonRequest) -> dict[str, Any] | None:
 
 def _route(request: PersonRequest) -> services.Route:
     above = request.POST.get("amount_above", "").strip()
-    amount = _decimal(above)
-    wrong = []
-    if above and amount is None:
-        wrong.append(FieldError("/amount_above", "an amount, such as 100.00"))
+    amount, wrong = None, []
+    try:
+        amount = typed_amount(above) if above else None
+    except NotAnAmount as error:
+        wrong.append(FieldError("/amount_above", str(error)))
     needed = request.POST.get("needed", "1").strip()
     if not (needed.isascii() and needed.isdigit() and len(needed) < 4):
         wrong.append(FieldError("/needed", "a whole number"))
@@ -269,11 +274,3 @@ def _day(request: PersonRequest, name: str, at: time) -> datetime:
         return datetime.combine(day, at, zone_of(request.principal))
     except (ValueError, OverflowError) as error:
         raise invalid("delegation.invalid", "This can't be set as it is.", FieldError(f"/{name}", "a day")) from error
-
-
-def _decimal(text: str) -> Decimal | None:
-    try:
-        amount = Decimal(text.strip().replace(",", "."))
-    except InvalidOperation:
-        return None
-    return amount if amount.is_finite() else None

@@ -16,6 +16,7 @@ from agents.choices import MissionState
 from budgets import selectors as budgets
 from controlplane.common.errors import RemitError, conflict
 from controlplane.common.ids import new_id
+from controlplane.common.typed_amounts import NotAnAmount, typed_amount
 from controlplane.tenancy.types import Permission
 from frontend.asked import asked
 from frontend.form_errors import show_error
@@ -38,8 +39,13 @@ class AskForm(forms.Form):
     )
 
     def clean_money(self) -> str:
-        typed: str = self.cleaned_data["money"]
-        return typed.strip().replace(",", ".")
+        try:
+            amount = typed_amount(self.cleaned_data["money"])
+        except NotAnAmount as error:
+            raise forms.ValidationError(str(error)) from error
+        if amount == 0 or amount != round(amount, 6):
+            raise forms.ValidationError("an amount such as 5.00, above 0, with at most six decimals")
+        return f"{amount:f}"
 
 
 @page

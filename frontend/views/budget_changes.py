@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 from django import forms
@@ -17,6 +17,7 @@ from budgets import selectors, services
 from budgets.changes import wording_of
 from budgets.types import Balance, Limits, WindowKind
 from controlplane.common.errors import RemitError, forbidden, invalid
+from controlplane.common.typed_amounts import NotAnAmount, typed_amount
 from controlplane.tenancy.types import Permission
 from frontend.form_errors import show_error
 from frontend.pages import PersonRequest, page
@@ -48,16 +49,13 @@ class LimitForm(forms.Form):
     seen = forms.CharField(required=False, max_length=40, widget=forms.HiddenInput)
 
     def clean_money(self) -> Decimal | None:
-        typed = self.cleaned_data["money"].strip().replace(" ", "")
+        typed = self.cleaned_data["money"].strip()
         if not typed:
             return None
         try:
-            amount = Decimal(typed)
-        except InvalidOperation:
-            raise forms.ValidationError("An amount such as 250.00, without thousands separators.") from None
-        if not amount.is_finite() or amount < 0 or "e" in typed.lower():
-            raise forms.ValidationError("An amount such as 250.00, not negative.")
-        return amount
+            return typed_amount(typed)
+        except NotAnAmount as error:
+            raise forms.ValidationError(str(error)) from error
 
     def limits(self) -> Limits:
         return Limits(self.cleaned_data["money"], self.cleaned_data["tokens"], self.cleaned_data["steps"])

@@ -131,6 +131,7 @@ def test_a_stale_form_overwrites_nothing_and_shows_what_is_there_now(
     ("field", "typed"),
     [
         ("money", "-1"),
+        ("money", "1,000"),
         ("money", "1e5"),
         ("money", "ten"),
         ("money", "NaN"),

@@ -1,0 +1,61 @@
+"""An amount somebody typed is the amount they meant, or refused."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controlplane.common.typed_amounts import NotAnAmount, typed_amount
+
+amounts = st.decimals(min_value=0, max_value=999_999_999_999, places=2)
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"),
+    [
+        ("5", "5"),
+        (" 5.50 ", "5.50"),
+        ("5,50", "5.50"),
+        (".5", "0.5"),
+        ("0,125", "0.125"),
+        ("1000", "1000"),
+        ("1 000", "1000"),
+        ("1\u202f000,5", "1000.5"),
+        ("1,000.50", "1000.50"),
+        ("1.000,50", "1000.50"),
+        ("1,000,000", "1000000"),
+        ("1.000.000", "1000000"),
+        ("5.500", "5.500"),
+    ],
+)
+def test_one_reading_is_taken(text: str, amount: str) -> None:
+    assert typed_amount(text) == Decimal(amount)
+
+
+@pytest.mark.parametrize("text", ["1,000", "5,500", "999,999"])
+def test_a_comma_before_three_digits_is_refused_with_both_readings(text: str) -> None:
+    with pytest.raises(NotAnAmount, match=f"{text.replace(',', '')} or {text[: text.index(',')]}\\.00"):
+        typed_amount(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "-5", "+5", "5e3", "NaN", "Infinity", "1,00,000", "1.0.0", "1,0000.5", "٥", "5.", "1 00", "5 $"]
+)
+def test_what_is_no_amount_is_refused(text: str) -> None:
+    with pytest.raises(NotAnAmount):
+        typed_amount(text)
+
+
+@given(amounts, st.sampled_from([",.", ".,", " .", " ,", "\u00a0,"]))
+def test_an_amount_written_with_cents_in_any_way_is_read_back(amount: Decimal, marks: str) -> None:
+    group, point = marks
+    written = f"{amount:,.2f}".translate({ord(","): group, ord("."): point})
+    assert typed_amount(written) == amount
+
+
+@given(amounts)
+def test_an_amount_without_marks_is_read_back(amount: Decimal) -> None:
+    assert typed_amount(f"{amount:f}") == amount
