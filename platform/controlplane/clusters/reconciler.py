@@ -13,7 +13,7 @@ from datetime import timedelta
 
 import structlog
 from django.db import transaction
-from django.db.models import F, Q, QuerySet
+from django.db.models import Exists, F, Q, QuerySet
 from django.db.models.functions import Length
 
 from controlplane.audit.events import Event
@@ -234,8 +234,13 @@ def _write(sandbox: Sandbox, observed: SandboxStatus, look: _Pass) -> bool:
 
 
 def _fenced(sandbox: Sandbox, look: _Pass) -> QuerySet[Sandbox]:
-    """The row, for a writer that still holds the lease: every change of a sandbox by this module goes through here."""
-    return Sandbox.objects.filter(pk=sandbox.pk, cluster__lease_epoch=look.lease_epoch)
+    """The row, for a writer that still holds the lease: every change of a sandbox by this module goes through here.
+
+    EXISTS, not a join: of a join Django makes a subquery with all conditions in it, and PostgreSQL does not ask that
+    anew for a row that somebody else (a stop) has just changed.
+    """
+    held = Cluster.objects.filter(pk=look.cluster_id, lease_epoch=look.lease_epoch)
+    return Sandbox.objects.filter(Exists(held), pk=sandbox.pk)
 
 
 def _waits(sandbox: Sandbox) -> bool:

@@ -90,11 +90,12 @@ def person_of_sign_in_link(*, secret: str) -> User | None:
 def redeem_sign_in_link(*, secret: str) -> User:
     """The person the link signs in; a link works once. Raises 410 `sign_in_link.spent`."""
     moment = now()
-    link = SignInLink.objects.select_related("user").filter(hash=tokens.keyed_hash(secret)).first()
-    won = link is not None and SignInLink.objects.filter(
-        pk=link.pk, used_at__isnull=True, expires_at__gt=moment, user__is_active=True
-    ).update(used_at=moment)
-    if link is None or not won:
+    links = SignInLink.objects.filter(hash=tokens.keyed_hash(secret), user__is_active=True)
+    link = links.select_related("user").first()
+    # By columns of its own row only: a condition on another table becomes a subquery, and PostgreSQL does not ask that
+    # anew for a row that somebody else has just changed.
+    unused = SignInLink.objects.filter(pk=link and link.pk, used_at__isnull=True, expires_at__gt=moment)
+    if link is None or not unused.update(used_at=moment):
         raise RemitError(
             "sign_in_link.spent",
             "This sign-in link was used or has expired.",

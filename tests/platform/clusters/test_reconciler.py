@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 
 import pytest
+from django.db import connection, transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -188,6 +190,32 @@ def test_delete_during_start_ends_deleted_and_stays_so(sandbox, cluster, owner, 
     assert (row.observed_phase, row.dirty) == (SandboxPhase.DELETED, False)
     assert cluster.known == {}
     assert reconcile() == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_delete_that_a_write_of_what_was_seen_waits_for_is_not_forgotten(sandbox, cluster, reconcile) -> None:
+    asked = threading.Event()
+
+    def ask_and_commit_once_somebody_waits() -> None:
+        with transaction.atomic():
+            services.delete_sandbox(sandbox_id=sandbox.pk)
+            asked.set()
+            with connection.cursor() as cursor:
+                for _ in range(2000):
+                    cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+                    if cursor.fetchone() != (0,):
+                        break
+        connection.close()
+
+    other = threading.Thread(target=ask_and_commit_once_somebody_waits)
+    # During the look that follows the start; what it saw is written after that.
+    cluster.script = ["fine", "fine", lambda: (other.start(), asked.wait(20))]
+    reconcile()
+    other.join()
+    assert refreshed(sandbox).dirty
+    reconcile()
+    row = refreshed(sandbox)
+    assert (row.observed_phase, row.dirty, cluster.known) == (SandboxPhase.DELETED, False, {})
 
 
 def test_delete_while_its_program_is_installed_means_no_start(sandbox, cluster, owner, reconcile) -> None:
