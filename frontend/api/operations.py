@@ -27,6 +27,7 @@ from controlplane.common.http import PROBLEM_TYPE, problem_headers
 from controlplane.common.observability import trace_id
 from controlplane.common.rate_limits import limiter
 from controlplane.idempotency import services as idempotency
+from controlplane.tenancy.credentials import narrowed
 from controlplane.tenancy.types import Permission, Principal
 from frontend.api import problems
 from frontend.api.declaring import ETAG, Operation, Problem, operation
@@ -77,7 +78,7 @@ class Resource(APIView):
         if chosen.permission is not None and not self.principal.has_anywhere(chosen.permission):
             raise forbidden(chosen.permission.value)
         if chosen.own_account and self.principal.is_narrowed:
-            raise _narrowed()
+            raise narrowed()
         self.query = _read_query(chosen.query, request)
         if request.method == "POST":
             self.body = _read_body(chosen.body, request)
@@ -162,15 +163,6 @@ def stale_is_412(code: str) -> Iterator[None]:
         if error.code == code:
             raise changed_meanwhile() from error
         raise
-
-
-def _narrowed() -> RemitError:
-    return RemitError(
-        "token.narrowed",
-        "This token has only some of its person's permissions, and the person's own account is none of them.",
-        403,
-        remedies=("Use a token with all your permissions, or your profile page.",),
-    )
 
 
 def digest_of(*facts: object) -> str:

@@ -12,7 +12,7 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 
 from controlplane.common.clock import now
-from controlplane.common.errors import FieldError, conflict, forbidden, invalid, not_found
+from controlplane.common.errors import FieldError, RemitError, conflict, forbidden, invalid, not_found
 from controlplane.tenancy import tokens, trail
 from controlplane.tenancy.models import Membership, Organisation, Token, TokenKind, User
 from controlplane.tenancy.types import ROLE_PERMISSIONS, Permission, Principal, PrincipalKind, Role
@@ -58,11 +58,14 @@ def issue_personal_token(
     expires_at: datetime,
     scopes: Collection[Permission] | None = None,
 ) -> tuple[Token, str]:
-    """A token that acts as the person, at most with their own rights. For oneself, or by Remit's operator."""
+    """A token that acts as the person, at most with their own rights. For oneself, or by Remit's operator; asked for
+    with a token, it ends no later than that one. Raises 403, also `token.narrowed`, and 422 `token.invalid`."""
     if principal.user_id != user.pk and principal.kind is not PrincipalKind.SYSTEM:
         raise forbidden(Permission.TOKEN_WRITE.value)
     if not user.is_active or not _belongs(user, principal.organisation_id):
         raise not_found("person")
+    if principal.is_narrowed:
+        raise narrowed()
     _check_scopes(principal, scopes)
     return _issue(principal, TokenKind.PERSON, name, expires_at, scopes=scopes, user_id=user.pk)
 
@@ -94,11 +97,17 @@ def is_of_agent(*, token_id: uuid.UUID, agent_id: uuid.UUID) -> bool:
 
 
 def revoke_token(*, principal: Principal, token_id: uuid.UUID) -> None:
-    """Dead before the next decision. One's own, or any of teams one may issue for. Raises 404; twice is no error."""
+    """Dead before the next decision. One's own, or any of teams one may issue for; twice is no error.
+
+    Raises 404, and 403 `token.narrowed` where a narrowed token would end another of its person's.
+    """
     with transaction.atomic():
         token = _reachable(principal).filter(pk=token_id).first()
         if token is None:
             raise not_found("token")
+        own = token.kind == TokenKind.PERSON and token.user_id == principal.user_id
+        if own and token.pk != principal.token_id and principal.is_narrowed:
+            raise narrowed()
         if tokens.revoke(id=token.pk):
             _tell("token.revoked", principal, token)
             if token.user_id:
@@ -108,8 +117,8 @@ def revoke_token(*, principal: Principal, token_id: uuid.UUID) -> None:
 def rotate_token(*, principal: Principal, token_id: uuid.UUID, overlap: timedelta) -> tuple[Token, str]:
     """A new token that may the same, for as long as the old one was made for; the old one dies after `overlap`.
 
-    One's own personal token, or a service token by who may issue it. Raises 404, 403, 409 `token.dead`, 422
-    `token.overlap`.
+    One's own personal token, but not with a narrowed one, which could go on for ever; or a service token by who may
+    issue it. Raises 404, 403, 409 `token.dead`, 422 `token.overlap`.
     """
     if not timedelta(0) <= overlap <= LONGEST_OVERLAP:
         problem = FieldError("/overlap", f"at most {LONGEST_OVERLAP.days} days")
@@ -120,6 +129,8 @@ def rotate_token(*, principal: Principal, token_id: uuid.UUID, overlap: timedelt
             raise not_found("token")
         if old.kind == TokenKind.PERSON and old.user_id != principal.user_id:
             raise forbidden(Permission.TOKEN_WRITE.value)  # it would act as somebody else
+        if old.kind == TokenKind.PERSON and principal.is_narrowed:
+            raise narrowed()
         moment = now()
         if old.revoked_at is not None or old.expires_at <= moment or old.replaced_by.exists():
             raise conflict("token.dead", "This token was replaced, revoked, or has expired.", "Issue a new one.")
@@ -145,6 +156,16 @@ def rotate_token(*, principal: Principal, token_id: uuid.UUID, overlap: timedelt
         old.refresh_from_db(fields=["expires_at"])
         _tell("token.rotated", principal, token, old_ends_at=old.expires_at.isoformat(), replaces=str(old.pk))
     return token, text
+
+
+def narrowed() -> RemitError:
+    """For what a token with only some of its person's permissions must not touch."""
+    return RemitError(
+        "token.narrowed",
+        "This token has only some of its person's permissions, and the person's own account is none of them.",
+        403,
+        remedies=("Use a token with all your permissions, or your profile page.",),
+    )
 
 
 def longest_life(organisation_id: uuid.UUID) -> timedelta:
@@ -202,6 +223,8 @@ def _issue(
     longest = min(LONGEST_LIFE, longest_life(principal.organisation_id))
     if not now() < expires_at <= now() + longest:
         errors.append(FieldError("/expires_at", f"in the future, at most {longest.days} days away"))
+    if kind != TokenKind.AGENT and _ends_before(principal.token_id, expires_at):
+        errors.append(FieldError("/expires_at", "no later than the end of the token you ask with"))
     if scopes is not None and not scopes:
         errors.append(FieldError("/scopes", "at least one"))
     if errors:
@@ -220,6 +243,10 @@ def _issue(
         )
         _tell("token.issued", principal, token)
     return token, text
+
+
+def _ends_before(token_id: uuid.UUID | None, moment: datetime) -> bool:
+    return token_id is not None and Token.objects.filter(pk=token_id, expires_at__lt=moment).exists()
 
 
 def _belongs(user: User, organisation_id: uuid.UUID) -> bool:

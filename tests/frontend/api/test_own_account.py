@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.test import Client
 
 from controlplane.audit.models import Entry, Restatement
-from controlplane.tenancy.models import Membership, Organisation, TokenKind, User
+from controlplane.common.clock import now
+from controlplane.tenancy.models import Membership, Organisation, Token, TokenKind, User
 from controlplane.tenancy.types import ROLE_PERMISSIONS, Permission, Role
 from tests.frontend.api.conftest import Api
 from tests.frontend.pages.foreign import contents
@@ -84,6 +86,41 @@ def test_a_token_with_only_some_of_a_persons_permissions_is_no_way_into_the_acco
     assert works(browser)
     every = api_of(alice, scopes=set(ROLE_PERMISSIONS[Role.BUILDER]))  # as the page makes it, with all of them ticked
     assert every.post("me:change", PROFILE).status_code == 200
+
+
+def test_a_narrowed_token_makes_no_other_and_ends_no_other_of_its_person(api_of: ApiOf, alice: User) -> None:
+    narrow = api_of(alice, scopes={Permission.MISSION_VIEW})
+    own = Token.objects.get(user=alice)
+    full = api_of(alice)
+    other = Token.objects.exclude(pk=own.pk).get(user=alice)
+    narrow.get("missions")  # its first use is noted
+    before = contents()
+    body = {"kind": "pat", "name": "More", "expires_at": in_days(1), "scopes": ["mission.view"]}
+    for path, sent in (
+        ("tokens", body),
+        (f"tokens/{own.pk}:rotate", {"overlap_seconds": 0}),
+        (f"tokens/{other.pk}:revoke", {}),
+    ):
+        answer = narrow.post(path, sent)
+        assert (answer.status_code, answer.json()["code"]) == (403, "token.narrowed"), path
+    assert contents() == before
+    assert narrow.post(f"tokens/{own.pk}:revoke", {}).status_code == 204  # itself it may give up
+    assert (narrow.get("missions").status_code, full.get("missions").status_code) == (401, 200)
+
+
+def test_a_token_made_with_a_token_ends_no_later(api_of: ApiOf, alice: User) -> None:
+    api = api_of(alice)  # for an hour
+    api.get("missions")
+    before = contents()
+    answer = api.post("tokens", {"kind": "pat", "name": "Longer", "expires_at": in_days(1)})
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/expires_at")
+    assert contents() == before
+    made = api.post("tokens", {"kind": "pat", "name": "Shorter", "expires_at": in_days(1 / 48)})
+    assert made.status_code == 201, made.content
+
+
+def in_days(days: float) -> str:
+    return (now() + timedelta(days=days)).isoformat()
 
 
 # Browsers -------------------------------------------------------------------------------------------------------------

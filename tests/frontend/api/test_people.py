@@ -82,7 +82,7 @@ def test_an_invitation_is_renewed_and_the_old_link_is_dead(nadia_api: Api, charl
 
 @pytest.fixture
 def own_token(alice_api: Api) -> dict[str, Any]:
-    expires_at = (now() + timedelta(days=1)).isoformat()
+    expires_at = (now() + timedelta(minutes=30)).isoformat()
     made = alice_api.post("tokens", {"kind": "pat", "name": "Script", "expires_at": expires_at})
     assert made.status_code == 201, made.content
     found: dict[str, Any] = made.json()
