@@ -301,10 +301,10 @@ def may_lift(principal: Principal, stop: Stop) -> bool:
 
 
 def at_stake(stop: Stop) -> tuple[Decimal, str]:
-    """Money that could be spent once the stop is lifted: what the missions it paused have left, at most what the frozen
-    budget has. With the currency."""
-    paused = Mission.objects.filter(paused_by=stop).exclude(state__in=ENDED_MISSION_STATES).values_list("pk", flat=True)
-    balances = budget_reads.mission_spend(mission_ids=paused)
+    """Money that could be spent once the stop is lifted: what the missions it holds have left, also those that were
+    paused before it, at most what the frozen budget has. With the currency."""
+    held = target_of(stop).missions().filter(state__in=[MissionState.ACTIVE, MissionState.PAUSED])
+    balances = budget_reads.mission_spend(mission_ids=held.values_list("pk", flat=True))
     left = sum((balance.left.money or Decimal(0) for balance in balances.values()), Decimal(0))
     account = budget_reads.spend_of(account_ids=[stop.account_id] if stop.account_id else [])
     for balance in account.values():

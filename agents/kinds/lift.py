@@ -9,16 +9,14 @@ from typing import Any
 from agents import stops
 from agents.models import Stop
 from agents.services import lifting
-from controlplane.common.errors import FieldError, conflict, invalid, not_found
+from controlplane.common.errors import FieldError, invalid, not_found
 from controlplane.common.ids import parse_id
-from controlplane.tenancy.models import Team
 from controlplane.tenancy.types import Principal
 from governance import selectors as governance
 from governance.choices import ActionState, Verdict
 from governance.types import Finding, Prepared, Proposal
 
 _MICRO = 1_000_000
-_DAY = 24 * 3600
 
 
 class Lift:
@@ -40,7 +38,7 @@ class Lift:
         money, currency = stops.at_stake(made)
         attributes: dict[str, Any] = {"scope": made.scope}
         return Prepared(
-            team_id=made.team_id or _any_team(made),
+            team_id=made.team_id or lifting.any_team(made.organisation_id),
             title=f"Lift the stop of {made.name}"[:200],
             envelope={"kind": proposal.kind, "proposer": str(proposer.id), "stop": str(made.pk), "resume": resume},
             principal_entity={
@@ -59,7 +57,7 @@ class Lift:
             subject_type="stop",
             subject_id=made.pk,
             excluded_user_ids=[proposer.user_id] if proposer.user_id else [],
-            escalation_ttl_seconds=_DAY,
+            escalation_ttl_seconds=lifting.QUESTION_SECONDS,
             currency=currency,
             amount=money,
             still=functools.partial(_still, made),
@@ -90,15 +88,3 @@ def _still(made: Stop) -> bool:
     stops.exclusive_lock(made.organisation_id)
     rows = Stop.objects.select_for_update(no_key=True).filter(pk=made.pk)
     return rows.values_list("lifted_at", flat=True).first() == made.lifted_at
-
-
-def _any_team(made: Stop) -> uuid.UUID:
-    """A question has a team; one about the whole organisation is filed with the oldest, and `lift` asks for more."""
-    team_id = (
-        Team.objects.filter(organisation_id=made.organisation_id).order_by("id").values_list("pk", flat=True).first()
-    )
-    if team_id is None:
-        raise conflict(
-            "stop.no_team", "This organisation has no team yet, so nobody can be asked.", "Make a team first."
-        )
-    return team_id

@@ -5,7 +5,7 @@ from agents.services.agents import add_version, note_heartbeat, register_agent, 
 from agents.services.asking import ask_for_budget, whom_a_request_asks
 from agents.services.changing import change_mission
 from agents.services.credentials import issue_credential, revoke_credential
-from agents.services.lifting import ask_to_lift, resume_lifted
+from agents.services.lifting import ask_to_lift, nobody_could_agree_to_lifting, resume_lifted
 from agents.services.missions import (
     accept_outcome,
     draft_mission,
@@ -33,6 +33,7 @@ __all__ = [
     "expire_missions",
     "issue_credential",
     "issue_run_token",
+    "nobody_could_agree_to_lifting",
     "note_heartbeat",
     "note_open_proofs",
     "note_proofs",

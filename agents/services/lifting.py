@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import uuid
+from typing import Final
 
 import structlog
 from django.db import transaction
 
 from agents import stops
-from agents.choices import MissionState
+from agents.choices import MissionState, StopScope
 from agents.models import Mission, Stop
 from agents.services import runs
 from agents.services.stopping import subject_of
+from agents.stops import Target
 from budgets import services as budgets
 from controlplane.audit import services as audit
 from controlplane.audit.events import Event
@@ -19,11 +21,43 @@ from controlplane.audit.services import Subject
 from controlplane.common.clock import now
 from controlplane.common.errors import RemitError, conflict, forbidden
 from controlplane.live.services import announce
+from controlplane.tenancy.models import Team
 from controlplane.tenancy.types import Permission, Principal, system_principal
+from governance import selectors as governance_reads
 from governance import services as governance
-from governance.types import Judgement, Proposal
+from governance.types import Judgement, Prepared, Proposal
 
 log = structlog.get_logger(__name__)
+
+
+QUESTION_SECONDS: Final = 24 * 3600
+
+
+def nobody_could_agree_to_lifting(*, actor: Principal, target: Target) -> bool:
+    """Whether lifting a stop of it would wait for a second person, and nobody but the actor could be that person."""
+    if target.scope not in (StopScope.TEAM, StopScope.ORGANISATION):
+        return False
+    facts = Prepared(
+        team_id=target.team_id or any_team(target.organisation_id),
+        title="",
+        envelope={},
+        principal_entity={},
+        resource_entity={},
+        context={},
+        excluded_user_ids=[actor.user_id] if actor.user_id else [],
+        escalation_ttl_seconds=QUESTION_SECONDS,
+    )
+    return not governance_reads.whom_it_asks(proposer=actor, kind=stops.LIFT, prepared=facts).in_reach
+
+
+def any_team(organisation_id: uuid.UUID) -> uuid.UUID:
+    """A question has a team; one about the whole organisation is filed with the oldest, and `lift` asks for more."""
+    team_id = Team.objects.filter(organisation_id=organisation_id).order_by("id").values_list("pk", flat=True).first()
+    if team_id is None:
+        raise conflict(
+            "stop.no_team", "This organisation has no team yet, so nobody can be asked.", "Make a team first."
+        )
+    return team_id
 
 
 def ask_to_lift(*, actor: Principal, stop_id: uuid.UUID, resume: bool, reason: str = "") -> Judgement:

@@ -13,7 +13,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from agents import services, stops
-from agents.choices import WIDE_STOPS, StopScope
+from agents.choices import StopScope
 from agents.models import Stop
 from agents.stops import Rung
 from controlplane.common.clock import now
@@ -71,7 +71,12 @@ def new(request: PersonRequest) -> HttpResponse:
     held = stops.holding(target)
     if held is not None and not is_part(request):
         return redirect("stop", stop_id=held.pk)
-    context = {"target": target, "found": stops.found(target), "wide": target.scope in WIDE_STOPS, "held": held}
+    context = {
+        "target": target,
+        "found": stops.found(target),
+        "alone": services.nobody_could_agree_to_lifting(actor=request.principal, target=target),
+        "held": held,
+    }
     return render(request, "stops/confirm.html" if is_part(request) == DIALOG else "stops/new.html", context)
 
 
@@ -94,6 +99,8 @@ def detail(request: PersonRequest, stop_id: uuid.UUID) -> HttpResponse:
         "question": next((row for row in asked.escalations.all() if row.state == "open"), None) if asked else None,
         "at_stake": stops.at_stake(stop) if may_lift else None,
         "second": may_lift and stops.asks_a_second(stop),
+        "alone": may_lift
+        and services.nobody_could_agree_to_lifting(actor=request.principal, target=stops.target_of(stop)),
     }
     return render(request, "stops/detail.html", context)
 

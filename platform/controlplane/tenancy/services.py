@@ -94,8 +94,8 @@ def redeem_sign_in_link(*, secret: str) -> User:
     link = links.select_related("user").first()
     # By columns of its own row only: a condition on another table becomes a subquery, and PostgreSQL does not ask that
     # anew for a row that somebody else has just changed.
-    unused = SignInLink.objects.filter(pk=link and link.pk, used_at__isnull=True, expires_at__gt=moment)
-    if link is None or not unused.update(used_at=moment):
+    unused = SignInLink.objects.filter(used_at__isnull=True, expires_at__gt=moment)
+    if link is None or not unused.filter(pk=link.pk).update(used_at=moment):
         raise RemitError(
             "sign_in_link.spent",
             "This sign-in link was used or has expired.",

@@ -78,6 +78,16 @@ def test_over_more_money_than_one_may_sign_off_a_second_person_is_asked(stopped,
     assert stop.lifted_by.name == "Bob"
 
 
+def test_money_of_a_mission_that_was_paused_before_the_stop_is_at_stake_too(company, person, work) -> None:
+    clerk = work("Clerk")
+    Organisation.objects.update(sign_off_above="0.50")
+    services.pause_mission(actor=person("Alice"), mission_id=clerk.mission.pk)
+    stop = services.stop(actor=person("Nadia"), scope=StopScope.AGENT, scope_id=clerk.agent.pk, reason="Look first")
+    judgement = services.ask_to_lift(actor=person("Alice"), stop_id=stop.pk, resume=False)
+    assert (judgement.state, judgement.reason_code) == (ActionState.WAITING, "stop.lift_needs_approval")
+    assert in_force(stop)
+
+
 @pytest.mark.parametrize("scope", [StopScope.TEAM, StopScope.ORGANISATION])
 def test_the_stop_of_a_team_or_the_organisation_is_lifted_by_someone_else_than_who_asks(scope, stopped, person) -> None:
     _, stop = stopped(scope)

@@ -13,7 +13,8 @@ from django.urls import reverse
 from agents import services as agents
 from agents.choices import StopScope
 from agents.models import Mission, Stop
-from controlplane.tenancy.models import User
+from controlplane.tenancy.models import Membership, User
+from controlplane.tenancy.types import Role
 from governance import services as governance
 from governance.models import Escalation
 
@@ -90,6 +91,17 @@ def test_a_mission_stopped_with_its_team_can_not_be_resumed_from_its_page(
     assert response.status_code == 409
     assert "Lift the stop first" in response.content.decode()
     assert Mission.objects.get(pk=world.mission.pk).state == "paused"
+
+
+def test_who_stops_a_team_that_nobody_else_could_release_is_told_so_before_and_after(
+    world: Any, alice: User, dana: User, signed_in: SignIn
+) -> None:
+    browser, words = signed_in(alice), "Nobody else could agree to lifting it"
+    assert words not in html(browser, question("team", world.team.pk))
+    Membership.objects.filter(user=dana, role=Role.APPROVER).delete()
+    assert words in html(browser, question("team", world.team.pk))
+    assert words not in html(browser, question("agent", world.agent.pk))  # one person lifts that
+    assert words in html(browser, reverse("stop", args=[stop_team(world).pk]))
 
 
 def test_lifting_asks_a_second_person_who_answers_on_approvals(
