@@ -163,6 +163,17 @@ def consult(ladder: Ladder, *, prepared: Prepared, organisation_id: uuid.UUID) -
         ladder.judged = ladder.judged.union(ladder.judging)
 
 
+def await_earlier(prepared: Prepared) -> None:
+    """Inside a transaction that changes the ledger before it calls `sequence_and_judge`: takes that one's locks first,
+    as every decision does. Who waited for a run with the organisation's budget in hand would hold everybody up."""
+    if prepared.run_id is None:
+        return
+    if prepared.total_limits and prepared.mission_id is not None:
+        sequence.await_totals(mission_id=prepared.mission_id, run_id=prepared.run_id)
+    elif prepared.call_limits is not None or sequence.concerns(prepared.effects):
+        sequence.await_run(prepared.run_id)
+
+
 def sequence_and_judge(ladder: Ladder, *, prepared: Prepared, organisation_id: uuid.UUID, action_id: uuid.UUID) -> None:
     """Inside the transaction: what the run did before is read under the run's lock. Raises Overtaken."""
     if ladder.denied:

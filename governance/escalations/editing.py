@@ -183,6 +183,7 @@ def _replace(
 ) -> tuple[Action, uuid.UUID | None]:
     """Inside a transaction: the first question is superseded, its action withdrawn, and the edited one written."""
     moment, first, ladder = now(), escalation.action, looked.ladder
+    gate.await_earlier(looked.prepared)
     gate.require_still(looked.prepared)  # the mission first, then the question: a stop takes them in that order too
     won = Escalation.objects.filter(
         pk=escalation.pk, state=EscalationState.OPEN, version=version, expires_at__gt=moment

@@ -1,0 +1,70 @@
+"""An edited call is judged in the order of every other decision: its run first, the organisation's budget last."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from django.db import connection, transaction
+
+from agents import services as agents
+from agents.models import McpServer, McpTool, Mission
+from budgets.models import Window
+from controlplane.tenancy import services as tenancy
+from controlplane.tenancy.types import Principal
+from governance import sequence, services
+from governance.models import Escalation
+from governance.types import Proposal
+from tests.agents.conftest import TOOL
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def test_who_waits_for_the_run_holds_no_budget_up(
+    start: Callable[..., Mission], books: McpServer, person: Callable[[str], Principal]
+) -> None:
+    McpTool.objects.filter(qualified_name=TOOL).update(effects=["egress"])
+    mission = start()
+    token = agents.issue_run_token(actor=person("alice"), mission_id=mission.pk)
+    run = tenancy.principal_of_token(token)
+    proposal = Proposal(kind="tool.call", tool=TOOL, arguments={"amount": "0.40"}, audience="mcp")
+    services.propose(proposer=run, proposal=proposal)
+    question = Escalation.objects.get()
+
+    def edit() -> object:
+        try:
+            return services.edit_and_approve(
+                approver=person("bob"),
+                escalation_id=question.pk,
+                version=question.version,
+                arguments={"amount": "0.30"},
+                reason="Less is enough.",
+            )
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        with transaction.atomic():
+            sequence.await_run(run.run_id)
+            editing = pool.submit(edit)
+            waits = _somebody_waits()
+            free = len(Window.objects.select_for_update(skip_locked=True))
+        edited = editing.result(20)
+    assert waits
+    assert free == Window.objects.count()
+    assert edited.held_up is None
+    question.refresh_from_db()
+    assert question.state == "superseded"
+
+
+def _somebody_waits() -> bool:
+    until = time.monotonic() + 15
+    with connection.cursor() as cursor:
+        while time.monotonic() < until:
+            cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            if cursor.fetchone() != (0,):
+                return True
+            time.sleep(0.02)
+    return False
