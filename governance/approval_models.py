@@ -141,8 +141,9 @@ class BreakGlass(models.Model):
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     organisation = models.ForeignKey("tenancy.Organisation", on_delete=models.PROTECT, related_name="+")
     team = models.ForeignKey("tenancy.Team", on_delete=models.PROTECT, related_name="+")
-    action = models.OneToOneField("governance.Action", on_delete=models.PROTECT, related_name="broken_glass")
-    escalation = models.ForeignKey("governance.Escalation", on_delete=models.PROTECT, related_name="+")
+    # An action may need it twice: what let it through is judged again when it runs, and another rule may ask then.
+    action = models.ForeignKey("governance.Action", on_delete=models.PROTECT, related_name="broken_glass")
+    escalation = models.OneToOneField("governance.Escalation", on_delete=models.PROTECT, related_name="+")
     by = models.ForeignKey("tenancy.User", on_delete=models.PROTECT, related_name="+")
     reason = models.CharField(max_length=500)
     policies = models.JSONField(default=list)  # what it lifted

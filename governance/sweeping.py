@@ -17,6 +17,7 @@ from controlplane.audit.events import Event
 from controlplane.common.clock import now
 from controlplane.tenancy.types import Principal, system_principal
 from governance import permits
+from governance.approval_models import BreakGlass
 from governance.choices import ActionState, EscalationState
 from governance.escalations.closing import close_escalation, withdraw_open
 from governance.escalations.tiers import go_on, out_of_reach
@@ -159,13 +160,14 @@ def _lapsed_actions() -> list[uuid.UUID]:
     """Permitted, never redeemed: a permit's minute is over, or an approval's day."""
     moment = now()
     approvals = Decision.objects.filter(action=OuterRef("pk")).order_by("-id").values("approved_policies")[:1]
+    glass = BreakGlass.objects.filter(action=OuterRef("pk")).order_by("-id").values("usable_until")[:1]
     permitted = Action.objects.filter(
         state=ActionState.PERMITTED, decided_at__lte=moment - timedelta(seconds=permits.TTL_SECONDS)
-    ).annotate(approved=Subquery(approvals))
+    ).annotate(approved=Subquery(approvals), usable_until=Subquery(glass))
     lapsed = permitted.filter(
         Q(approved=[], replaces__isnull=True)
         | Q(decided_at__lte=moment - timedelta(seconds=APPROVED_TTL_SECONDS))
-        | Q(broken_glass__usable_until__lte=moment)
+        | Q(usable_until__lte=moment)
     )
     return list(lapsed.order_by("decided_at").values_list("pk", flat=True)[:_BATCH])
 

@@ -254,6 +254,26 @@ def test_who_was_too_close_to_answer_does_not_review_the_broken_glass_either(
     assert "break_glass.reviewed" not in Entry.objects.values_list("event", flat=True)
 
 
+def test_glass_is_broken_again_over_a_rule_that_asks_when_what_was_let_through_is_used(
+    gate: Gate, as_nadia: Principal
+) -> None:
+    judgement = gate.propose(60)
+    first = smash(gate, judgement, as_nadia)
+    gate.scene.guards = [Finding(Verdict.ESCALATE, "other.rule", "Another rule asks.", policy="other/rule")]
+    with pytest.raises(RemitError, match=r"other\.rule"):
+        gate.redeem(judgement)
+    question = Escalation.objects.get(action_id=judgement.action_id, state=EscalationState.OPEN)
+    smash(gate, judgement, as_nadia, escalation_id=question.pk, version=question.version)
+    with connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        cursor.execute("ALTER TABLE governance_breakglass DISABLE TRIGGER USER")
+        BreakGlass.objects.filter(pk=first.pk).update(usable_until=now() - timedelta(seconds=1))
+        cursor.execute("ALTER TABLE governance_breakglass ENABLE TRIGGER USER")
+    Action.objects.update(decided_at=now() - timedelta(minutes=2))
+    services.sweep()  # the minutes of the first are over, those of the second are not
+    assert gate.redeem(judgement).state == ActionState.EXECUTING
+
+
 def test_broken_glass_never_lifts_a_hard_refusal(gate: Gate, as_nadia: Principal) -> None:
     judgement = gate.propose(60)
     gate.scene.tool_approved = False
