@@ -223,6 +223,22 @@ def test_a_top_up_shows_the_money_before_and_after(
     assert "$7.00" in page(signed_in(dana), reverse("budget", args=[account]))
 
 
+def test_a_title_writes_money_as_pages_do(
+    world: Any, alice: User, dana: User, nadia: User, as_alice: Principal, signed_in: SignIn
+) -> None:
+    account = world.account_of("mission", world.mission.pk)
+    for typed in ("1.000", "7", "0.0420"):
+        arguments = {"money": typed, "account_id": str(account)}
+        governance.propose(proposer=as_alice, proposal=Proposal(kind="budget.topup", arguments=arguments))
+    for browser, address in ((signed_in(dana), reverse("approvals")), (signed_in(nadia), reverse("audit"))):
+        html = page(browser, address)
+        for written in ("1.00 USD more for", "7.00 USD more for", "0.042 USD more for"):
+            assert written in html, written
+        assert "1.000 USD" not in html
+    asked = page(signed_in(alice), reverse("mission-tab", args=[world.mission.pk, "budget"]))
+    assert ">$1.00</data>" in asked
+
+
 def test_the_count_beside_approvals_is_mine_alone(world: Any, bob: User, nadia: User, signed_in: SignIn) -> None:
     world.ask_credit()
     assert '<span class="count">1<' in page(signed_in(bob), reverse("home"))
