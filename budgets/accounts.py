@@ -178,14 +178,14 @@ def unfreeze(*, actor: Principal, account_id: uuid.UUID, reason: str = "") -> No
         record_release(actor, account, reason)
 
 
-def close_account(*, actor: Principal, account_id: uuid.UUID, reason: str) -> None:
+def close_account(*, actor: Principal, account_id: uuid.UUID, reason: str, **told: str) -> None:
     """What it was for is over: nothing is reserved any more. The caller has judged who may end it. Twice is once."""
     with transaction.atomic():
         account = _locked(actor, account_id)
         if account.closed_at is not None:
             return
         Account.objects.filter(pk=account.pk).update(closed_at=now())
-        record_freeze(actor, account, reason)
+        record_freeze(actor, account, reason, **told)
 
 
 def set_guard(*, actor: Principal, account_id: uuid.UUID, repeats: int, ring_repeats: int = 10, ring: int = 32) -> None:
@@ -265,11 +265,11 @@ def record_release(actor: Principal, account: Account, reason: str) -> None:
     announce(f"budget:{account.pk}", "balance")
 
 
-def record_freeze(actor: Principal, account: Account, reason: str) -> None:
-    """Inside a transaction that holds the account, by whoever has judged who may."""
+def record_freeze(actor: Principal, account: Account, reason: str, **told: str) -> None:
+    """Inside a transaction that holds the account, by whoever has judged who may. `told`: more for the trail."""
     calls.set_frozen(account_id=account.pk, frozen=True, reason=reason[:300])
     _journal(account, "freeze", reason)
-    record(event=Event.BUDGET_FROZEN, actor=actor, subject=subject_of(account), payload={"reason": reason})
+    record(event=Event.BUDGET_FROZEN, actor=actor, subject=subject_of(account), payload={"reason": reason, **told})
     announce(f"budget:{account.pk}", "balance")
 
 
