@@ -17,6 +17,7 @@ from agents.catalogue import TEMPLATES
 from agents.choices import ENDED_MISSION_STATES, Outcome
 from agents.models import Mission
 from budgets.types import ActivityDay, MissionFacts, Standing
+from governance.selectors import first_asked
 
 # A person's answer counts from the question, or from their answer before it, but never longer than this: nobody
 # measures people here, and a question that lay overnight was not worked on overnight.
@@ -35,7 +36,7 @@ FROM (
     WHERE a.mission_id = ANY(%(missions)s) AND a.kind = 'tool.call'
     UNION ALL
     SELECT e.mission_id, (v.created_at AT TIME ZONE o.time_zone)::date, 0, 0, 0, 0,
-        least({LONGEST_ANSWER_SECONDS}, greatest(0, extract(epoch FROM v.created_at - greatest(e.opened_at, (
+        least({LONGEST_ANSWER_SECONDS}, greatest(0, extract(epoch FROM v.created_at - greatest({first_asked("e")}, (
             SELECT max(b.created_at) FROM governance_vote AS b
             WHERE b.user_id = v.user_id AND b.created_at < v.created_at
         )))))

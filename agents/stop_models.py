@@ -31,7 +31,7 @@ class Stop(models.Model):
     scope_id = models.UUIDField()  # of the run, mission, agent, team or organisation
     name = models.CharField(max_length=200)  # in words: “the team Receivables”
     mission_id = models.UUIDField(null=True)  # of a run or a mission
-    reason = models.CharField(max_length=300)
+    reason = models.CharField(max_length=300)  # empty where they gave none
     by = models.ForeignKey("tenancy.User", on_delete=models.PROTECT, related_name="+")
     at = models.DateTimeField()  # when the request came in: every proof counts from here
     counts = models.JSONField(default=dict)  # what the stop found and ended: agents.stops.Found
@@ -80,6 +80,11 @@ class Stop(models.Model):
         return (self.proven_at - self.at).total_seconds() if self.proven_at else None
 
     @property
+    def why(self) -> str:
+        """For what ended by it. Who stopped it, where they gave no reason."""
+        return self.reason or f"Stopped by {self.by.name}"
+
+    @property
     def frozen_for(self) -> str:
         """What the frozen budget says. Another text there means that somebody froze it for another reason since."""
-        return f"Stopped with {self.name}: {self.reason}"[:300]
+        return f"Stopped with {self.name}{f': {self.reason}' if self.reason else ''}"[:300]

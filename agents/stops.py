@@ -239,8 +239,11 @@ def in_force_for(mission: Mission) -> Stop | None:
     return in_force(organisation_id=mission.organisation_id, team_id=mission.team_id, agent_id=mission.agent_id)
 
 
-def in_words(stop: Stop) -> str:
-    return f"{stop.name[:1].upper()}{stop.name[1:]} was stopped: {stop.reason}"[:300]
+def in_words(stop: Stop, name: str = "") -> str:
+    """ "The team Receivables was stopped: drill". `name`: another for what was stopped."""
+    words = name or stop.name
+    why = f": {stop.reason}" if stop.reason else f" by {stop.by.name}"
+    return f"{words[:1].upper()}{words[1:]} was stopped{why}"[:300]
 
 
 def refusal(stop: Stop) -> RemitError:

@@ -22,6 +22,7 @@ from budgets import selectors as budgets
 from controlplane.tenancy.types import Permission, Principal
 from governance.choices import ActionState, EscalationState
 from governance.models import Action, Escalation
+from governance.selectors import FIRST_ASKED
 
 LENGTH = 200  # actions on one page of the timeline
 GAP = timedelta(minutes=2)
@@ -87,7 +88,10 @@ def timeline(principal: Principal, mission: Mission, *, verdict: str = "", befor
         shown = shown.filter(pk__lt=before)
     newest = list(
         shown.order_by("-pk").prefetch_related(
-            Prefetch("escalations", Escalation.objects.prefetch_related("votes__user").order_by("pk"))
+            Prefetch(
+                "escalations",
+                Escalation.objects.annotate(first_asked_at=FIRST_ASKED).prefetch_related("votes__user").order_by("pk"),
+            )
         )[: LENGTH + 1]
     )
     page = newest[:LENGTH][::-1]
@@ -201,7 +205,8 @@ def _wait(action: Action, escalation: Escalation, waits_for: str) -> Item:
     state = EscalationState(escalation.state)
     names = ", ".join(vote.user.name for vote in escalation.votes.all())
     title = f"{state.label} by {names}" if names else str(state.label)
-    waited = ((escalation.closed_at or moment) - escalation.opened_at).total_seconds()
+    first_asked_at: datetime = escalation.first_asked_at  # type: ignore[attr-defined]  # annotated above
+    waited = ((escalation.closed_at or moment) - first_asked_at).total_seconds()
     return Item(
         ItemKind.WAIT,
         escalation.closed_at or moment,

@@ -13,7 +13,7 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 
 from budgets import alerts, calls
-from budgets.holds import plain, subject_of
+from budgets.holds import subject_of
 from budgets.models import Account, AccountLimit, Allocation, JournalEntry
 from budgets.types import Level, Limits, WindowKind
 from controlplane.audit.events import Event
@@ -21,6 +21,7 @@ from controlplane.audit.services import record
 from controlplane.common.clock import now
 from controlplane.common.errors import FieldError, RemitError, conflict, forbidden, invalid, not_found
 from controlplane.common.ids import new_id
+from controlplane.common.written_amounts import written_amount
 from controlplane.live.services import announce
 from controlplane.tenancy.models import Team
 from controlplane.tenancy.types import Permission, Principal, system_principal
@@ -177,14 +178,14 @@ def unfreeze(*, actor: Principal, account_id: uuid.UUID, reason: str = "") -> No
         record_release(actor, account, reason)
 
 
-def close_account(*, actor: Principal, account_id: uuid.UUID, reason: str) -> None:
+def close_account(*, actor: Principal, account_id: uuid.UUID, reason: str, **told: str) -> None:
     """What it was for is over: nothing is reserved any more. The caller has judged who may end it. Twice is once."""
     with transaction.atomic():
         account = _locked(actor, account_id)
         if account.closed_at is not None:
             return
         Account.objects.filter(pk=account.pk).update(closed_at=now())
-        record_freeze(actor, account, reason)
+        record_freeze(actor, account, reason, **told)
 
 
 def set_guard(*, actor: Principal, account_id: uuid.UUID, repeats: int, ring_repeats: int = 10, ring: int = 32) -> None:
@@ -264,11 +265,11 @@ def record_release(actor: Principal, account: Account, reason: str) -> None:
     announce(f"budget:{account.pk}", "balance")
 
 
-def record_freeze(actor: Principal, account: Account, reason: str) -> None:
-    """Inside a transaction that holds the account, by whoever has judged who may."""
+def record_freeze(actor: Principal, account: Account, reason: str, **told: str) -> None:
+    """Inside a transaction that holds the account, by whoever has judged who may. `told`: more for the trail."""
     calls.set_frozen(account_id=account.pk, frozen=True, reason=reason[:300])
     _journal(account, "freeze", reason)
-    record(event=Event.BUDGET_FROZEN, actor=actor, subject=subject_of(account), payload={"reason": reason})
+    record(event=Event.BUDGET_FROZEN, actor=actor, subject=subject_of(account), payload={"reason": reason, **told})
     announce(f"budget:{account.pk}", "balance")
 
 
@@ -346,7 +347,7 @@ def _decimals(amount: Decimal) -> int:
 def facts(window: WindowKind, limits: Limits) -> dict[str, object]:
     return {
         "window": window.value,
-        "money": None if limits.money is None else plain(limits.money),
+        "money": None if limits.money is None else written_amount(limits.money),
         "tokens": limits.tokens,
         "steps": limits.steps,
     }

@@ -40,10 +40,12 @@ def halt(
     account_id: uuid.UUID | None,
     hold_ids: Sequence[uuid.UUID],
     charges: Sequence[Charge],
+    stop: str,
     reason: str,
     close: bool = False,
 ) -> Halted:
-    """Release holds, settle charges, and freeze one account with all below it; `close` ends the account for good.
+    """Release holds, settle charges, and freeze one account with all below it; `close` ends the account for good;
+    `stop` names what was stopped.
 
     Inside the transaction of whoever has judged who may stop, and its last step: these rows are shared by the whole
     organisation."""
@@ -55,11 +57,11 @@ def halt(
         if account is None:
             return Halted(released, frozen=False)
         if close:
-            close_account(actor=actor, account_id=account.pk, reason=reason)
+            close_account(actor=actor, account_id=account.pk, reason=reason, stop=stop)
             return Halted(released, frozen=True)
         if account.frozen:
             return Halted(released, frozen=False)
-        record_freeze(actor, account, reason)
+        record_freeze(actor, account, reason, stop=stop)
         return Halted(released, frozen=True)
 
 

@@ -12,6 +12,7 @@ from budgets.accounts import money_limit, raise_limit
 from budgets.models import Account
 from controlplane.common.errors import FieldError, forbidden, invalid, not_found
 from controlplane.common.ids import parse_id
+from controlplane.common.written_amounts import written_amount
 from controlplane.tenancy.types import Permission, Principal, PrincipalKind
 from governance import selectors as governance
 from governance.choices import ActionState, Verdict
@@ -62,7 +63,7 @@ class TopUp:
         mission_id = account.subject_id if account.subject_type == "mission" else None
         return Prepared(
             team_id=account.team_id,
-            title=f"{money} {account.organisation.currency} more for “{account.name}”"[:200],
+            title=f"{written_amount(money)} {account.organisation.currency} more for “{account.name}”"[:200],
             envelope={
                 "kind": proposal.kind,
                 "proposer": str(proposer.id),
@@ -78,7 +79,7 @@ class TopUp:
             },
             context={"money_micros": int(money * MICRO)},
             guards=guards,
-            guards_saw=f"Limit {limit.money.normalize():f} ({limit.kind})."
+            guards_saw=f"Limit {written_amount(limit.money)} ({limit.kind})."
             if limit and limit.money is not None
             else "",
             agent_id=proposer.agent_id,

@@ -85,6 +85,16 @@ class Card:
         return self.escalation.state == EscalationState.OPEN and not self.not_you
 
     @property
+    def refusing(self) -> str:
+        """What a refusal does."""
+        action = self.escalation.action
+        if action.agent_id is None:
+            return f"Nothing is done, and {action.proposer_name} is told your reason."
+        return (
+            "Nothing is done, what was held is released, and the agent is told your reason. It goes on with other work."
+        )
+
+    @property
     def claimed(self) -> bool:
         """Somebody's claim holds now."""
         until = self.escalation.claimed_until
@@ -139,6 +149,13 @@ def card(principal: Principal, escalation: Escalation) -> Card:
     )
 
 
+def whom_else_it_needs(in_reach: bool) -> str:
+    """What an approval that is not the last one waits for."""
+    if in_reach:
+        return "It waits for another approver."
+    return "Nobody can settle it as things are: too few people are left who may answer."
+
+
 def diff_lines(old: str, new: str) -> list[DiffLine]:
     """Two texts line by line; long stretches without a change are left out."""
     kinds = {"+": "added", "-": "removed", "@": "hunk", " ": "same"}
@@ -166,7 +183,7 @@ def _why_not(
         owner = mission is not None and mission.owner_id == user_id
         return f"You {'own this mission' if owner else 'are responsible for this'}, so somebody else must decide."
     if user_id in voted:
-        return "You have answered. It waits for another approver."
+        return f"You have answered. {whom_else_it_needs(answerers.in_reach)}"
     return answerers.why_not.message if answerers.why_not else ""
 
 

@@ -15,7 +15,8 @@ from governance.models import Action, Escalation, Vote
 
 @dataclass(frozen=True)
 class Asked:
-    """`question` is None where nobody had to be asked. `waits_for` are the people who may answer it now."""
+    """`question` is None where nobody had to be asked. `waits_for` are the people who may answer it
+    now, nobody where too few are left to settle it."""
 
     action: Action
     question: Escalation | None

@@ -16,6 +16,7 @@ from agents.remits import Remit
 from controlplane.common.canonical import digest
 from controlplane.common.clock import now
 from controlplane.common.typed_amounts import NotAnAmount, typed_amount
+from controlplane.common.written_amounts import written_amount
 
 MOST_CRITERIA: Final = 30
 _MINUTES: Final = "%Y-%m-%dT%H:%M"
@@ -132,16 +133,12 @@ def _initial(remit: Remit, zone: tzinfo) -> dict[str, Any]:
     return {
         "goal": remit.goal,
         "criteria": "\n".join(" ".join(text.split()) for text in remit.criteria),
-        "budget": _plain(remit.budget_money),
+        "budget": written_amount(remit.budget_money),
         "steps": remit.budget_steps,
         "tokens": remit.budget_tokens,
         "deadline": _minutes(remit.deadline, zone),
         "importance": remit.importance,
     }
-
-
-def _plain(amount: Decimal) -> str:
-    return f"{amount:.2f}" if amount == round(amount, 2) else f"{amount.normalize():f}"
 
 
 def _minutes(moment: datetime, zone: tzinfo) -> str:

@@ -42,7 +42,7 @@ def stops_in_force(principal: Principal) -> Iterator[Strip]:
         since = stop.at.astimezone(zone_of(principal))
         yield Strip(
             f"{stop.name[:1].upper()}{stop.name[1:]} is stopped.",
-            f"By {stop.by.name} on {since.day} {since:%b} at {since:%H:%M}: {stop.reason}",
+            f"By {stop.by.name} on {since.day} {since:%b} at {since:%H:%M}{f': {stop.reason}' if stop.reason else '.'}",
             "See the proofs, or lift it",
             reverse("stop", args=[stop.pk]),
             tone="deny",

@@ -14,6 +14,7 @@ from opentelemetry import trace
 from controlplane.common.ids import new_id
 from controlplane.common.observability import tracer
 from controlplane.common.statements import planned
+from controlplane.common.written_amounts import written_amount
 from governance import flood, judging, monitoring, policy, sequence
 from governance.bundles import LoadedBundle
 from governance.choices import Verdict
@@ -311,7 +312,7 @@ def emit_spans(ladder: Ladder) -> None:
 
 def _price(request: BudgetRequest) -> str:
     """ "0.01 USD, 1 step.": what there is of, without the zeros that only the ledger needs."""
-    parts = [f"{request.money.normalize():f} {request.currency}"]
+    parts = [f"{written_amount(request.money)} {request.currency}"]
     parts += [f"{request.tokens} token{'' if request.tokens == 1 else 's'}"] if request.tokens else []
     parts += [f"{request.steps} step{'' if request.steps == 1 else 's'}"] if request.steps else []
     return f"{', '.join(parts)}."

@@ -245,8 +245,9 @@ def _seconds_until(end: datetime, moment: datetime) -> int:
     return round((end - moment).total_seconds())
 
 
-def decided_entry(action: Action, actor: Principal, decision: rows.Row) -> rows.Row:
-    """The audit entry of a decision: what it was about by digest, never the arguments themselves."""
+def decided_entry(action: Action, actor: Principal, decision: rows.Row, **also: object) -> rows.Row:
+    """The audit entry of a decision: what it was about by digest, never the arguments themselves. `also`: more facts of
+    it."""
     return audit.row(
         event=EVENT_OF[Verdict(decision["verdict"])],
         actor=actor,
@@ -259,6 +260,7 @@ def decided_entry(action: Action, actor: Principal, decision: rows.Row) -> rows.
             "reason_code": decision["reason_code"],
             "bundle": decision["bundle_sha256"],
             "approved": decision["approved_policies"],
+            **also,
         },
     )
 

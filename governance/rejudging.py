@@ -94,11 +94,13 @@ def look_again(
     return Again(ladder, prepared, digest)
 
 
-def write_again(action: Action, again: Again, *, source: ActionState, actor: Principal) -> rows.Row | None:
+def write_again(
+    action: Action, again: Again, *, source: ActionState, actor: Principal, **told: object
+) -> rows.Row | None:
     """Inside a transaction: the new decision and what follows from it; None when the action is no longer in `source`.
 
     Allowed leaves it permitted without a permit (made when it is redeemed), asked opens a new escalation, refused
-    releases the hold. Raises gate.Overtaken.
+    releases the hold. `told`: more facts for its entry of the trail. Raises gate.Overtaken.
     """
     ladder, prepared = again.ladder, again.prepared
     moment = now()
@@ -133,10 +135,8 @@ def write_again(action: Action, again: Again, *, source: ActionState, actor: Pri
     escalation = None
     if waits_for_people(ladder) and prepared is not None:
         escalation, _ = open_escalation(action, ladder, prepared, decision)
-    if (
-        rows.commit(decision=decision, escalation=escalation, entries=[decided_entry(action, actor, decision)])
-        == "bundle_changed"
-    ):
+    entry = decided_entry(action, actor, decision, **told)
+    if rows.commit(decision=decision, escalation=escalation, entries=[entry]) == "bundle_changed":
         raise BundleChanged
     seconds = (escalation["expires_at"] - moment).total_seconds() if escalation else APPROVED_TTL_SECONDS
     _follow(action, ladder, actor, hold_seconds=round(seconds))

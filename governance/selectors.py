@@ -19,6 +19,8 @@ from governance.escalations.conversing import questions_of as questions_of
 from governance.escalations.differences import Change as Change
 from governance.escalations.differences import changes as changes
 from governance.escalations.differences import in_words as in_words
+from governance.escalations.first_asked import FIRST_ASKED as FIRST_ASKED
+from governance.escalations.first_asked import first_asked as first_asked
 from governance.escalations.foreseeing import Foreseen as Foreseen
 from governance.escalations.foreseeing import whom_it_asks as whom_it_asks
 from governance.escalations.foreseeing import whom_it_asks_by_amount as whom_it_asks_by_amount

@@ -75,9 +75,9 @@ class Alive:
     executing: int
 
 
-def void_reach(*, actor: Principal, reach: Reach, reason: str) -> Voided:
-    """Withdraw whatever of the reach waits or is permitted. Inside the transaction that has locked its missions: then
-    no decision about one of them is under way. What runs already is not touched."""
+def void_reach(*, actor: Principal, reach: Reach, stop: str, reason: str) -> Voided:
+    """Withdraw whatever of the reach waits or is permitted; `stop` names what was stopped. Inside the transaction that
+    has locked its missions: then no decision about one of them is under way. What runs already is not touched."""
     moment = now()
     with transaction.atomic():
         identifiers = list(reach.actions().filter(state__in=_OPEN).values_list("pk", flat=True))
@@ -93,7 +93,7 @@ def void_reach(*, actor: Principal, reach: Reach, reason: str) -> Voided:
             action_changed(action)
         if questions and actions:
             inbox_changed(actions[0])
-        audit.record_many(_entries(actor, actions, questions, reason))
+        audit.record_many(_entries(actor, actions, questions, {"stop": stop, "reason": reason}))
     holds = [action.hold_id for action in actions if action.hold_id is not None]
     return Voided(len(actions), len(questions), permits, holds)
 
@@ -120,14 +120,14 @@ def _lock(identifiers: Collection[uuid.UUID]) -> list[Action]:
 
 
 def _entries(
-    actor: Principal, actions: Sequence[Action], questions: Sequence[Escalation], reason: str
+    actor: Principal, actions: Sequence[Action], questions: Sequence[Escalation], why: Mapping[str, str]
 ) -> list[dict[str, object]]:
     told = [
         audit.row(
             event=Event.ESCALATION_WITHDRAWN,
             actor=actor,
             subject=Subject("escalation", row.pk, row.title, team_id=row.team_id, mission_id=row.mission_id),
-            payload={"reason": reason},
+            payload=why,
         )
         for row in questions
     ]
@@ -136,7 +136,7 @@ def _entries(
             event=Event.ACTION_WITHDRAWN,
             actor=actor,
             subject=subject_of(action),
-            payload={"reason": reason, "digest": action.digest},
+            payload={**why, "digest": action.digest},
         )
         for action in actions
     ]

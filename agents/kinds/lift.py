@@ -11,6 +11,7 @@ from agents.models import Stop
 from agents.services import lifting
 from controlplane.common.errors import FieldError, invalid, not_found
 from controlplane.common.ids import parse_id
+from controlplane.common.written_amounts import written_amount
 from controlplane.tenancy.types import Principal
 from governance import selectors as governance
 from governance.choices import ActionState, Verdict
@@ -53,7 +54,8 @@ class Lift:
                 "resume": resume,
             },
             guards=guards,
-            guards_saw=f"{made.scope}, {'lifted' if made.lifted_at else 'in force'}, {money:.2f} {currency} at stake",
+            guards_saw=f"{made.scope}, {'lifted' if made.lifted_at else 'in force'}, "
+            f"{written_amount(money)} {currency} at stake",
             subject_type="stop",
             subject_id=made.pk,
             excluded_user_ids=[proposer.user_id] if proposer.user_id else [],

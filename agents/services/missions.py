@@ -157,8 +157,9 @@ def pause_mission(*, actor: Principal, mission_id: uuid.UUID, reason: str = "") 
         mission_id,
         [MissionState.ACTIVE],
         MissionState.PAUSED,
-        reason or f"Paused by {actor.name}",
+        reason.strip(),
         Event.MISSION_PAUSED,
+        shown=f"Paused by {actor.name}",
     )
 
 
@@ -314,10 +315,12 @@ def _operate(
     to: MissionState,
     reason: str,
     event: Event,
+    shown: str = "",
 ) -> Mission:
+    """`shown`: what stands beside the state where nobody gave a reason."""
     mission = _operable(actor, mission_id)
     with transaction.atomic():
-        if not _move(mission_id, from_states, to, reason):
+        if not _move(mission_id, from_states, to, reason or shown):
             mission.refresh_from_db()
             state = mission.get_state_display().lower()
             raise conflict(

@@ -58,7 +58,7 @@ def stop(*, actor: Principal, scope: StopScope, scope_id: uuid.UUID, reason: str
             scope_id=scope_id,
             name=target.words[:200],
             mission_id=target.mission_id,
-            reason=(reason.strip() or f"Stopped by {actor.name}")[:300],
+            reason=reason.strip()[:300],
             by_id=actor.user_id,
             at=clicked,
             account_id=target.account_id,
@@ -120,14 +120,15 @@ def _carry_out(actor: Principal, made: Stop, target: Target) -> frozenset[uuid.U
         target.runs().filter(state__in=stops.LIVE_RUNS).order_by("id").select_for_update(of=("self",), no_key=True)
         .select_related("mission", "sandbox")
     )  # fmt: skip
-    voided = governance.void_reach(actor=actor, reach=target.reach(), reason=made.frozen_for)
-    ended = runs.end_runs(actor=actor, live=live, reason=made.reason)
+    voided = governance.void_reach(actor=actor, reach=target.reach(), stop=made.name, reason=made.frozen_for)
+    ended = runs.end_runs(actor=actor, live=live, reason=made.why)
     dead_tokens = ended.tokens + tokens.revoke(**_run_tokens(target))
     halted = budgets.halt(
         actor=actor,
         account_id=target.account_id,
         hold_ids=[*voided.hold_ids, *ended.unstarted],
         charges=ended.charges,
+        stop=made.name,
         reason=made.frozen_for,
         close=target.scope is StopScope.MISSION,
     )
@@ -164,21 +165,21 @@ def _lock_missions(target: Target) -> list[Mission]:
 def _change_missions(actor: Principal, made: Stop, target: Target, missions: list[Mission]) -> None:
     more: dict[str, Any]
     if target.scope is StopScope.RUN:
-        target.missions().update(
-            state_reason=f"{made.name.partition(' of ')[0].capitalize()} was stopped: {made.reason}"[:300]
-        )
+        target.missions().update(state_reason=stops.in_words(made, name=made.name.partition(" of ")[0]))
         return
     if target.scope is StopScope.MISSION:
         changed, state, event = missions, MissionState.STOPPED, Event.MISSION_STOPPED
         if any(mission.state not in _STOPPABLE for mission in missions):
             raise _over(target)
-        reason, more = made.reason, {"ended_at": now(), "paused_by_id": None}
+        state_reason, more = made.why, {"ended_at": now(), "paused_by_id": None}
+        told = {"reason": made.reason}
     else:
         changed = [mission for mission in missions if mission.state == MissionState.ACTIVE]
         state, event = MissionState.PAUSED, Event.MISSION_PAUSED
-        reason, more = made.frozen_for, {"paused_by_id": made.pk}
+        state_reason, more = made.frozen_for, {"paused_by_id": made.pk}
+        told = {"reason": made.reason, "stop": made.name}
     Mission.objects.filter(pk__in=[mission.pk for mission in changed]).update(
-        state=state, state_reason=reason[:300], **more
+        state=state, state_reason=state_reason[:300], **more
     )
     audit.record_many(
         [
@@ -186,7 +187,7 @@ def _change_missions(actor: Principal, made: Stop, target: Target, missions: lis
                 event=event,
                 actor=actor,
                 subject=Subject("mission", mission.pk, mission.title, mission.team_id, mission.pk),
-                payload={"reason": reason},
+                payload=told,
             )
             for mission in changed
         ]

@@ -13,7 +13,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods
 
 from controlplane.common.errors import RemitError, conflict, invalid
-from frontend.approving import EDITABLE_KINDS, card
+from frontend.approving import EDITABLE_KINDS, card, whom_else_it_needs
 from frontend.argument_forms import ArgumentForm
 from frontend.pages import PersonRequest, page
 from governance import selectors as governance
@@ -81,20 +81,21 @@ def _answer(
         arguments=form.arguments(),
         reason=request.POST.get("reason", ""),
     )
-    messages.success(request, _said(edited))
+    messages.success(request, _said(request, edited))
     if edited.escalation is not None and edited.escalation.state == EscalationState.OPEN:
         return redirect("approval", edited.escalation.pk)
     return redirect("approvals")
 
 
-def _said(edited: services.Edited) -> str:
+def _said(request: PersonRequest, edited: services.Edited) -> str:
     what = f"{edited.action.title}: {governance.in_words(edited.changes)}"
     if edited.escalation is None or edited.action.state in (ActionState.PERMITTED, ActionState.SUCCEEDED):
         return f"Approved as edited, once. {what}."
     if edited.held_up is not None:
         return f"Sent as edited; your approval did not count for it: {edited.held_up.message}"
     if edited.escalation.state == EscalationState.OPEN:
-        return f"Sent as edited with your approval. It waits for another approver. {what}."
+        in_reach = governance.answerers(request.principal, edited.escalation).in_reach
+        return f"Sent as edited with your approval. {whom_else_it_needs(in_reach)} {what}."
     return f"Sent as edited; the rules refuse it by now. {what}."
 
 

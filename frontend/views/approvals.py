@@ -17,14 +17,14 @@ from agents import selectors as agents
 from controlplane.common.errors import RemitError, invalid
 from controlplane.tenancy import selectors as tenancy
 from controlplane.tenancy.types import Permission
-from frontend.approving import card
+from frontend.approving import card, whom_else_it_needs
 from frontend.approving_reasons import reasons
 from frontend.pages import PersonRequest, id_of, page, require_anywhere
 from frontend.views.actions import compared_with_remit, grants_in_force, rungs_of
 from governance import selectors as governance
 from governance import services
 from governance.choices import EscalationState
-from governance.models import Escalation
+from governance.models import Escalation, Vote
 from governance.selectors import InboxFilters
 
 _FILTERS = ("kind", "team", "group", "risk")
@@ -71,8 +71,13 @@ def decide(request: PersonRequest, escalation_id: uuid.UUID) -> HttpResponse:
     except RemitError as error:
         if error.status == 404:
             raise
-        return card_page(request, escalation_id, error=_told(request, escalation_id, error), status=error.status)
-    messages.success(request, _said(decided, approve=answer == "approve"))
+        mine = _own_vote(request, escalation_id) if error.code in _LOST_RACES else None
+        if mine is None or mine.approve != (answer == "approve"):
+            told = _told(request, escalation_id, error, mine)
+            return card_page(request, escalation_id, error=told, status=error.status)
+        messages.info(request, f"{_counts_already(mine)} Nothing was done twice.")
+    else:
+        messages.success(request, _said(request, decided, approve=answer == "approve"))
     return redirect("home" if request.POST.get("next") == "home" else "approvals")
 
 
@@ -185,26 +190,37 @@ def _may_decide(request: PersonRequest) -> bool:
     return request.principal.has_anywhere(Permission.ESCALATION_DECIDE)
 
 
-def _said(escalation: Escalation, *, approve: bool) -> str:
+def _said(request: PersonRequest, escalation: Escalation, *, approve: bool) -> str:
     match escalation.state:
         case EscalationState.APPROVED:
             return f"Approved once: {escalation.title}."
         case EscalationState.DENIED:
-            return f"Refused: {escalation.title}. The agent was told why."
+            who = "The agent" if escalation.action.agent_id else escalation.action.proposer_name
+            return f"Refused: {escalation.title}. {who} was told why."
         case EscalationState.SUPERSEDED:
             return f"Your approval was counted, but today's rules refuse {escalation.title}. Nothing was done."
-    return "Your approval counts. It waits for another approver." if approve else "Your answer was recorded."
+    if not approve:
+        return "Your answer was recorded."
+    in_reach = governance.answerers(request.principal, escalation).in_reach
+    return f"Your approval counts. {whom_else_it_needs(in_reach)}"
 
 
-def _told(request: PersonRequest, escalation_id: uuid.UUID, error: RemitError) -> RemitError:
-    """The loser of a race learns who was first; whoever pressed twice, that their answer counts already."""
+def _own_vote(request: PersonRequest, escalation_id: uuid.UUID) -> Vote | None:
+    row = governance.escalation(principal=request.principal, escalation_id=escalation_id)
+    return next((vote for vote in row.votes.all() if vote.user_id == request.principal.user_id), None)
+
+
+def _counts_already(vote: Vote) -> str:
+    return f"Your {'approval' if vote.approve else 'refusal'} counts already."
+
+
+def _told(request: PersonRequest, escalation_id: uuid.UUID, error: RemitError, mine: Vote | None) -> RemitError:
+    """The loser of a race learns who was first; whoever wants another answer now, that theirs counts already."""
     if error.code not in _LOST_RACES:
         return error
-    row = governance.escalation(principal=request.principal, escalation_id=escalation_id)
-    mine = next((vote for vote in row.votes.all() if vote.user_id == request.principal.user_id), None)
     if mine is not None:
-        answer = "approval" if mine.approve else "refusal"
-        return RemitError(error.code, f"Your {answer} counts already. Nothing more is needed of you.", error.status)
+        return RemitError(error.code, f"{_counts_already(mine)} It can't be changed.", error.status)
+    row = governance.escalation(principal=request.principal, escalation_id=escalation_id)
     names = ", ".join(f"{vote.user.name} {'approved' if vote.approve else 'refused'}" for vote in row.votes.all())
     if not names:
         return error

@@ -148,7 +148,7 @@ def _pass_over(
     if not won:
         escalation.refresh_from_db()
         check_open(escalation, version)
-    if not won or write_again(action, again, source=ActionState.WAITING, actor=actor) is None:
+    if not won or write_again(action, again, source=ActionState.WAITING, actor=actor, glass_broken=True) is None:
         raise conflict("escalation.closed", "The action is no longer waiting.", "Reload the page.")
     ladder = again.ladder
     if ladder.verdict is Verdict.ESCALATE:

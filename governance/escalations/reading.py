@@ -197,15 +197,20 @@ def too_close_to_review(user_id: uuid.UUID, broken: Sequence[BreakGlass]) -> set
 
 
 def left_to_answer(questions: Sequence[Escalation]) -> dict[uuid.UUID, list[User]]:
-    """Of questions of one organisation, with action and votes fetched: who may still answer each, by name. Four queries
-    however many they are, none without questions."""
+    """Of questions of one organisation, with action and votes fetched: who may still answer each, by name; nobody where
+    all of them together could not settle it. Four queries however many they are, none without questions."""
     found = electorates(questions)
-    left = {row.pk: _left(found[row.pk], list(row.votes.all())) for row in questions}
+    left = {row.pk: _who_can_settle(row, found[row.pk]) for row in questions}
     users = User.objects.in_bulk({user_id for people in left.values() for user_id in people}) if left else {}
     return {
         key: sorted((users[user_id] for user_id in people), key=lambda user: (user.name, user.pk))
         for key, people in left.items()
     }
+
+
+def _who_can_settle(question: Escalation, electorate: Electorate) -> list[uuid.UUID]:
+    votes = list(question.votes.all())
+    return _left(electorate, votes) if electorate.reachable(votes) >= question.needed else []
 
 
 def _left(electorate: Electorate, votes: Sequence[Vote]) -> list[uuid.UUID]:

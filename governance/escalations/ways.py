@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
+from controlplane.common.written_amounts import written_amount
 from governance.approval_models import ApprovalRoute
 from governance.models import Action
 from governance.types import Prepared
@@ -93,7 +94,7 @@ def why_not(route: ApprovalRoute, asked: Asked) -> str:
         if amount is None:
             return f"no argument “{route.amount_argument}”" if route.amount_argument else "no amount is known"
         if amount <= route.amount_above:
-            return f"not above {route.amount_above.normalize():f}"
+            return f"not above {written_amount(route.amount_above)}"
     return ""
 
 

@@ -239,7 +239,7 @@ def test_a_question_names_those_who_may_still_answer(act, ask, tell, bob: User, 
     Vote.objects.create(
         organisation_id=answered.organisation_id, escalation=answered, user=bob, approve=True, created_at=START
     )
-    assert waits_for() == ["Bob or Dana", "Bob", "an approver"]
+    assert waits_for() == ["Bob or Dana", "Bob", "approvers who are missing"]
 
 
 def test_what_a_person_agreed_to_is_never_hidden_in_a_group(act, ask, tell) -> None:

@@ -11,6 +11,7 @@ from decimal import Decimal
 import pytest
 from allauth.usersessions.models import UserSession
 from django.core.cache import cache
+from django.db import connection
 
 from agents import services as agents
 from agents.catalogue import TEMPLATES
@@ -311,3 +312,17 @@ def asked(world: World, as_nadia: Principal, alice: User, bob: User, dana: User)
     invite(principal=as_nadia, email="ines@northwind.example", roles=[(None, Role.AUDITOR)])
     UserSession.objects.create(user=alice, ip="192.0.2.7", session_key="a" * 32, user_agent="Firefox/140.0")
     return world
+
+
+@pytest.fixture
+def asked_before() -> Callable[[timedelta], None]:
+    """Questions as if they had been asked that long ago; the database lets nobody else change that."""
+
+    def move(ago: timedelta) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            cursor.execute("ALTER TABLE governance_escalation DISABLE TRIGGER USER")
+            Escalation.objects.update(opened_at=now() - ago)
+            cursor.execute("ALTER TABLE governance_escalation ENABLE TRIGGER USER")
+
+    return move

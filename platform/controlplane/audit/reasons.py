@@ -23,6 +23,5 @@ IN_WORDS = {
     "sequence.too_many_deletes": "too many deletions",
     "sequence.egress_after_secret": "it would send something out after a secret was read",
     "sequence.blast_radius": "it would touch too many objects",
-    "escalation.denied": "a person refused it",
     "escalation.expired": "nobody decided in time",
 }

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import string
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from django.db.models import Q, QuerySet
 
 from controlplane.audit import checkpoints, keys
 from controlplane.audit.events import Event
 from controlplane.audit.models import Checkpoint, Entry, Seal, SigningKey, Unsealed
-from controlplane.audit.reasons import IN_WORDS
+from controlplane.audit.sentences import sentence as sentence
 from controlplane.common.clock import now
-from controlplane.tenancy.types import Permission, Principal, PrincipalKind
+from controlplane.tenancy.types import Permission, Principal
 
 PAGE = 50
 LARGEST_PAGE = 200
 SEARCHED = 20_000
-_LONGEST_VALUE = 200
-_NOT_RECORDED = "(not recorded)"
-_ALLOWED_BY_A_PERSON = "{subject} was allowed, as {actor} approved it"
 
 
 @dataclass(frozen=True)
@@ -102,15 +97,6 @@ def entries_about_action(principal: Principal, *, action_id: uuid.UUID, limit: i
     ]
 
 
-def sentence(entry: Entry) -> str:
-    """What happened, for people. Plain text: the page escapes it like any other."""
-    values = {"actor": entry.actor_name, "subject": entry.subject_name, **_flat(entry.payload)}
-    values["actor"], values["subject"] = entry.actor_name, entry.subject_name  # a payload can't pose as either
-    if (code := values.get("reason_code")) in IN_WORDS:
-        values["reason_code"] = IN_WORDS[code]
-    return _SENTENCES.vformat(_template(entry), (), values)
-
-
 @dataclass(frozen=True)
 class Backlog:
     """What is committed and not yet sealed."""
@@ -168,30 +154,6 @@ def contradicts_checkpoint(organisation_id: uuid.UUID) -> bool:
     """Whether the chain lacks what was signed last."""
     last = checkpoints.last_checkpoint(organisation_id)
     return last is not None and checkpoints.contradiction(last) is not None
-
-
-class _SafeFormatter(string.Formatter):
-    """Plain names only, and a word in place of what the payload lacks: reading the trail never fails on an entry."""
-
-    def get_field(self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:  # noqa: ARG002
-        value = kwargs.get(field_name)
-        return (_NOT_RECORDED if value is None or value == "" else str(value)[:_LONGEST_VALUE], field_name)
-
-
-_SENTENCES = _SafeFormatter()
-
-
-def _template(entry: Entry) -> str:
-    try:
-        event = Event(entry.event)
-    except ValueError:  # written by a newer version than this one
-        return "{actor}: " + entry.event.replace("{", "").replace("}", "") + " {subject}"
-    by_person = entry.actor_kind == PrincipalKind.USER and _flat(entry.payload).get("approved")
-    return _ALLOWED_BY_A_PERSON if event is Event.ACTION_ALLOWED and by_person else str(event.label)
-
-
-def _flat(payload: Any) -> dict[str, Any]:
-    return payload if isinstance(payload, dict) else {}
 
 
 def _conditions(filters: Filters) -> Q:

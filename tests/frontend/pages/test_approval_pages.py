@@ -468,6 +468,18 @@ def test_health_shows_numbers_and_a_table_to_take_away(world: Any, bob: User, si
     assert "'=HYPERLINK(1),1,1,1.000" in body
 
 
+def test_an_edited_answer_took_as_long_as_the_question_was_open(
+    world: Any, alice: User, bob: User, asked_before: Callable[[timedelta], None], signed_in: SignIn
+) -> None:
+    escalation, browser = world.ask_credit("240.00"), signed_in(bob)
+    asked_before(timedelta(seconds=90))
+    send(browser, "approval-edit", escalation.pk, **edited("150.00", "send"))
+    html = page(browser, reverse("approval-health"))
+    assert html.count('data-label="Median time">1 min 30 s<') == 2  # of the person and of whom it asked
+    assert 'data-label="In under 10 s">0<' in html
+    assert "after 1 min 30 s" in page(signed_in(alice), reverse("mission", args=[world.mission.pk]))
+
+
 def test_lists_need_no_more_queries_for_more_questions(
     world: Any, nadia: User, bob: User, signed_in: SignIn, django_assert_max_num_queries: Any
 ) -> None:

@@ -58,16 +58,54 @@ def test_approving_permits_exactly_this_once(world: Any, bob: User, signed_in: S
     assert Vote.objects.get().user == bob
 
 
-def test_pressing_twice_says_that_ones_own_answer_counts(world: Any, bob: User, signed_in: SignIn) -> None:
+@pytest.mark.parametrize(("choice", "word"), [("approve", "approval"), ("deny", "refusal")])
+def test_the_same_answer_again_leads_back_with_a_word_and_another_is_refused(
+    world: Any, bob: User, signed_in: SignIn, choice: str, word: str
+) -> None:
     escalation = world.ask_credit()
     browser = signed_in(bob)
-    answer(browser, escalation, "approve")
-    response = answer(browser, escalation, "approve")
-    assert response.status_code == 409
-    html = response.content.decode()
-    assert "Your approval counts already. Nothing more is needed of you." in html
-    assert "not counted" not in html
+    answer(browser, escalation, choice, reason="So it is")
+    page(browser, reverse("approvals"))
+    again = answer(browser, escalation, choice, reason="So it is")
+    assert (again.status_code, again["Location"]) == (302, reverse("approvals"))
+    assert f"Your {word} counts already. Nothing was done twice." in page(browser, reverse("approvals"))
+    other = answer(browser, escalation, "deny" if choice == "approve" else "approve", reason="No")
+    assert other.status_code == 409
+    assert f"Your {word} counts already. It can&#x27;t be changed." in other.content.decode()
     assert Vote.objects.count() == 1
+
+
+def test_refusing_what_a_person_asked_for_speaks_of_that_person_and_of_no_agent(
+    world: Any, dana: User, as_alice: Principal, signed_in: SignIn
+) -> None:
+    arguments = {"money": "5.00", "account_id": str(world.account_of("mission", world.mission.pk))}
+    judgement = governance.propose(proposer=as_alice, proposal=Proposal(kind="budget.topup", arguments=arguments))
+    assert judgement.escalation is not None
+    browser = signed_in(dana)
+    card = page(browser, reverse("approval", args=[judgement.escalation.id]))
+    assert "Nothing is done, and Alice is told your reason." in card
+    assert "the agent is told" not in card
+    answer(browser, Escalation.objects.get(pk=judgement.escalation.id), "deny", reason="Not this month")
+    html = page(browser, reverse("approvals"))
+    assert "Refused: 5.00 USD more for “Chase overdue invoices”. Alice was told why." in html
+
+
+def test_where_too_few_can_answer_the_card_the_lists_and_the_thanks_say_the_same(
+    world: Any, alice: User, bob: User, as_nadia: Principal, signed_in: SignIn
+) -> None:
+    governance.save_route(actor=as_nadia, route=governance.Route(name="Five", kind="tool.call", needed=5))
+    escalation = world.ask_credit()
+    mission = reverse("mission", args=[world.mission.pk])
+    for address in (mission, reverse("missions"), reverse("home")):
+        assert "Waits for approvers who are missing" in page(signed_in(alice), address), address
+    browser = signed_in(bob)
+    assert "Nobody can settle this as things are." in page(browser, reverse("approval", args=[escalation.pk]))
+    assert answer(browser, escalation, "approve").status_code == 302
+    html = page(browser, reverse("approvals"))
+    assert "Your approval counts. Nobody can settle it as things are: too few people are left" in html
+    card = page(browser, reverse("approval", args=[escalation.pk]))
+    assert "You have answered. Nobody can settle it as things are" in card
+    assert "waits for" not in card.lower()
 
 
 def test_a_refusal_needs_a_reason_and_keeps_the_question_open(world: Any, bob: User, signed_in: SignIn) -> None:
@@ -221,6 +259,22 @@ def test_a_top_up_shows_the_money_before_and_after(
     escalation = Escalation.objects.get(pk=judgement.escalation.id)
     assert answer(signed_in(dana), escalation, "approve").status_code == 302
     assert "$7.00" in page(signed_in(dana), reverse("budget", args=[account]))
+
+
+def test_a_title_writes_money_as_pages_do(
+    world: Any, alice: User, dana: User, nadia: User, as_alice: Principal, signed_in: SignIn
+) -> None:
+    account = world.account_of("mission", world.mission.pk)
+    for typed in ("1.000", "7", "0.0420"):
+        arguments = {"money": typed, "account_id": str(account)}
+        governance.propose(proposer=as_alice, proposal=Proposal(kind="budget.topup", arguments=arguments))
+    for browser, address in ((signed_in(dana), reverse("approvals")), (signed_in(nadia), reverse("audit"))):
+        html = page(browser, address)
+        for written in ("1.00 USD more for", "7.00 USD more for", "0.042 USD more for"):
+            assert written in html, written
+        assert "1.000 USD" not in html
+    asked = page(signed_in(alice), reverse("mission-tab", args=[world.mission.pk, "budget"]))
+    assert ">$1.00</data>" in asked
 
 
 def test_the_count_beside_approvals_is_mine_alone(world: Any, bob: User, nadia: User, signed_in: SignIn) -> None:

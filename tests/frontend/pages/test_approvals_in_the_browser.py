@@ -189,3 +189,19 @@ def test_the_bell_counts_what_comes_and_goes_without_a_reload(world: Any, bob: U
     page.keyboard.press("Escape")
     page.locator("#bell > details > summary[aria-label=Notices]").wait_for()
     assert page.complaints == []
+
+
+def test_a_key_pressed_twice_answers_once(show: Show, world: Any, bob: User) -> None:
+    world.ask_credit()
+    page = show(bob, reverse("approvals"))
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url) if request.method == "POST" else None)
+    page.evaluate(
+        "() => { const button = document.querySelector('.decide [data-key=a]');"
+        " button.click(); setTimeout(() => button.click(), 20); }"
+    )
+    page.get_by_text("Approved once").wait_for()
+    assert len(sent) == 1
+    assert page.url.endswith(reverse("approvals"))
+    assert page.get_by_text("counts already").count() == 0
+    assert Escalation.objects.get().state == EscalationState.APPROVED

@@ -56,7 +56,7 @@ def test_asking_says_whom_it_waits_for_and_raises_nothing_yet(
     assert "It waits for Bob or Dana. You never decide your own request." in asking_says(browser, world.mission)
     response = ask(browser, world.mission, "5,00")
     assert response["Location"] == reverse("mission-tab", args=[world.mission.pk, "budget"])
-    assert re.search(r"\+ 5.00 USD Twelve more Waits for Bob or Dana", tab(browser, world.mission))
+    assert re.search(r"\+ \$5.00 Twelve more Waits for Bob or Dana", tab(browser, world.mission))
     assert limit_of(world.mission) == 2
     again = browser.get(reverse("mission-ask", args=[world.mission.pk])).content.decode()
     assert "is asked for already, by Alice" in again

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from django.core.cache import cache
-from django.db import connection
 from django.test import Client
 from django.urls import reverse
 
@@ -29,7 +28,9 @@ from budgets.types import Amounts
 from controlplane.common.clock import now
 from controlplane.common.ids import new_id
 from controlplane.tenancy.models import User
-from governance.models import Escalation
+from controlplane.tenancy.types import Principal
+from governance import services as governance
+from governance.types import Proposal
 
 SignIn = Callable[..., Client]
 HOSTILE = '=cmd|"/c calc"!A1 <script>alert(1)</script>'
@@ -119,21 +120,14 @@ def test_the_headline_is_what_an_accepted_goal_costs_with_all_that_was_spent_on_
         assert number in reviewer, number
 
 
-def asked_hours_ago(hours: int) -> None:
-    """Questions as if they had been asked then; the database lets nobody else change that."""
-    with connection.cursor() as cursor:
-        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
-        cursor.execute("ALTER TABLE governance_escalation DISABLE TRIGGER USER")
-        Escalation.objects.update(opened_at=now() - timedelta(hours=hours))
-        cursor.execute("ALTER TABLE governance_escalation ENABLE TRIGGER USER")
-
-
-def test_attempts_refusals_and_peoples_time_are_counted(spent: Any, finn: User, signed_in: SignIn) -> None:
+def test_attempts_refusals_and_peoples_time_are_counted(
+    spent: Any, finn: User, asked_before: Callable[[timedelta], None], signed_in: SignIn
+) -> None:
     rows = {row["goal"]: row for row in rows_of(signed_in(finn), reverse("costs") + "?format=csv")}
     clerk = rows[TEMPLATES["receivables"].name]
     assert clerk["attempts"] == "1"
     assert int(clerk["denied"]) == 3  # two against the remit, one by a person
-    asked_hours_ago(9)
+    asked_before(timedelta(hours=9))
     CostMission.objects.update(stamp="")
     refresh_changed()
     again = {row["goal"]: row for row in rows_of(signed_in(finn), reverse("costs") + "?format=csv")}
@@ -141,6 +135,28 @@ def test_attempts_refusals_and_peoples_time_are_counted(spent: Any, finn: User, 
     assert again[clerk["goal"]]["human_minutes"] == "5.0"
     assert clerk["accepted"] == "0"
     assert clerk["cost_per_accepted_goal"] == ""
+
+
+def test_an_edited_answer_and_one_about_more_budget_take_the_time_since_they_were_asked(
+    world: Any,
+    finn: User,
+    as_alice: Principal,
+    as_bob: Principal,
+    as_dana: Principal,
+    asked_before: Callable[[timedelta], None],
+    signed_in: SignIn,
+) -> None:
+    credit = world.ask_credit("240.00")
+    arguments = {"money": "5.00", "account_id": str(world.account_of("mission", world.mission.pk))}
+    more = governance.propose(proposer=as_alice, proposal=Proposal(kind="budget.topup", arguments=arguments))
+    assert more.escalation is not None
+    asked_before(timedelta(minutes=2))
+    less = {**credit.action.arguments, "amount": "150.00"}
+    governance.edit_and_approve(approver=as_bob, escalation_id=credit.pk, version=1, arguments=less)
+    governance.decide(approver=as_dana, escalation_id=more.escalation.id, version=1, approve=True, reason="")
+    fold()
+    rows = {row["goal"]: row for row in rows_of(signed_in(finn), reverse("costs") + "?format=csv")}
+    assert rows[TEMPLATES["receivables"].name]["human_minutes"] == "4.0"
 
 
 def test_the_csv_adds_up_to_the_page_and_the_page_to_the_ledger(spent: Any, finn: User, signed_in: SignIn) -> None:

@@ -87,6 +87,14 @@ def test_a_refusal_says_why_in_words_and_an_unknown_code_stands_as_it_is(record,
 def test_what_a_person_approved_is_not_told_as_if_they_had_asked_for_it(record, as_bob) -> None:
     entry = record(actor=as_bob, event=Event.ACTION_ALLOWED, name="books__pay", approved=["large_payments"])
     assert selectors.sentence(entry) == "books__pay was allowed, as Bob approved it"
+    late = {"approved": ["large_payments"], "reason_code": "budget.frozen"}
+    entry = record(actor=as_bob, event=Event.ACTION_DENIED, name="books__pay", **late)
+    assert selectors.sentence(entry) == "books__pay was refused, though Bob approved it: the budget is frozen"
+
+
+def test_a_reason_nobody_gave_is_left_out_and_one_not_recorded_is_said_to_be(record, as_bob) -> None:
+    assert selectors.sentence(record(actor=as_bob, reason="")) == "Bob paused Invoices"
+    assert selectors.sentence(record(actor=as_bob)) == "Bob paused Invoices: (not recorded)"
 
 
 def test_who_sees_an_action_reads_what_the_trail_says_of_it_and_nothing_else(

@@ -38,9 +38,11 @@ function isRefresh(config) {
   return config?.elt?.matches("[data-live-part]") && config.verb === "get";
 }
 
-// Plain posts that take seconds (asking a server for its tools): pressed once, and seen to be under way.
+// Plain posts that must not go twice, or take seconds (asking a server for its tools): pressed once, and seen to be under way.
 document.addEventListener("submit", (event) => {
-  if (event.target.matches("form[data-busy]")) event.target.classList.add("htmx-request");
+  if (!event.target.matches("form[data-busy]")) return;
+  if (event.target.classList.contains("htmx-request")) event.preventDefault();
+  event.target.classList.add("htmx-request");
 });
 window.addEventListener("pageshow", (event) => {
   if (event.persisted) document.querySelectorAll("form[data-busy]").forEach((form) => form.classList.remove("htmx-request"));
