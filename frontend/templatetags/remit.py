@@ -20,6 +20,7 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
+from agents.models import Mission
 from agents.timeline import arguments_in_short as in_short
 from controlplane.common.choices import StatusChoices
 from frontend.templatetags import amounts, drawings, titles
@@ -83,6 +84,14 @@ def status_of(row: models.Model, field: str, text: str = "", bare: bool = False)
     return status(
         _member(getattr(row._meta.get_field(field), "choices", ()), getattr(row, field)), text=text, bare=bare
     )
+
+
+@register.simple_tag
+def mission_state(mission: Mission, bare: bool = False) -> SafeString:
+    """`{% mission_state mission %}`: its state, or that its program ended while it is open. `mission.runs` are read."""
+    if mission.program_ended:
+        return status("off", text="Program ended", bare=bare, tone="neutral", glyph="off")
+    return status_of(mission, "state", bare=bare)
 
 
 @register.simple_tag
