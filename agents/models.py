@@ -136,6 +136,12 @@ class Mission(models.Model):
     def __str__(self) -> str:
         return self.title
 
+    @property
+    def program_ended(self) -> bool:
+        """It is still open, though nothing of it runs any more. Reads `runs`: prefetch them."""
+        last = max(self.runs.all(), key=lambda run: run.attempt, default=None)
+        return self.state == MissionState.ACTIVE and last is not None and last.ended_at is not None
+
 
 class MissionVersion(models.Model):
     """One wording of a remit, never changed once in force. `grants`: agents.grants.Grant as dicts."""

@@ -20,7 +20,7 @@ from agents.result_words import in_words
 from agents.waiting import NOBODY_KNOWN, waited_for
 from budgets import selectors as budgets
 from controlplane.tenancy.types import Permission, Principal
-from governance.choices import ActionState, EscalationState
+from governance.choices import TERMINAL_ACTION_STATES, ActionState, EscalationState, Verdict
 from governance.models import Action, Escalation
 from governance.selectors import FIRST_ASKED
 
@@ -32,6 +32,8 @@ _SHOWN_ARGUMENT = 60
 _WHOLE = 160  # arguments longer than this are read on their own page before anybody answers
 _SHORT_ARGUMENT = 16  # names and amounts, unlike texts
 _ASKED = Q(verdict="escalate") | Q(asked=True)  # an approval turns the verdict into "allow"; it was asked all the same
+_HOLDING = frozenset({ActionState.WAITING, ActionState.PERMITTED, ActionState.EXECUTING})
+_WITH_PEOPLE = frozenset(ActionState) - {ActionState.DENIED, ActionState.EXPIRED, ActionState.FAILED}
 _NEVER_DONE = frozenset({ActionState.DENIED, ActionState.EXPIRED, ActionState.WITHDRAWN})
 
 
@@ -40,14 +42,15 @@ class ItemKind(enum.StrEnum):
     ACTION = "action"
     GROUP = "group"
     WAIT = "wait"
+    RAN = "ran"
     GAP = "gap"
 
 
 @dataclass(frozen=True)
 class Item:
-    """One line. `total` is what the mission had spent by then, where the story is whole; `members` are the other
-    actions of a group, and `titles` the calls of one of its `rounds`. `waits_for` names who has to answer an open
-    question."""
+    """One line. `label` says what its icon means, `waits_for` who has to answer an open question. `money` is None
+    where nothing was spent or held; `total` is what the mission had spent by then, where the story is whole. `members`
+    are the other actions of a group, and `titles` the calls of one of its `rounds`."""
 
     kind: ItemKind
     at: datetime
@@ -55,6 +58,7 @@ class Item:
     icon: str
     title: str
     detail: str = ""
+    label: str = ""
     sub: str = ""
     action: Action | None = None
     escalation: Escalation | None = None
@@ -78,26 +82,24 @@ class Timeline:
 
 
 def timeline(principal: Principal, mission: Mission, *, verdict: str = "", before: uuid.UUID | None = None) -> Timeline:
-    """Seven queries whatever the length. `mission.runs` must be prefetched. `verdict` shows only refused, waiting or
+    """Eight queries whatever the length. `mission.runs` must be prefetched. `verdict` shows only refused, waiting or
     allowed ones, without what was spent by then: the rest of it is not on the page."""
-    actions = Action.objects.restrict(principal, Permission.ACTION_VIEW).filter(mission_id=mission.pk, kind="tool.call")
+    everything = Action.objects.restrict(principal, Permission.ACTION_VIEW).filter(mission_id=mission.pk)
+    actions = everything.filter(kind="tool.call")
     actions = actions.alias(asked=Exists(Escalation.objects.filter(action_id=OuterRef("pk"))))
     chosen = {"refused": Q(verdict="deny"), "asked": _ASKED, "allowed": Q(verdict="allow")}.get(verdict)
     shown = actions.filter(chosen) if chosen else actions
     if before is not None:
         shown = shown.filter(pk__lt=before)
-    newest = list(
-        shown.order_by("-pk").prefetch_related(
-            Prefetch(
-                "escalations",
-                Escalation.objects.annotate(first_asked_at=FIRST_ASKED).prefetch_related("votes__user").order_by("pk"),
-            )
-        )[: LENGTH + 1]
-    )
+    newest = _newest(shown, LENGTH + 1)
     page = newest[:LENGTH][::-1]
     older = page[0].pk if len(newest) > LENGTH else None
-    questions = [row for action in page for row in action.escalations.all() if row.state == EscalationState.OPEN]
-    events = sorted(_of_actions(page, waited_for(principal, questions)), key=_moment)
+    asked_for = [] if chosen else _newest(_between(everything.filter(kind="budget.topup"), older, before), LENGTH)
+    questions = [
+        row for action in (*page, *asked_for) for row in action.escalations.all() if row.state == EscalationState.OPEN
+    ]
+    waits = waited_for(principal, questions)
+    events = sorted([*_of_actions(page, waits), *_of_requests(asked_for, waits)], key=_moment)
     if not chosen:
         attempts = list(_of_runs(list(mission.runs.all())))
         earlier = [item for item in attempts if older is not None and item.at < page[0].created_at]
@@ -107,15 +109,25 @@ def timeline(principal: Principal, mission: Mission, *, verdict: str = "", befor
     return Timeline(_with_gaps(_grouped(events)), older, _counts(actions))
 
 
+def _newest(actions: QuerySet[Action], number: int) -> list[Action]:
+    rows = Escalation.objects.annotate(first_asked_at=FIRST_ASKED).prefetch_related("votes__user").order_by("pk")
+    questions = Prefetch("escalations", rows)
+    return list(actions.order_by("-pk").prefetch_related(questions)[:number])
+
+
+def _between(actions: QuerySet[Action], first: uuid.UUID | None, before: uuid.UUID | None) -> QuerySet[Action]:
+    """Those proposed while the actions of a page were."""
+    found = actions.filter(pk__gte=first) if first else actions
+    return found.filter(pk__lt=before) if before else found
+
+
 def _moment(item: Item) -> datetime:
     return item.at
 
 
 def _spent(item: Item) -> Decimal:
     """What the mission's budget was charged for it."""
-    if item.kind is ItemKind.RUN:
-        return item.money or Decimal(0)
-    return (item.action.cost if item.kind is ItemKind.ACTION and item.action else None) or Decimal(0)
+    return (item.action.cost if item.action else item.money) or Decimal(0) if item.money is not None else Decimal(0)
 
 
 def _counts(actions: QuerySet[Action]) -> dict[str, int]:
@@ -149,7 +161,7 @@ def _of_runs(runs: Sequence[Run]) -> Iterable[Item]:
             "start",
             f"Attempt {run.attempt} started",
             name,
-            where,
+            sub=where,
         )
         if run.ended_at is not None and run.state in ENDED_RUN_STATES:
             state = RunState(run.state)
@@ -168,22 +180,55 @@ def _of_actions(actions: Iterable[Action], waits: Mapping[uuid.UUID, str]) -> It
     for action in actions:
         state = ActionState(action.state)
         asked = action.verdict == "escalate" or bool(action.escalations.all())
-        tone, icon = (
-            ("ask", "ask")
-            if asked and state not in (ActionState.DENIED, ActionState.EXPIRED)
-            else (state.tone, state.icon)
+        later = asked and action.executing_at is not None
+        as_asked = later or (asked and state in _WITH_PEOPLE)
+        item = Item(
+            ItemKind.ACTION,
+            action.created_at,
+            Verdict.ESCALATE.tone if as_asked else state.tone,
+            Verdict.ESCALATE.icon if as_asked else state.icon,
+            action.title,
+            arguments_in_short(action),
+            str(Verdict.ESCALATE.label if later else state.label),
+            action.message if later else _said(action),
+            action=action,
+            money=None if later else _money(action, state),
+            held=not later and action.cost is None and state in _HOLDING,
         )
+        yield item
+        for escalation in action.escalations.all():
+            yield _wait(action, escalation, waits.get(escalation.pk, NOBODY_KNOWN))
+        if action.executing_at is not None and later:
+            yield replace(
+                item,
+                kind=ItemKind.RAN,
+                at=action.executing_at + timedelta(microseconds=1),
+                tone=state.tone,
+                icon=state.icon,
+                detail="runs" if state == ActionState.EXECUTING else "ran",
+                label=str(state.label),
+                sub=_said(action) if state in TERMINAL_ACTION_STATES else "",
+                money=_money(action, state),
+                held=action.cost is None and state in _HOLDING,
+            )
+
+
+def _of_requests(requests: Iterable[Action], waits: Mapping[uuid.UUID, str]) -> Iterable[Item]:
+    """More budget, as it was asked for and answered."""
+    for action in requests:
+        reason = str(action.arguments.get("reason", ""))
+        asked_by = f"asked for by {action.proposer_name}"
+        state = ActionState(action.state)
+        told = state if state in _NEVER_DONE and not action.escalations.all() else Verdict.ESCALATE
         yield Item(
             ItemKind.ACTION,
             action.created_at,
-            tone,
-            icon,
+            told.tone,
+            told.icon,
             action.title,
-            arguments_in_short(action),
-            _said(action),
+            label=str(told.label),
+            sub=f"{asked_by}: {reason}" if reason else asked_by,
             action=action,
-            money=_money(action, state),
-            held=action.cost is None and state in (ActionState.WAITING, ActionState.PERMITTED, ActionState.EXECUTING),
         )
         for escalation in action.escalations.all():
             yield _wait(action, escalation, waits.get(escalation.pk, NOBODY_KNOWN))
@@ -214,7 +259,7 @@ def _wait(action: Action, escalation: Escalation, waits_for: str) -> Item:
         state.icon,
         title,
         action.title,
-        "; ".join(vote.reason for vote in escalation.votes.all() if vote.reason) or escalation.reason,
+        sub="; ".join(vote.reason for vote in escalation.votes.all() if vote.reason) or escalation.reason,
         action=action,
         escalation=escalation,
         seconds=waited,
@@ -232,7 +277,9 @@ def _said(action: Action) -> str:
     if action.state == ActionState.SUCCEEDED and action.outcome:
         return in_words(str(action.outcome.get("summary", "")))
     if action.state in (ActionState.FAILED, ActionState.UNKNOWN) and action.outcome:
-        return in_words(str(action.outcome.get("error") or action.outcome.get("summary") or ""))
+        said = in_words(str(action.outcome.get("error") or action.outcome.get("summary") or ""))
+        label = str(ActionState(action.state).label)
+        return f"{label}: {said}" if said else label
     return action.message
 
 
@@ -306,6 +353,7 @@ def _group(members: Sequence[Item], length: int, rounds: int) -> Item:
         first.icon,
         ", ".join(item.title for item in members[:length]),
         first.detail if length == 1 else "",
+        first.label,
         first.sub if length == 1 else "",
         action=first.action,
         money=sum((item.money or Decimal(0) for item in members), Decimal(0)),

@@ -29,11 +29,6 @@ class MissionRow:
         return f"Waits for {self.waits_for}{more}"
 
     @property
-    def program_ended(self) -> bool:
-        """The mission is still open, though nothing of it runs any more."""
-        return self.mission.state == MissionState.ACTIVE and self.run is not None and self.run.ended_at is not None
-
-    @property
     def claim_waits(self) -> bool:
         return self.mission.outcome == Outcome.CLAIMED and self.mission.ended_at is None
 
@@ -42,7 +37,7 @@ class MissionRow:
         """What the state alone does not tell. Empty when there is nothing to explain."""
         if self.mission.state != MissionState.ACTIVE or self.run is None:
             return ""
-        if self.program_ended:
+        if self.mission.program_ended:
             return self._after_the_program()
         if self.claim_waits:
             return "The agent says that it is finished, and still runs."

@@ -46,7 +46,6 @@ urlpatterns = [
     path("sign-in/<str:secret>", sign_in.with_link, name="sign-in-link"),
     path("missions", missions.listing, name="missions"),
     path("missions/new", new_mission.new, name="mission-new"),
-    path("missions/new/try", new_mission.try_gate, name="mission-try"),
     path("missions/<uuid:mission_id>", missions.detail, name="mission"),
     path("missions/<uuid:mission_id>/resize", resizing.resize, name="mission-resize"),
     path("missions/<uuid:mission_id>/ask", asking.budget, name="mission-ask"),

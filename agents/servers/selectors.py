@@ -88,7 +88,7 @@ def tool_names(principal: Principal | None, *, team_id: uuid.UUID | None = None)
 
 
 def missions_using(principal: Principal | None, names: Collection[str], *, limit: int = 50) -> list[Usage]:
-    """Missions not yet over whose remit in force grants one of these tools, the newest first. One query."""
+    """Missions not yet over whose remit in force grants one of these tools, the newest first. Two queries."""
     if not names:
         return []
     granted = Q()
@@ -100,7 +100,7 @@ def missions_using(principal: Principal | None, names: Collection[str], *, limit
     wanted = set(names)
     return [
         Usage(mission, _granted(vars(mission)["grants_in_force"], wanted))
-        for mission in rows.select_related("agent", "owner", "team").order_by("-id")[:limit]
+        for mission in rows.select_related("agent", "owner", "team").prefetch_related("runs").order_by("-id")[:limit]
     ]
 
 

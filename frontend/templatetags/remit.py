@@ -15,11 +15,13 @@ from django import template
 from django.db import models
 from django.template import RequestContext
 from django.template.context import Context
+from django.template.defaultfilters import stringfilter
 from django.templatetags.static import static
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
+from agents.models import Mission
 from agents.timeline import arguments_in_short as in_short
 from controlplane.common.choices import StatusChoices
 from frontend.templatetags import amounts, drawings, titles
@@ -83,6 +85,14 @@ def status_of(row: models.Model, field: str, text: str = "", bare: bool = False)
     return status(
         _member(getattr(row._meta.get_field(field), "choices", ()), getattr(row, field)), text=text, bare=bare
     )
+
+
+@register.simple_tag
+def mission_state(mission: Mission, bare: bool = False) -> SafeString:
+    """`{% mission_state mission %}`: its state, or that its program ended while it is open. `mission.runs` are read."""
+    if mission.program_ended:
+        return status("off", text="Program ended", bare=bare, tone="neutral", glyph="off")
+    return status_of(mission, "state", bare=bare)
 
 
 @register.simple_tag
@@ -235,6 +245,14 @@ def with_code(value: object) -> SafeString:
     return format_html_join(
         "", "{}", ((format_html("<code>{}</code>", part) if index % 2 else part,) for index, part in enumerate(shown))
     )
+
+
+@register.filter(is_safe=True)
+@stringfilter
+def as_sentence(value: str) -> str:
+    """ "an amount such as 5.00" → "An amount such as 5.00.": what a form says of a field, as Django's own words are."""
+    text = value.strip()
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?", "…", ":")) else ".")
 
 
 @register.filter

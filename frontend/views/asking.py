@@ -81,6 +81,8 @@ def budget(request: PersonRequest, mission_id: uuid.UUID) -> HttpResponse:
             return redirect("mission-tab", mission_id=mission.pk, tab="budget")
     context = {
         "mission": mission,
+        "row": selectors.mission_rows(request.principal, [mission])[0],
+        "may_operate": True,  # or the form is not shown
         "form": form,
         "error": error,
         "key": key,

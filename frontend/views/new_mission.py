@@ -9,7 +9,7 @@ from typing import Any
 from django import forms
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
-from django.views.decorators.http import require_http_methods, require_POST
+from django.views.decorators.http import require_http_methods
 
 from agents import services
 from agents.catalogue import (
@@ -18,9 +18,8 @@ from agents.catalogue import (
     readiness_of,
     samples_installing,
     start_from_template,
-    template,
 )
-from agents.catalogue.trying import try_samples
+from agents.catalogue.trying import Answer, try_samples
 from controlplane.common.errors import RemitError
 from controlplane.tenancy.models import Team
 from controlplane.tenancy.selectors import currency_of, sign_off_above, teams_with
@@ -36,30 +35,29 @@ _WIDGET_ATTRIBUTES = {"money": {"inputmode": "decimal"}, "hours": {"inputmode": 
 @page
 @require_http_methods(["GET", "POST"])
 def new(request: PersonRequest) -> HttpResponse:
-    """GET chooses and previews, POST starts. Nothing typed is lost when something is wrong with it."""
+    """GET chooses and previews, POST tries or starts. Nothing typed is lost when something is wrong with it."""
     chosen = TEMPLATES.get(
         request.POST.get("template") or request.GET.get("template") or "receivables", TEMPLATES["receivables"]
     )
     teams = teams_with(request.principal, Permission.MISSION_WRITE)
     team = _chosen_team(request, teams)
     error: RemitError | None = None
+    answers: Sequence[Answer] = ()
     if request.method == "POST":
-        values = {field.name: request.POST.get(field.name, "") for field in chosen.fields}
         try:
             if team is None:
                 raise _no_team()
-            mission = start_from_template(actor=request.principal, team_id=team.pk, code=chosen.code, values=values)
-            if "start" in request.POST:
-                tell_submitted(request, services.submit_mission(actor=request.principal, mission_id=mission.pk))
-            return redirect("mission-change" if "edit" in request.POST else "mission", mission_id=mission.pk)
+            if "try" not in request.POST:
+                return _started(request, chosen, team)
+            answers = try_samples(actor=request.principal, chosen=chosen, team=team)
         except RemitError as refused:
             error = refused
     shown = team or next(iter(teams), None)
-    form = _form(chosen, request.POST if request.method == "POST" else None, error)
     installing = samples_installing(request.principal)
     currency = currency_of(request.principal)
     ceilings = [in_words(found) for team in teams if (found := ceiling_of_team(team.pk)) is not None]
-    _say_limits(form.fields["budget"], money_text(sign_off_above(request.principal), currency), ceilings)
+    limits = _limits(money_text(sign_off_above(request.principal), currency), ceilings)
+    form = _form(chosen, request.POST if request.method == "POST" else None, error, limits)
     context = {
         "templates": list(TEMPLATES.values()),
         "chosen": chosen,
@@ -71,20 +69,17 @@ def new(request: PersonRequest) -> HttpResponse:
         "installing": installing,
         "here": readiness_of(request.principal, chosen, installing, shown.pk if shown else None),
         "ceilings": ceilings,
+        "answers": answers,
     }
     return render(request, "missions/new/page.html", context, status=error.status if error else 200)
 
 
-@page
-@require_POST
-def try_gate(request: PersonRequest) -> HttpResponse:
-    """What the gate would say to the template's sample actions. Judges for real, commits nothing."""
-    chosen = template(request.POST.get("template", ""))
-    team = _chosen_team(request, teams_with(request.principal, Permission.MISSION_WRITE))
-    if team is None:
-        raise _no_team()
-    answers = try_samples(actor=request.principal, chosen=chosen, team=team)
-    return render(request, "missions/new/answers.html", {"answers": answers, "chosen": chosen, "team": team})
+def _started(request: PersonRequest, chosen: Template, team: Team) -> HttpResponse:
+    values = {field.name: request.POST.get(field.name, "") for field in chosen.fields}
+    mission = start_from_template(actor=request.principal, team_id=team.pk, code=chosen.code, values=values)
+    if "start" in request.POST:
+        tell_submitted(request, services.submit_mission(actor=request.principal, mission_id=mission.pk))
+    return redirect("mission-change" if "edit" in request.POST else "mission", mission_id=mission.pk)
 
 
 def _chosen_team(request: PersonRequest, teams: Sequence[Team]) -> Team | None:
@@ -98,10 +93,12 @@ def _no_team() -> RemitError:
     return RemitError("mission.team", "Choose a team you may start missions in.", 422)
 
 
-def _form(chosen: Template, data: Any, error: RemitError | None) -> forms.Form:
+def _form(chosen: Template, data: Any, error: RemitError | None, limits: str) -> forms.Form:
+    """`limits` stand beside the amount: what else decides how much of it can be spent."""
     form = forms.Form(data=data)
     for field in chosen.fields:
         form.fields[field.name] = _form_field(field)
+    form.fields["budget"].help_text += f". {limits}"
     if error is not None:
         form.is_valid()
         for problem in error.errors:
@@ -110,10 +107,9 @@ def _form(chosen: Template, data: Any, error: RemitError | None) -> forms.Form:
     return form
 
 
-def _say_limits(budget: forms.Field, sign_off: str, ceilings: Sequence[str]) -> None:
-    """Beside the amount: what else decides how much of it can be spent, and when a second person is asked."""
+def _limits(sign_off: str, ceilings: Sequence[str]) -> str:
     tighter = [f"{words}: no mission of it can spend more." for words in ceilings]
-    budget.help_text = " ".join([f"{budget.help_text}. Above {sign_off} a second person signs it off.", *tighter])
+    return " ".join([f"Above {sign_off} a second person signs it off.", *tighter])
 
 
 def _form_field(field: Any) -> forms.Field:

@@ -129,6 +129,8 @@ def _show(
     waits = latest.state == VersionState.AWAITING_SIGN_OFF and latest.number > mission.version
     context = {
         "mission": mission,
+        "row": selectors.mission_rows(request.principal, [mission])[0],
+        "may_operate": True,  # or the form is not shown
         "version": selectors.version_in_force(mission),
         "form": form,
         "rows": rows,

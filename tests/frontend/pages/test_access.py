@@ -252,7 +252,7 @@ def test_every_page_is_tried_here(asked: Any) -> None:
         | {name.split("-")[0] if name.startswith("budget") else name for name in items(asked)}
         | set(forms(asked))
     )
-    elsewhere = {"sign-in-link", "mission-try", "audit-verify", "switch-organisation", "view-save", "view-remove"}
+    elsewhere = {"sign-in-link", "audit-verify", "switch-organisation", "view-save", "view-remove"}
     elsewhere |= {"approval-from-mail", "notices-read"}  # tests/frontend/pages/test_approval_pages.py
     elsewhere |= {"strip-put-away"}  # tests/frontend/pages/test_strips.py
     # One's own alone, or open to who has the link: tests/frontend/pages/test_sign_in.py and test_members.py.

@@ -47,6 +47,14 @@ def test_the_form_names_the_sign_off_limit_and_what_the_team_has(world: Any, ali
     assert re.search(f"The team {world.team.name} has .100.00 a month.*: no mission of it can spend more", text)
 
 
+def test_the_limits_beside_the_budget_stay_when_something_is_wrong(world: Any, alice: User, signed_in: SignIn) -> None:
+    answer = signed_in(alice).post(NEW, {"template": "receivables", "hours": "99999", "draft": "1"})
+    text = html.unescape(answer.content.decode())
+    assert answer.status_code == 422
+    assert "Above $5.00 a second person signs it off. The team" in text
+    assert text.count("no mission of it can spend more") == 2  # beside the budget, and in words
+
+
 def test_a_budget_above_the_teams_is_said_on_the_draft_and_to_who_signs_it_off(
     world: Any, alice: User, bob: User, signed_in: SignIn
 ) -> None:
@@ -141,7 +149,7 @@ def test_a_team_one_may_not_start_in_is_not_found_whatever_its_servers(
 
 def tried(browser: Client, **fields: str) -> list[str]:
     """What the gate would say to each sample of *Bring your own agent*."""
-    answer = browser.post(reverse("mission-try"), {"template": "bring-your-own", **fields})
+    answer = browser.post(NEW, {"template": "bring-your-own", "try": "1", **fields})
     assert answer.status_code == 200, answer.content
     return [html.unescape(text) for text in re.findall(r'<small class="sub">(.*?)</small>', answer.content.decode())]
 
@@ -164,11 +172,24 @@ def test_samples_are_judged_as_calls_of_a_mission_of_the_team_would_be(
     assert "No registered server offers time__get_current_time." in tried(browser)[0]
 
 
+def test_trying_the_samples_keeps_what_was_typed_and_starts_nothing(
+    time_of_receivables: McpServer, alice: User, signed_in: SignIn
+) -> None:
+    browser = signed_in(alice)
+    before = (Mission.objects.count(), Agent.objects.count(), Entry.objects.count())
+    typed = {"agent": "Weather watcher", "title": "Watch the weather", "budget": "0.75", "hours": "3"}
+    answer = browser.post(NEW, {"template": "bring-your-own", "try": "1", **typed})
+    shown = answer.content.decode()
+    assert (answer.status_code, shown.count("Asks a person:")) == (200, 1)
+    assert all(f'value="{value}"' in shown for value in typed.values())
+    assert (Mission.objects.count(), Agent.objects.count(), Entry.objects.count()) == before
+
+
 def test_samples_are_judged_for_a_team_one_may_start_in(
     time_of_receivables: McpServer, other_team: Team, alice: User, nadia: User, dana: User, signed_in: SignIn
 ) -> None:
     for user in (dana, nadia):  # without any team, and without saying which of two
-        answer = signed_in(user).post(reverse("mission-try"), {"template": "bring-your-own"})
+        answer = signed_in(user).post(NEW, {"template": "bring-your-own", "try": "1"})
         assert answer.status_code == 422
     assert "What would the gate say?" not in page(signed_in(dana), NEW)
 

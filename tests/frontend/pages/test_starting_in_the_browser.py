@@ -43,7 +43,7 @@ def test_choosing_a_team_says_at_once_whether_it_may_start_this(
     page.get_by_text("may not use a server that it needs: Time").wait_for()
     assert start.count() == 0
     assert page.get_by_label("Name of your agent").input_value() == "Weather watcher"
-    page.get_by_role("button", name="Try them").click()  # the answers were of the other team
+    page.get_by_role("button", name="Try them", exact=True).click()  # the answers were of the other team
     page.get_by_text("is not for this mission's team").nth(1).wait_for()
     assert problems_of(page, "new-mission-other-team", theme) == []
     page.get_by_label("Team").select_option(label=world.team.name)

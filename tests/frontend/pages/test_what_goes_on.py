@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 from django.urls import reverse
 
 from agents import services as agents
-from agents.choices import RunState
+from agents.choices import RunState, StopScope
 from agents.services import runs
 from controlplane.tenancy.models import User
 from controlplane.tenancy.types import system_principal
@@ -37,6 +38,29 @@ def test_an_open_mission_whose_program_ended_is_not_called_running(world: Any, a
     assert "Nothing runs: try again, or stop the mission." in head
     rows = page(browser, reverse("missions"))
     assert "Program ended" in rows[rows.index("<tbody") :]
+
+
+def test_every_page_about_a_mission_says_the_same_of_it(world: Any, alice: User, signed_in: SignIn) -> None:
+    agents.claim_outcome(principal=world.as_run, summary="31 reminders written")
+    end_program(world)
+    browser = signed_in(alice)
+    for name in ("mission", "mission-change", "mission-ask"):
+        html = page(browser, reverse(name, args=[world.mission.pk]))
+        title = html[html.index("<h1>") : html.index("</div>", html.index("<h1>"))]
+        assert "Program ended" in title, name
+        assert "Claimed, waits for you" in title, name
+        assert "Running" not in title, name
+    for name, key in (("server", world.server.pk), ("agent", world.agent.pk)):
+        html = page(browser, reverse(name, args=[key]))
+        assert "Program ended" in html[html.index("<main") :], name
+
+
+def test_an_ended_mission_has_no_outcome_to_come(world: Any, alice: User, signed_in: SignIn) -> None:
+    browser = signed_in(alice)
+    outcome = re.compile(r'data-label="Outcome"><span class="muted">([^<]+)<')
+    assert outcome.findall(page(browser, reverse("missions"))) == ["none yet"]
+    agents.stop(actor=world.owner, scope=StopScope.MISSION, scope_id=world.mission.pk, reason="Look first")
+    assert outcome.findall(page(browser, reverse("missions"))) == ["none"]
 
 
 def test_a_claimed_outcome_names_who_answers_it_to_everybody_else(
