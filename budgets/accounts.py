@@ -13,7 +13,7 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 
 from budgets import alerts, calls
-from budgets.holds import plain, subject_of
+from budgets.holds import subject_of
 from budgets.models import Account, AccountLimit, Allocation, JournalEntry
 from budgets.types import Level, Limits, WindowKind
 from controlplane.audit.events import Event
@@ -21,6 +21,7 @@ from controlplane.audit.services import record
 from controlplane.common.clock import now
 from controlplane.common.errors import FieldError, RemitError, conflict, forbidden, invalid, not_found
 from controlplane.common.ids import new_id
+from controlplane.common.written_amounts import written_amount
 from controlplane.live.services import announce
 from controlplane.tenancy.models import Team
 from controlplane.tenancy.types import Permission, Principal, system_principal
@@ -346,7 +347,7 @@ def _decimals(amount: Decimal) -> int:
 def facts(window: WindowKind, limits: Limits) -> dict[str, object]:
     return {
         "window": window.value,
-        "money": None if limits.money is None else plain(limits.money),
+        "money": None if limits.money is None else written_amount(limits.money),
         "tokens": limits.tokens,
         "steps": limits.steps,
     }

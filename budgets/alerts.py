@@ -10,11 +10,12 @@ from typing import Final
 from django.db import connection
 from django.db.models import F
 
-from budgets.holds import plain, subject_of
+from budgets.holds import subject_of
 from budgets.models import Account, Alert, Window
 from controlplane.audit.events import Event
 from controlplane.audit.services import record
 from controlplane.common.clock import now
+from controlplane.common.written_amounts import written_amount
 from controlplane.live.services import announce
 from controlplane.tenancy.types import Permission, Principal, system_principal
 
@@ -52,8 +53,8 @@ def raise_for(window_ids: Collection[int]) -> int:
             subject=subject_of(account),
             payload={
                 "threshold": f"{threshold} %",
-                "spent": f"{plain(spent)} {currency}",
-                "limit": f"{plain(limit)} {currency}",
+                "spent": f"{written_amount(spent)} {currency}",
+                "limit": f"{written_amount(limit)} {currency}",
             },
         )
         announce(f"budget:{account_id}", "balance")

@@ -13,13 +13,14 @@ from decimal import Decimal
 from django.db import transaction
 
 from budgets import accounts
-from budgets.holds import plain, subject_of
+from budgets.holds import subject_of
 from budgets.models import Account, AccountLimit, Allocation, LimitChange
 from budgets.types import ChangeState, Limits, WindowKind
 from controlplane.audit.events import Event
 from controlplane.audit.services import record
 from controlplane.common.clock import now
 from controlplane.common.errors import FieldError, RemitError, conflict, forbidden, invalid, not_found
+from controlplane.common.written_amounts import written_amount
 from controlplane.live.services import announce
 from controlplane.tenancy.types import Permission, Principal
 
@@ -38,7 +39,7 @@ def wording_of(limits: Limits | None) -> str:
     """What a form carries of the limits it was filled from; another wording now means somebody was faster."""
     if limits is None or limits == Limits():
         return NO_LIMIT
-    money = "" if limits.money is None else plain(limits.money)
+    money = "" if limits.money is None else written_amount(limits.money)
     return hashlib.sha256(f"{money}/{limits.tokens}/{limits.steps}".encode()).hexdigest()[:32]
 
 

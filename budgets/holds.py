@@ -16,6 +16,7 @@ from controlplane.audit.events import Event
 from controlplane.audit.services import Subject, record
 from controlplane.common.commits import early_unlock
 from controlplane.common.errors import conflict, invalid, not_found
+from controlplane.common.written_amounts import written_amount
 from controlplane.live.services import announce
 from controlplane.tenancy.types import system_principal
 
@@ -142,7 +143,7 @@ def tell_overrun(account_ids: Sequence[uuid.UUID], beyond: Decimal, hold_id: uui
             event=Event.BUDGET_OVERRUN,
             actor=system_principal(organisation_id=account.organisation_id),
             subject=subject_of(account),
-            payload={"amount": f"{plain(beyond)} {account.organisation.currency}", "hold": str(hold_id)},
+            payload={"amount": f"{written_amount(beyond)} {account.organisation.currency}", "hold": str(hold_id)},
         )
         announce(f"budget:{account.pk}", "balance")
 
@@ -150,13 +151,6 @@ def tell_overrun(account_ids: Sequence[uuid.UUID], beyond: Decimal, hold_id: uui
 def subject_of(account: Account) -> Subject:
     mission_id = account.subject_id if account.subject_type == "mission" else None
     return Subject("budget", account.pk, account.name, account.team_id, mission_id)
-
-
-def plain(amount: Decimal) -> str:
-    """Without exponent, at least two decimals, no needless zeros."""
-    text = f"{amount:f}"
-    whole, _, digits = text.partition(".")
-    return f"{whole}.{digits.rstrip('0').ljust(2, '0')}"
 
 
 def _reservation(hold_id: uuid.UUID, answer: calls.Answer, wanted: Amounts) -> Reservation:
@@ -180,7 +174,11 @@ def _refusal(answer: calls.Answer, wanted: Amounts) -> Refusal:
             left = f"{answer.remaining:f}"
             noun = answer.unit or ""
             if answer.unit == "money":
-                needed, left, noun = plain(wanted.money), plain(answer.remaining or Decimal(0)), answer.currency or ""
+                needed, left, noun = (
+                    written_amount(wanted.money),
+                    written_amount(answer.remaining or Decimal(0)),
+                    answer.currency or "",
+                )
             code = "budget.exhausted"
             message = (
                 f"The budget “{answer.name}” ({answer.level}) has {left} {noun} left "

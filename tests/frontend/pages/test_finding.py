@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from django.urls import reverse
 from agents.choices import AgentState, MissionState
 from agents.models import Agent, McpServer, Mission, SavedView
 from controlplane.tenancy.models import User
+from governance.models import Action
 
 SignIn = Callable[..., Client]
 
@@ -138,6 +140,13 @@ def test_every_list_comes_as_a_table_without_formulas(world: Any, nadia: User, s
     actions = table(browser, reverse("mission-actions-csv", args=[world.mission.pk]))
     assert actions[0]["id"] == str(question.action_id)
     assert "amount=240.00" in actions[0]["arguments"]
+
+
+def test_money_in_a_table_has_no_exponent(world: Any, nadia: User, signed_in: SignIn) -> None:
+    world.ask_credit()
+    Action.objects.update(price=Decimal("0.0000001"), cost=Decimal(0))
+    row, *_ = table(signed_in(nadia), reverse("mission-actions-csv", args=[world.mission.pk]))
+    assert (row["price"], row["cost"]) == ("0.0000001", "0.00")
 
 
 def test_a_table_of_another_organisation_is_empty_or_not_there(world: Any, charlie: User, signed_in: SignIn) -> None:
