@@ -14,7 +14,8 @@ from django.urls import reverse
 
 from agents.choices import AgentState, MissionState
 from agents.models import Agent, McpServer, Mission, SavedView
-from controlplane.tenancy.models import User
+from controlplane.audit.models import Entry
+from controlplane.tenancy.models import Team, User
 from governance.models import Action
 
 SignIn = Callable[..., Client]
@@ -105,6 +106,35 @@ def test_a_view_is_saved_shown_shared_and_removed_and_brought_back(
     assert (
         '<a class="chip" href="/missions?mine=1">Mine</a></span>' not in signed_in(bob).get(missions).content.decode()
     )
+
+
+def test_what_a_team_sees_of_a_view_is_in_the_trail(world: Any, alice: User, team: Team, signed_in: SignIn) -> None:
+    browser, path = signed_in(alice), reverse("view-save", args=["missions"])
+    browser.post(path, {"name": "Mine", "query": "mine=1"})
+    browser.post(reverse("view-remove", args=[SavedView.objects.get().pk]))
+    assert not Entry.objects.filter(subject_type="view").exists()  # it was nobody else's
+    browser.post(path, {"name": "Running", "query": "state=active", "team": str(team.pk)})
+    browser.post(reverse("view-remove", args=[SavedView.objects.get().pk]))
+    shared, unshared = Entry.objects.filter(subject_type="view").order_by("pk")
+    assert (shared.event, unshared.event) == ("view.shared", "view.unshared")
+    assert (shared.actor_name, shared.subject_name, shared.team_id) == ("Alice", "Running", team.pk)
+    assert shared.payload == {"list": "missions", "team": team.name, "filters": "state=active"}
+
+
+def test_what_others_share_does_not_hide_ones_own_view(
+    world: Any, alice: User, bob: User, nadia: User, team: Team, signed_in: SignIn
+) -> None:
+    shared = {"organisation": world.organisation, "list": "missions", "team": team}
+    SavedView.objects.bulk_create(
+        SavedView(owner=owner, name=f"A {number:02}", query=f"q={number}", **shared)
+        for owner in (bob, nadia)
+        for number in range(30)
+    )
+    browser = signed_in(alice)
+    browser.post(reverse("view-save", args=["missions"]), {"name": "Zuletzt", "query": "q=zz"})
+    html = browser.get(reverse("missions") + "?q=zz").content.decode()
+    assert html.index("Zuletzt") < html.index("A 00")
+    assert "Remove the view Zuletzt" in html
 
 
 @pytest.mark.parametrize(
