@@ -9,6 +9,8 @@ from urllib.parse import parse_qsl, urlencode
 from django.db import IntegrityError, models, transaction
 from django.db.models import Q
 
+from controlplane.audit.events import Event
+from controlplane.audit.services import Subject, record
 from controlplane.common.errors import FieldError, conflict, invalid, not_found
 from controlplane.common.ids import new_id
 from controlplane.tenancy.models import Team
@@ -53,22 +55,24 @@ class View:
 
 
 def views_of(principal: Principal, list_name: str) -> list[View]:
-    """The reader's own, and those shared with teams they are in, by name. One query."""
+    """The reader's own, then those shared with teams they are in, each by name: what others share never hides one's
+    own. One query."""
     if principal.user_id is None:
         return []
     seen = Team.objects.restrict(principal, Permission.MEMBER_VIEW)
     rows = SavedView.objects.filter(organisation_id=principal.organisation_id, list=list_name)
-    rows = rows.filter(Q(owner_id=principal.user_id) | Q(team__in=seen)).select_related("team", "owner")
+    own = Q(owner_id=principal.user_id)
+    rows = rows.filter(own | Q(team__in=seen)).select_related("team", "owner")
     return [
         View(row.pk, row.name, row.query, row.owner_id == principal.user_id, row.team.name if row.team else "")
-        for row in rows.order_by("name", "pk")[: 2 * MOST]
+        for row in rows.order_by(models.Case(models.When(own, then=0), default=1), "name", "pk")[: 2 * MOST]
     ]
 
 
 def save_view(
     *, actor: Principal, list_name: str, name: str, query: str, team_id: uuid.UUID | None = None
 ) -> SavedView:
-    """Raises 422 `view.invalid`, 409 `view.name_taken`, `view.too_many`."""
+    """Sharing with a team is told in the trail. Raises 422 `view.invalid`, 409 `view.name_taken`, `view.too_many`."""
     words, filters = " ".join(name.split()), filters_of(query)
     errors = []
     if not actor.is_person or actor.user_id is None or list_name not in LISTS:
@@ -86,7 +90,7 @@ def save_view(
         raise conflict("view.too_many", f"You have {MOST} views of this list.", "Remove one first.")
     try:
         with transaction.atomic():
-            return SavedView.objects.create(
+            view = SavedView.objects.create(
                 organisation_id=actor.organisation_id,
                 owner_id=actor.user_id,
                 team_id=team_id,
@@ -94,6 +98,8 @@ def save_view(
                 name=words,
                 query=filters,
             )
+            _tell(actor, view, Event.VIEW_SHARED)
+            return view
     except IntegrityError as error:
         if "saved_view_once" not in str(error):
             raise
@@ -101,12 +107,14 @@ def save_view(
 
 
 def remove_view(*, actor: Principal, view_id: uuid.UUID) -> SavedView:
-    """One's own. Raises 404."""
+    """One's own; told in the trail when a team has it no more. Raises 404."""
     rows = SavedView.objects.filter(organisation_id=actor.organisation_id, owner_id=actor.user_id, pk=view_id)
-    row = rows.first() if actor.user_id is not None else None
-    if row is None:
-        raise not_found("view")
-    rows.delete()
+    with transaction.atomic():
+        row = rows.select_for_update().first() if actor.user_id is not None else None
+        if row is None:
+            raise not_found("view")
+        rows.delete()
+        _tell(actor, row, Event.VIEW_UNSHARED)
     return row
 
 
@@ -114,3 +122,10 @@ def filters_of(query: str) -> str:
     """A query string as it is kept: what filters, without the page somebody happened to be on."""
     pairs = parse_qsl(query[: 4 * LONGEST_QUERY].lstrip("?"), max_num_fields=40)
     return urlencode([(name, value) for name, value in pairs if name not in _NOT_A_FILTER and value])
+
+
+def _tell(actor: Principal, view: SavedView, event: Event) -> None:
+    """What a team sees is told; one's own views are nobody's business."""
+    if view.team is not None:
+        facts = {"list": view.list, "team": view.team.name, "filters": view.query}
+        record(event=event, actor=actor, subject=Subject("view", view.pk, view.name, view.team_id), payload=facts)

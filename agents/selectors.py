@@ -18,6 +18,7 @@ from agents.waiting import NOBODY_KNOWN, waited_for
 from budgets import selectors as budgets
 from budgets.types import Balance
 from controlplane.common.errors import not_found
+from controlplane.common.written_amounts import written_amount
 from controlplane.tenancy.types import Permission, Principal
 from governance.choices import EscalationState
 from governance.models import Action, Escalation
@@ -250,7 +251,7 @@ def _budget_left(balance: Balance | None) -> dict[str, Any] | None:
     money = balance.left.money
     return {
         "currency": balance.currency,
-        "money_left": None if money is None else str(money),
+        "money_left": None if money is None else written_amount(money),
         "tokens_left": balance.left.tokens,
         "steps_left": balance.left.steps,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from decimal import Decimal
 from typing import Any, TypeVar
 
 from django.db import models
@@ -12,6 +13,7 @@ from django.http import StreamingHttpResponse
 
 from controlplane.common.cursors import LARGEST
 from controlplane.common.cursors import page as cursor_page
+from controlplane.common.written_amounts import written_amount
 
 M = TypeVar("M", bound=models.Model)
 
@@ -52,6 +54,8 @@ def _lines(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[
 
 
 def _plain(cell: object) -> str:
+    if isinstance(cell, Decimal):
+        return written_amount(cell)
     text = "" if cell is None else str(cell)
     is_number = text[:1] in "+-" and text[1:].replace(".", "", 1).isdigit()
     return "'" + text if text.lstrip(" \u00a0").startswith(_FORMULA) and not is_number else text

@@ -16,6 +16,7 @@ from controlplane.audit.events import Event
 from controlplane.common.clock import now
 from controlplane.common.commits import early_unlock
 from controlplane.common.errors import FieldError, RemitError, conflict, invalid, not_found
+from controlplane.common.written_amounts import written_amount
 from controlplane.tenancy.types import Permission, Principal, PrincipalKind
 from governance.announcing import action_changed
 from governance.choices import ActionState
@@ -225,7 +226,7 @@ def _facts(action: Action, report: Report) -> dict[str, str]:
         "digest": action.digest,
         "result_sha256": report.result_sha256,
         "reason": report.error,
-        "cost": str(action.cost) if action.cost is not None else "",
+        "cost": written_amount(action.cost) if action.cost is not None else "",
         "currency": action.currency,
     }
 

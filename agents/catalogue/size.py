@@ -20,7 +20,6 @@ from controlplane.common.errors import conflict
 from controlplane.tenancy.models import Organisation
 from controlplane.tenancy.types import Role
 
-SLUG: Final = "size"
 TEAMS: Final = 20
 TOOLS: Final = 40
 DAYS: Final = 90
@@ -45,9 +44,9 @@ class Size:
 
 
 def seed(size: Size, say: Say) -> Organisation:
-    """Raises 409 when the organisation is there already: rows are never added to one that people use."""
-    if Organisation.objects.filter(slug=SLUG).exists():
-        raise conflict("size.exists", "The organisation “Size” is there already.", "Use another database.")
+    """Raises 409 when any organisation is there: it holds tables for as long as it takes, and makes people up."""
+    if Organisation.objects.exists():
+        raise conflict("size.not_empty", "There are organisations already.", "Use a database without any.")
     limits = {f"Team {number:02d}": Limits(money=Decimal(100_000)) for number in range(TEAMS)}
     organisation = create_organisation(
         name="Size", currency="EUR", monthly_limit=Limits(money=Decimal(1_000_000)), teams=limits, people=_PEOPLE

@@ -15,22 +15,24 @@ import structlog
 from django.db import IntegrityError, transaction
 from django.db.models import Q
 
-from agents.choices import LIVE_SERVER_TEST_STATES, ServerTestState, ToolState
-from agents.models import McpServer, McpTool, ServerTest
+from agents import stops
+from agents.choices import LIVE_SERVER_TEST_STATES, ServerState, ServerTestState
+from agents.models import McpServer, McpTool, ServerTest, Stop
 from agents.servers.authority import announce_servers, require_write, server_subject
 from agents.servers.definitions import argument_errors
 from agents.servers.health import note_check
 from agents.servers.links import NotSent, Refused
-from agents.servers.selectors import address_of
+from agents.servers.selectors import address_of, may_be_tried
 from agents.servers.services import listing_actor, note_fault, record_listing
 from agents.servers.sessions import UpstreamSession, open_session
 from agents.servers.types import DEFAULT_LIMITS, NO_RUN, Listing, Refreshed, ServerAddress, ServerFault
 from controlplane.audit.events import Event
 from controlplane.audit.services import record
+from controlplane.common.canonical import digest
 from controlplane.common.clock import now
-from controlplane.common.errors import FieldError, RemitError, invalid, not_found
+from controlplane.common.errors import FieldError, RemitError, conflict, invalid, not_found
 from controlplane.tenancy.services import principal_of_user
-from controlplane.tenancy.types import Permission, Principal
+from controlplane.tenancy.types import ALL_TEAMS, Permission, Principal
 
 log = structlog.get_logger(__name__)
 
@@ -57,17 +59,15 @@ def ask_for_test(
 ) -> ServerTest:
     """A test that a worker takes up at once; asked again while one is under way, that one.
 
-    With a tool: one call of it, which must be approved and said by people to only read. Raises 422 `server.test`.
+    With a tool: one call of it, which must be approved and only read, as people and its own definition say. Raises 404,
+    409 `server.off`, `stop.in_force`, 422 `server.test`.
     """
     from agents.tasks import run_server_test
 
     require_write(actor)
     if not actor.is_person or actor.user_id is None:
         raise invalid("server.test", "A test is asked for by a person.")
-    rows = McpServer.objects.restrict(actor, Permission.SERVER_WRITE)
-    row = rows.filter(pk=server_id).first()
-    if row is None:
-        raise not_found("server")
+    row = _in_use(actor, server_id)
     tool = _callable(row, tool_id, arguments or {}) if tool_id else None
     try:
         with transaction.atomic():
@@ -83,7 +83,7 @@ def ask_for_test(
                 event=Event.SERVER_TESTED,
                 actor=actor,
                 subject=server_subject(row),
-                payload={"how": f"calling {tool.qualified_name}" if tool else "listing its tools"},
+                payload=_told(tool, test.arguments),
             )
             announce_servers(row)
             run_server_test.wake(str(test.pk))
@@ -145,12 +145,34 @@ def forget_old_tests() -> int:
     return removed
 
 
+def _in_use(actor: Principal, server_id: uuid.UUID) -> McpServer:
+    """A server that the actor may test now: no gate judges a test, so what would refuse every call refuses it here."""
+    row = McpServer.objects.restrict(actor, Permission.SERVER_WRITE).filter(pk=server_id).first()
+    if row is None:
+        raise not_found("server")
+    if row.state == ServerState.DISABLED:
+        raise conflict("server.off", f"The server “{row.name}” is switched off.", "Switch it on first.")
+    own = actor.teams_with(Permission.SERVER_WRITE)
+    teams = row.team_ids or (() if own is ALL_TEAMS else own)
+    reached = Stop.objects.in_force().filter(organisation_id=row.organisation_id)
+    stop = reached.filter(scope_id__in=[row.organisation_id, *teams]).first()
+    if stop is not None:
+        raise stops.refusal(stop)
+    return row
+
+
+def _told(tool: McpTool | None, arguments: Mapping[str, Any]) -> dict[str, str]:
+    if tool is None:
+        return {"how": "listing its tools"}
+    return {"how": f"calling {tool.qualified_name}", "tool": tool.qualified_name, "arguments": digest(arguments)}
+
+
 def _callable(row: McpServer, tool_id: uuid.UUID, arguments: Mapping[str, Any]) -> McpTool:
     tool = McpTool.objects.filter(server=row, pk=tool_id).first()
     if tool is None:
         raise not_found("tool")
-    if tool.state != ToolState.ACTIVE or not tool.read_only:
-        problem = FieldError("/tool", "a test calls only approved tools of which people say that they only read")
+    if not may_be_tried(tool):
+        problem = FieldError("/tool", "an approved tool that only reads, as people and its own definition say")
         raise invalid("server.test", "Nothing was called.", problem)
     if len(json.dumps(arguments)) > ARGUMENT_CHARACTERS:
         problem = FieldError("/arguments", f"at most {ARGUMENT_CHARACTERS} characters")
@@ -167,8 +189,12 @@ def _carry_out(test: ServerTest) -> bool:
     """The steps of one test, each written down when it is done. The database is never used from inside the loop."""
     from agents.catalogue.sample_folders import sample_folder
 
+    try:
+        actor = _still_asked_by(test)
+    except RemitError as refused:
+        _step(test, "Connect", 0, f"Not connected: {refused.message}", passed=False)
+        return False
     address = address_of(test.server)
-    actor = principal_of_user(user=test.asked_by, organisation_id=test.server.organisation_id)
     with sample_folder(address) as context, asyncio.Runner() as runner:
         started = time.monotonic()
         try:
@@ -183,7 +209,7 @@ def _carry_out(test: ServerTest) -> bool:
             _step(test, "Connect", spent, f"It speaks MCP {session.protocol_version}.")
             note_check(address.id, failed=False)
             refreshed = record_listing(
-                actor=actor or listing_actor(address),
+                actor=actor,
                 server=address,
                 listing=session.listing or Listing(session.protocol_version),
                 milliseconds=spent,
@@ -194,18 +220,35 @@ def _carry_out(test: ServerTest) -> bool:
             runner.run(session.close())
 
 
+def _still_asked_by(test: ServerTest) -> Principal:
+    """Who asked for it, as long as they could ask for it now. Raises as `ask_for_test`."""
+    actor = principal_of_user(user=test.asked_by, organisation_id=test.server.organisation_id)
+    if actor is None:
+        raise not_found("server")
+    _in_use(actor, test.server_id)
+    return actor
+
+
 def _call(runner: asyncio.Runner, test: ServerTest, session: UpstreamSession) -> bool:
     name = f"Call {test.tool_name}"
-    tool = McpTool.objects.filter(pk__in=[test.tool_id], state=ToolState.ACTIVE, read_only=True).first()
+    try:
+        _still_asked_by(test)
+    except RemitError as refused:
+        _step(test, name, 0, f"Not called: {refused.message}", passed=False)
+        return False
+    tool = McpTool.objects.filter(pk__in=[test.tool_id]).first()
     offered = {entry.name: entry.sha256 for entry in (session.listing.tools if session.listing else ())}
-    if tool is None or offered.get(tool.name) != tool.definition_sha256:
+    if tool is None or not may_be_tried(tool):
+        _step(test, name, 0, "Not called: it is no longer an approved tool that only reads.", passed=False)
+        return False
+    if offered.get(tool.name) != tool.definition_sha256:
         _step(test, name, 0, "Not called: its definition is no longer the approved one.", passed=False)
         return False
     started = time.monotonic()
     try:
         raw = runner.run(session.call(tool.name, test.arguments, seconds=LIMITS.call_seconds))
-    except Refused as refused:
-        _step(test, name, _since(started), f"The server refused the call: {refused.message}"[:300], passed=False)
+    except Refused as answer:
+        _step(test, name, _since(started), f"The server refused the call: {answer.message}"[:300], passed=False)
         return False
     except ServerFault as fault:
         _step(test, name, _since(started), ("" if isinstance(fault, NotSent) else "No answer: ") + fault.message, False)

@@ -145,6 +145,16 @@ def tools_in_force(
     return list(rows.exclude(server__state=ServerState.DISABLED).select_related("server").order_by("qualified_name"))
 
 
+def may_be_tried(row: McpTool) -> bool:
+    """Whether a test may call it, past the gate: approved, and both people and its own definition say it only reads.
+
+    What one of them says is not enough: whoever asks for the test may be who said so, and servers are not believed.
+    """
+    annotations = row.definition.get("annotations")
+    hint = isinstance(annotations, dict) and annotations.get("readOnlyHint") is True
+    return row.state == ToolState.ACTIVE and row.read_only and hint
+
+
 def address_of(row: McpServer) -> ServerAddress:
     """Join `credential` where many are read."""
     held = getattr(row, "credential", None)  # absent: Django raises what counts as an AttributeError

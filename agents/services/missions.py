@@ -30,6 +30,7 @@ from controlplane.audit.events import Event
 from controlplane.audit.services import Subject, record
 from controlplane.common.clock import now
 from controlplane.common.errors import FieldError, conflict, invalid, not_found
+from controlplane.common.written_amounts import written_amount
 from controlplane.live.services import announce
 from controlplane.tenancy.types import Permission, Principal, system_principal
 from governance import services as governance
@@ -269,7 +270,7 @@ def facts_of(version: MissionVersion) -> dict[str, Any]:
     return {
         "version": version.number,
         "goal": version.goal,
-        "budget": {"amount": str(version.budget_money), "currency": version.currency},
+        "budget": {"amount": written_amount(version.budget_money), "currency": version.currency},
         "deadline": version.deadline.isoformat(),
         "grants": version.grants,
         "widens": version.widens,

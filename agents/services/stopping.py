@@ -24,6 +24,7 @@ from controlplane.audit.services import Subject
 from controlplane.clusters import services as clusters
 from controlplane.common.clock import now
 from controlplane.common.errors import conflict, forbidden
+from controlplane.common.written_amounts import written_amount
 from controlplane.live.services import announce
 from controlplane.tenancy import tokens
 from controlplane.tenancy.types import Permission, Principal, system_principal
@@ -135,7 +136,7 @@ def _carry_out(actor: Principal, made: Stop, target: Target) -> frozenset[uuid.U
     made.froze = halted.frozen
     made.counts = {
         **{name: value for name, value in asdict(before).items() if name not in ("held", "left", "currency")},
-        "held": str(before.held),
+        "held": written_amount(before.held),
         "currency": before.currency,
         "missions": len(missions) if target.scope in WIDE_STOPS else 1,
         "tokens": dead_tokens,

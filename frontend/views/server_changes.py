@@ -11,7 +11,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
 
-from agents.choices import CredentialKind, ToolState
+from agents.choices import CredentialKind
 from agents.servers import checking, credentials, selectors, services
 from agents.servers.credentials import Credential
 from controlplane.common.errors import RemitError
@@ -98,7 +98,7 @@ def test(request: PersonRequest, server_id: uuid.UUID) -> HttpResponse:
 def try_tool(request: PersonRequest, server_id: uuid.UUID) -> HttpResponse:
     require_anywhere(request.principal, Permission.SERVER_WRITE, "Tests of servers")
     server = selectors.server(request.principal, server_id)
-    tools = [tool for tool in server.tools.all() if tool.read_only and tool.state == ToolState.ACTIVE]
+    tools = [tool for tool in server.tools.all() if selectors.may_be_tried(tool)]
     form = TryForm(tools, request.POST or None)
     error: RemitError | None = None
     if request.method == "POST" and form.is_valid():

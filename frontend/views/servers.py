@@ -98,7 +98,7 @@ def detail(request: PersonRequest, server_id: uuid.UUID) -> HttpResponse:
         "health": health_of([server.pk]).get(server.pk, Health()),
         "of_a_mission": selectors.needs_a_mission(server),
         "test": _shown_test(selectors.newest_test(request.principal, server.pk)),
-        "callable": any(tool.read_only and tool.state == ToolState.ACTIVE for tool in tools),
+        "callable": any(map(selectors.may_be_tried, tools)),
         "credential": getattr(server, "credential", None),
     }
     return render(request, "servers/detail.html", context)

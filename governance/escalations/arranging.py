@@ -17,6 +17,7 @@ from controlplane.common.canonical import digest
 from controlplane.common.clock import now
 from controlplane.common.errors import FieldError, RemitError, conflict, invalid, not_found
 from controlplane.common.ids import new_id
+from controlplane.idempotency.services import one_at_a_time
 from controlplane.tenancy.models import Membership, Team, User
 from controlplane.tenancy.types import Permission, Principal
 from governance.approval_models import ApprovalRoute, ApproverGroup
@@ -114,6 +115,7 @@ def save_route(
     if errors:
         raise invalid("route.invalid", "The route can't be saved as it is.", *errors)
     with transaction.atomic():
+        _alone_with_routes(actor)
         row = _route(actor, route_id) if route_id else _last(actor)
         if route_id and expected not in (None, version_of_route(row)):
             raise _changed_meanwhile("route", row.name)
@@ -134,6 +136,7 @@ def remove_route(*, actor: Principal, route_id: uuid.UUID) -> None:
     """Raises 403, 404. Questions that took it keep their way."""
     actor.require(Permission.ORGANISATION_WRITE)
     with transaction.atomic():
+        _alone_with_routes(actor)
         row = _route(actor, route_id)
         record(
             event=Event.APPROVAL_ROUTE_REMOVED,
@@ -148,10 +151,9 @@ def move_route(*, actor: Principal, route_id: uuid.UUID, up: bool) -> None:
     """Let it change places with the one before or after it. Raises 403, 404."""
     actor.require(Permission.ORGANISATION_WRITE)
     with transaction.atomic():
+        _alone_with_routes(actor)
         row = _route(actor, route_id)
-        rows = list(
-            ApprovalRoute.objects.select_for_update().filter(organisation_id=actor.organisation_id).order_by("position")
-        )
+        rows = list(ApprovalRoute.objects.filter(organisation_id=actor.organisation_id).order_by("position"))
         at = next(number for number, other in enumerate(rows) if other.pk == row.pk)
         with_ = at - 1 if up else at + 1
         if not 0 <= with_ < len(rows):
@@ -256,8 +258,13 @@ def _group(actor: Principal, group_id: uuid.UUID) -> ApproverGroup:
     return group
 
 
+def _alone_with_routes(actor: Principal) -> None:
+    """Their places are one order: whoever changes any of an organisation's routes is alone with all of them."""
+    one_at_a_time(f"approval routes:{actor.organisation_id}")
+
+
 def _route(actor: Principal, route_id: uuid.UUID) -> ApprovalRoute:
-    rows = ApprovalRoute.objects.select_for_update(of=("self",)).select_related("team", "group", "next_group")
+    rows = ApprovalRoute.objects.select_related("team", "group", "next_group")
     row = rows.filter(pk=route_id, organisation_id=actor.organisation_id).first()
     if row is None:
         raise not_found("route")

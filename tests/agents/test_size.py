@@ -13,7 +13,7 @@ from agents.models import Mission
 from budgets.models import DailySpend, JournalEntry
 from controlplane.audit.models import Entry, Seal
 from controlplane.audit.verification import verify_organisation
-from controlplane.tenancy.models import Organisation
+from controlplane.tenancy.models import Organisation, User
 from governance.choices import EscalationState
 from governance.models import Action, Escalation
 
@@ -49,3 +49,10 @@ def test_it_is_seeded_once_and_only_in_a_size_that_is_one() -> None:
     with pytest.raises(CommandError, match="already"):
         call_command("seed_size", size="20x40", escalations=1)
     assert Action.objects.count() == 40
+
+
+def test_it_is_not_seeded_beside_an_organisation_that_people_use(northwind: Organisation) -> None:
+    with pytest.raises(CommandError, match="without any"):
+        call_command("seed_size", size="20x40", escalations=1)
+    assert list(Organisation.objects.all()) == [northwind]
+    assert not User.objects.filter(email__endswith="@size.example").exists()

@@ -179,7 +179,13 @@ def make_server(northwind: Organisation, alice: User) -> Callable[..., McpServer
             created_by=alice,
         )
         for name in names:
-            definition = {"name": name, "description": f"{name.replace('_', ' ').capitalize()}.", "inputSchema": _TEXT}
+            reads = name not in ("apply_credit", "write_reminder", "write_query")
+            definition = {
+                "name": name,
+                "description": f"{name.replace('_', ' ').capitalize()}.",
+                "inputSchema": _TEXT,
+                "annotations": {"readOnlyHint": reads},
+            }
             McpTool.objects.create(
                 server=server,
                 name=name,
@@ -187,7 +193,7 @@ def make_server(northwind: Organisation, alice: User) -> Callable[..., McpServer
                 definition=definition,
                 definition_sha256=digest(definition),
                 state=ToolState.ACTIVE,
-                read_only=name not in ("apply_credit", "write_reminder", "write_query"),
+                read_only=reads,
                 reversible=name != "write_query",
                 approved_by=alice,
                 approved_at=now(),

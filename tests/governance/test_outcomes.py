@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.conf import settings
 
+from controlplane.audit.models import Entry
 from controlplane.common.errors import RemitError
 from controlplane.tenancy.models import Organisation
 from controlplane.tenancy.types import Principal, system_principal
@@ -52,6 +53,11 @@ def test_failure_settles_too_at_what_it_cost(gate: Gate, running: Action) -> Non
     action = report(gate, running, "failure", error="server went away", money=Decimal("0.10"))
     assert (action.state, action.cost) == (ActionState.FAILED, Decimal("0.10"))
     assert gate.ledger.states == ["settled"]
+
+
+def test_the_trail_tells_a_tiny_cost_without_an_exponent(gate: Gate, running: Action) -> None:
+    report(gate, running, money=Decimal("0.0000001"))
+    assert Entry.objects.get(event="action.succeeded").payload["cost"] == "0.0000001"
 
 
 def test_unknown_keeps_the_hold_until_a_person_says_what_happened(

@@ -12,8 +12,10 @@ from controlplane.audit.models import Entry
 from controlplane.common.errors import RemitError
 from controlplane.tenancy.types import Principal
 from governance import services
+from governance.approval_models import ApprovalRoute
 from governance.choices import ActionState, EscalationState, Verdict
 from governance.models import Action, Escalation, Permit, Vote
+from governance.services import Route
 
 from .conftest import Gate
 
@@ -164,3 +166,19 @@ def test_reports_of_one_outcome_at_once_settle_it_once(gate: Gate, at_once: AtOn
     assert results == {"won": 5, "outcome.already_recorded": 5}
     assert gate.ledger.states == ["settled"]
     assert len(gate.ledger.results) == 1
+
+
+def test_routes_made_moved_and_removed_at_once_keep_one_order(as_nadia: Principal, at_once: AtOnce) -> None:
+    """Nobody's change fails, and no two routes are left in one place."""
+    standing = [services.save_route(actor=as_nadia, route=Route(name=f"Standing {number}")).pk for number in range(8)]
+
+    def change(number: int) -> Any:
+        for turn in range(5):
+            services.save_route(actor=as_nadia, route=Route(name=f"New {number} {turn}"))
+            services.move_route(actor=as_nadia, route_id=standing[number % 4], up=bool(turn % 2))
+            services.save_route(actor=as_nadia, route=Route(name=f"Turn {turn}"), route_id=standing[number % 4])
+        return services.remove_route(actor=as_nadia, route_id=standing[4 + number]) if number < 4 else None
+
+    assert codes(at_once(change, 8)) == {"won": 8}
+    places = ApprovalRoute.objects.order_by("position").values_list("position", flat=True)
+    assert len(set(places)) == len(places) == 4 + 8 * 5

@@ -12,7 +12,10 @@ from controlplane.common.errors import RemitError
 
 
 class Command(BaseCommand):
-    help = "Fill an empty database with the organisation “Size”: 10000x1000000 is missions x actions."
+    help = (
+        "Fill an empty database with the organisation “Size”: 10000x1000000 is missions x actions. Refused where any "
+        "organisation is: it holds a table of the ledger."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--size", default="10000x1000000", help="missions x actions (default 10000x1000000)")

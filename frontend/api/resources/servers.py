@@ -191,7 +191,8 @@ class ServerTestAsk(Resource):
         body=shapes.ServerTestBody,
         answer=shapes.ServerTestOut,
         status=202,
-        about="By a person. A worker connects and lists; with a tool it also makes that call, of one that only reads.",
+        about="By a person. A worker connects and lists; with a tool it also makes that call, of one that only reads,"
+        " as people and its own definition say. Not while the server is switched off or a stop holds over who uses it.",
     )
     def post(self, request: Request, server_id: uuid.UUID) -> Response:
         selectors.server(self.principal, server_id)

@@ -226,7 +226,7 @@ class SavedViews(Resource):
         query=shapes.SavedViewQuery,
         answer=shapes.SavedViewOut,
         listed=True,
-        about="Your own and those of your teams, by name, all on one page.",
+        about="Your own, then those of your teams, by name, all on one page.",
     )
     def get(self, request: Request) -> Response:
         rows = saved_views.views_of(self.principal, self.query["list"])

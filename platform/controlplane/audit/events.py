@@ -127,6 +127,9 @@ class Event(models.TextChoices):
     )
     SERVER_TESTED = "server.tested", "{actor} tested the server {subject}, {how}"
 
+    VIEW_SHARED = "view.shared", "{actor} shared the view {subject} of {list} with {team}"
+    VIEW_UNSHARED = "view.unshared", "{actor} took the view {subject} of {list} from {team}"
+
     BUNDLE_LOADED = "policy.bundle_loaded", "{actor} loaded the policy bundle {subject}"
     BUNDLE_PROMOTED = "policy.bundle_promoted", "{actor} made {subject} the active policy bundle"
 

@@ -1,4 +1,5 @@
-"""Amounts as titles, sentences and the audit trail write them. Pages that show money by itself have their own tag."""
+"""Amounts of money as text, for titles, sentences, downloads, the trail and programs. Pages that show money by itself
+have their own tag."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from decimal import Decimal
 
 
 def written_amount(amount: Decimal) -> str:
-    """Every digit that tells something, at least two decimals, no exponent: "1.00", "0.0042", "1000.00"."""
+    """Exact, every digit that tells something, at least two decimals, never an exponent (`0E-12` and `1E-7` are
+    Python's): "1.00", "0.0042", "1000.00"."""
     whole, _, digits = f"{amount:f}".partition(".")
     return f"{whole}.{digits.rstrip('0').ljust(2, '0')}"

@@ -16,8 +16,8 @@ from controlplane.embedded.own_processes import ROOT
 DEFAULT_STATE: Final = ROOT / ".remit"
 # They work on the database of a running Remit. Others (check, makemigrations, configuration …) need none.
 _NEED_IT_RUNNING: Final = frozenset(
-    {"audit", "bundle", "dbshell", "demo", "migrate", "organisation", "prepare", "prices", "shell", "showmigrations"}
-    | {"signin", "token", "web", "worker"}
+    {"audit", "bundle", "costs", "dbshell", "demo", "migrate", "organisation", "person", "prepare", "prices", "secrets"}
+    | {"seed_size", "shell", "showmigrations", "signin", "token", "web", "worker"}
 )
 
 

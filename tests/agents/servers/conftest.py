@@ -115,8 +115,10 @@ class Upstream:
     def __init__(self) -> None:
         self.seen: list[dict[str, str]] = []
         self.token_requests: list[tuple[dict[str, str], str]] = []
+        self.calls: list[dict[str, Any]] = []
         self.status = 0
         self.description = "Says what it was sent."
+        self.annotations = {"readOnlyHint": True}
         upstream = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -142,9 +144,10 @@ class Upstream:
                 if message["method"] == "initialize":
                     result = {"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": {}}
                 elif message["method"] == "tools/list":
-                    schema = {"type": "object"}
-                    result = {"tools": [{"name": "echo", "description": upstream.description, "inputSchema": schema}]}
+                    echo = {"name": "echo", "description": upstream.description, "inputSchema": {"type": "object"}}
+                    result = {"tools": [{**echo, "annotations": upstream.annotations}]}
                 elif message["method"] == "tools/call":
+                    upstream.calls.append(message["params"])
                     result = {"content": [{"type": "text", "text": json.dumps(headers)}]}
                 self._answer({"jsonrpc": "2.0", "id": message.get("id"), "result": result})
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
 
-from agents.choices import ServerState, ServerTestState, ToolState, Transport
+from agents import services as missions
+from agents.choices import ServerState, ServerTestState, StopScope, ToolState, Transport
 from agents.gateways.catalogue import granted_tools, pinned_tool
 from agents.models import McpServer, McpTool, ServerHour, ServerTest
 from agents.servers import checking, health, selectors, services
 from agents.servers.health import Health, Use
-from agents.servers.types import MountRequest
+from agents.servers.types import MountRequest, ToolTraits
 from controlplane.audit.models import Entry
+from controlplane.common.canonical import digest
 from controlplane.common.clock import now
 from controlplane.common.errors import RemitError
-from controlplane.tenancy.models import Team
+from controlplane.tenancy.models import Membership, Team
 from controlplane.tenancy.types import Principal
 
 pytestmark = pytest.mark.django_db
@@ -119,6 +124,117 @@ def test_a_test_is_carried_out_once(as_nadia: Principal, far: McpServer, upstrea
     assert [step["step"] for step in test.steps] == ["Connect", "Read its tools"]
     assert McpTool.objects.get().approved_by_id == as_nadia.user_id
     assert Entry.objects.filter(event="server.tested").count() == 1
+
+
+def tried(actor: Principal, row: McpServer, **before_the_worker: Callable[[], Any]) -> ServerTest:
+    """A call asked for, then something happens, then a worker takes it up."""
+    tool = McpTool.objects.get(server=row)
+    test = checking.ask_for_test(actor=actor, server_id=row.pk, tool_id=tool.pk, arguments={"pay": "everything"})
+    for happens in before_the_worker.values():
+        happens()
+    checking.run_test(test.pk)
+    test.refresh_from_db()
+    return test
+
+
+def describe(actor: Principal, row: McpServer) -> None:
+    traits = ToolTraits(read_only=True, reversible=False, effects=())
+    services.describe_tool(actor=actor, tool_id=McpTool.objects.get(server=row).pk, traits=traits)
+
+
+def test_nobody_calls_a_tool_by_saying_themselves_that_it_only_reads(
+    as_nadia: Principal, as_alice: Principal, far: McpServer, upstream: Any
+) -> None:
+    upstream.annotations = {"readOnlyHint": False}
+    listed(as_nadia, far)
+    describe(as_alice, far)
+    for actor in (as_alice, as_nadia):
+        with pytest.raises(RemitError) as caught:
+            tried(actor, far)
+        assert caught.value.code == "server.test"
+    assert upstream.calls == []
+    assert Entry.objects.filter(event="server.tested").count() == 1  # the listing
+
+
+def test_the_trail_says_what_was_called_and_with_which_arguments(
+    as_nadia: Principal, as_alice: Principal, far: McpServer, upstream: Any
+) -> None:
+    listed(as_nadia, far)
+    describe(as_nadia, far)
+    assert tried(as_alice, far).state == ServerTestState.PASSED
+    assert [call["arguments"] for call in upstream.calls] == [{"pay": "everything"}]
+    told = Entry.objects.filter(event="server.tested").latest("pk")
+    assert told.payload["tool"] == "far__echo"
+    assert told.payload["arguments"] == digest({"pay": "everything"})
+
+
+@pytest.mark.parametrize("what", ["off", "stop", "gone", "unsaid"])
+def test_what_happens_between_asking_and_calling_keeps_the_call_from_being_made(
+    what: str, as_nadia: Principal, as_alice: Principal, far: McpServer, upstream: Any
+) -> None:
+    listed(as_nadia, far)
+    describe(as_nadia, far)
+    met = len(upstream.seen)
+    happens: dict[str, Callable[[], Any]] = {
+        "off": lambda: services.switch_server(actor=as_nadia, server_id=far.pk, on=False),
+        "stop": lambda: missions.stop(
+            actor=as_nadia, scope=StopScope.ORGANISATION, scope_id=as_nadia.organisation_id, reason="x"
+        ),
+        "gone": lambda: Membership.objects.filter(user_id=as_alice.user_id).delete(),
+        "unsaid": lambda: McpTool.objects.update(read_only=False),
+    }
+    test = tried(as_alice, far, happens=happens[what])
+    assert test.state == ServerTestState.FAILED
+    assert upstream.calls == []
+    if what != "unsaid":
+        assert test.steps[-1]["said"].startswith("Not connected: ")
+        assert len(upstream.seen) == met
+
+
+def test_a_server_switched_off_while_the_test_connects_is_not_called(
+    as_nadia: Principal, far: McpServer, upstream: Any
+) -> None:
+    listed(as_nadia, far)
+    describe(as_nadia, far)
+    test = checking.ask_for_test(
+        actor=as_nadia, server_id=far.pk, tool_id=McpTool.objects.get().pk, arguments={"pay": "everything"}
+    )
+    with switched_off_by_the_listing(far):
+        checking.run_test(test.pk)
+    test.refresh_from_db()
+    assert test.steps[-1]["said"] == "Not called: The server “Far” is switched off."
+    assert upstream.calls == []
+
+
+@contextlib.contextmanager
+def switched_off_by_the_listing(row: McpServer) -> Iterator[None]:
+    """The database itself does it as soon as the test has written its second step."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE FUNCTION pg_temp.off() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+            "UPDATE agents_mcpserver SET state = 'disabled' WHERE jsonb_array_length(NEW.steps) = 2 "
+            "AND id = NEW.server_id; RETURN NULL; END $$"
+        )
+        cursor.execute(
+            "CREATE TRIGGER off AFTER UPDATE ON agents_servertest FOR EACH ROW EXECUTE FUNCTION pg_temp.off()"
+        )
+        yield
+        cursor.execute("DROP TRIGGER off ON agents_servertest")
+
+
+def test_a_stop_of_a_team_keeps_those_it_reaches_from_testing(
+    as_nadia: Principal, as_alice: Principal, far: McpServer, team: Team, other_team: Team
+) -> None:
+    listed(as_nadia, far)
+    missions.stop(actor=as_nadia, scope=StopScope.TEAM, scope_id=team.pk, reason="x")
+    with pytest.raises(RemitError) as caught:
+        checking.ask_for_test(actor=as_alice, server_id=far.pk)
+    assert caught.value.code == "stop.in_force"
+    listed(as_nadia, far)  # whoever writes every team's servers, of a server for every team
+    services.set_teams(actor=as_nadia, server_id=far.pk, team_ids=[team.pk, other_team.pk])
+    with pytest.raises(RemitError) as caught:
+        checking.ask_for_test(actor=as_nadia, server_id=far.pk)
+    assert caught.value.code == "stop.in_force"
 
 
 def test_no_more_tests_run_at_once_than_leave_the_worker_free(as_nadia: Principal, far: McpServer) -> None:

@@ -74,6 +74,13 @@ def test_a_stop_of_every_scope_leaves_nothing_that_could_still_happen(scope, wor
     assert (entry.actor_name, entry.payload["reason"]) == ("Nadia", "It went astray")
 
 
+def test_money_that_a_stop_counts_is_written_without_an_exponent(work, person) -> None:
+    idle = work()
+    stop = services.stop(actor=person("Nadia"), scope=StopScope.MISSION, scope_id=idle.mission.pk, reason="No need")
+    [entry] = Entry.objects.filter(event=Event.STOP_MADE)
+    assert stop.counts["held"] == entry.payload["counts"]["held"] == "0.00"
+
+
 @pytest.mark.parametrize(
     ("scope", "state"),
     [

@@ -127,3 +127,12 @@ def test_only_a_member_of_the_organisation_finds_a_server(charlie_api: Api, char
         assert charlie_api.post(f"{path_of(server)}:{verb}", body, if_match='"1-0"').status_code == 404, verb
     assert contents() == before
     assert Membership.objects.filter(user=charlie).exists()
+
+
+def test_a_server_that_is_switched_off_is_not_tested(nadia_api: Api, server: McpServer) -> None:
+    path = path_of(server)
+    assert nadia_api.post(f"{path}:switch-off").status_code == 200
+    before = contents()
+    answer = nadia_api.post(f"{path}:test", {})
+    assert (answer.status_code, answer.json()["code"]) == (409, "server.off")
+    assert contents() == before

@@ -165,7 +165,7 @@ def test_the_csv_adds_up_to_the_page_and_the_page_to_the_ledger(spent: Any, finn
     assert total["goal"] == "Total"
     shown = Decimal(total["money_total"])
     assert sum(Decimal(row["money_total"]) for row in rows) == shown
-    assert f'value="{shown:f}"' in page(browser, reverse("costs")).split('id="cost-check"')[1]
+    assert f'value="{shown:.12f}"' in page(browser, reverse("costs")).split('id="cost-check"')[1]
     goal = CostMission.objects.filter(goal_name="Reviewer").values_list("goal", flat=True)[0]
     *missions, all_missions = rows_of(browser, reverse("cost-goal", args=[goal]) + "?format=csv")
     assert Decimal(all_missions["money"]) == Decimal("1.00") == sum(Decimal(row["money"]) for row in missions)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from django.urls import reverse
 
 from agents.choices import AgentState, MissionState
 from agents.models import Agent, McpServer, Mission, SavedView
-from controlplane.tenancy.models import User
+from controlplane.audit.models import Entry
+from controlplane.tenancy.models import Team, User
+from governance.models import Action
 
 SignIn = Callable[..., Client]
 
@@ -105,6 +108,35 @@ def test_a_view_is_saved_shown_shared_and_removed_and_brought_back(
     )
 
 
+def test_what_a_team_sees_of_a_view_is_in_the_trail(world: Any, alice: User, team: Team, signed_in: SignIn) -> None:
+    browser, path = signed_in(alice), reverse("view-save", args=["missions"])
+    browser.post(path, {"name": "Mine", "query": "mine=1"})
+    browser.post(reverse("view-remove", args=[SavedView.objects.get().pk]))
+    assert not Entry.objects.filter(subject_type="view").exists()  # it was nobody else's
+    browser.post(path, {"name": "Running", "query": "state=active", "team": str(team.pk)})
+    browser.post(reverse("view-remove", args=[SavedView.objects.get().pk]))
+    shared, unshared = Entry.objects.filter(subject_type="view").order_by("pk")
+    assert (shared.event, unshared.event) == ("view.shared", "view.unshared")
+    assert (shared.actor_name, shared.subject_name, shared.team_id) == ("Alice", "Running", team.pk)
+    assert shared.payload == {"list": "missions", "team": team.name, "filters": "state=active"}
+
+
+def test_what_others_share_does_not_hide_ones_own_view(
+    world: Any, alice: User, bob: User, nadia: User, team: Team, signed_in: SignIn
+) -> None:
+    shared = {"organisation": world.organisation, "list": "missions", "team": team}
+    SavedView.objects.bulk_create(
+        SavedView(owner=owner, name=f"A {number:02}", query=f"q={number}", **shared)
+        for owner in (bob, nadia)
+        for number in range(30)
+    )
+    browser = signed_in(alice)
+    browser.post(reverse("view-save", args=["missions"]), {"name": "Zuletzt", "query": "q=zz"})
+    html = browser.get(reverse("missions") + "?q=zz").content.decode()
+    assert html.index("Zuletzt") < html.index("A 00")
+    assert "Remove the view Zuletzt" in html
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -138,6 +170,13 @@ def test_every_list_comes_as_a_table_without_formulas(world: Any, nadia: User, s
     actions = table(browser, reverse("mission-actions-csv", args=[world.mission.pk]))
     assert actions[0]["id"] == str(question.action_id)
     assert "amount=240.00" in actions[0]["arguments"]
+
+
+def test_money_in_a_table_has_no_exponent(world: Any, nadia: User, signed_in: SignIn) -> None:
+    world.ask_credit()
+    Action.objects.update(price=Decimal("0.0000001"), cost=Decimal(0))
+    row, *_ = table(signed_in(nadia), reverse("mission-actions-csv", args=[world.mission.pk]))
+    assert (row["price"], row["cost"]) == ("0.0000001", "0.00")
 
 
 def test_a_table_of_another_organisation_is_empty_or_not_there(world: Any, charlie: User, signed_in: SignIn) -> None:

@@ -9,11 +9,14 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from agents.choices import ServerState, ToolState, Transport
+from agents import services as missions
+from agents.choices import ServerState, StopScope, ToolState, Transport
 from agents.models import McpServer, McpTool, ServerTest
-from agents.servers import checking
+from agents.servers import checking, services
+from controlplane.audit.models import Entry
 from controlplane.common.canonical import digest
 from controlplane.tenancy.models import User
+from controlplane.tenancy.services import principal_of_user
 
 SignIn = Callable[..., Client]
 
@@ -129,10 +132,16 @@ def test_a_call_is_tried_only_of_a_tool_that_only_reads(world: Any, alice: User,
     writes = McpTool.objects.get(qualified_name="books__apply_credit")
     McpTool.objects.filter(pk=reads.pk).update(read_only=True)
     McpTool.objects.filter(pk=writes.pk).update(read_only=False)
+    said = McpTool.objects.get(qualified_name="books__write_reminder")
+    McpTool.objects.filter(pk=said.pk).update(read_only=True)  # by people alone: its definition says otherwise
     browser, path = signed_in(alice), reverse("server-try", args=[world.server.pk])
-    assert "apply_credit</option>" not in page(browser, path)
+    html = page(browser, path)
+    assert "overdue</option>" in html
+    assert "apply_credit</option>" not in html
+    assert "write_reminder</option>" not in html
     for body in (
         {"tool": str(writes.pk), "arguments": "{}"},
+        {"tool": str(said.pk), "arguments": '{"a": "b"}'},
         {"tool": str(reads.pk), "arguments": "[1]"},
         {"tool": str(reads.pk), "arguments": '{"a": 1, "a": 2}'},
         {"tool": str(reads.pk), "arguments": '{"a": 7}'},
@@ -142,6 +151,34 @@ def test_a_call_is_tried_only_of_a_tool_that_only_reads(world: Any, alice: User,
     assert browser.post(path, {"tool": str(reads.pk), "arguments": '{"a": "b"}'}).status_code == 302
     asked = ServerTest.objects.get()
     assert (asked.tool_name, asked.arguments) == ("books__overdue", {"a": "b"})
+    assert Entry.objects.get(event="server.tested").payload == {
+        "how": "calling books__overdue",
+        "tool": "books__overdue",
+        "arguments": digest({"a": "b"}),
+    }
+
+
+def test_a_server_that_is_off_or_stopped_is_not_tested(world: Any, alice: User, nadia: User, signed_in: SignIn) -> None:
+    reads = McpTool.objects.get(qualified_name="books__overdue")
+    browser = signed_in(alice)
+
+    def asks() -> list[str]:
+        call = {"tool": str(reads.pk), "arguments": '{"a": "b"}'}
+        refused = browser.post(reverse("server-try", args=[world.server.pk]), call)
+        assert refused.status_code == 422
+        assert not ServerTest.objects.exists()
+        plain = browser.post(reverse("server-refresh", args=[world.server.pk]), follow=True).content.decode()
+        assert not ServerTest.objects.exists()
+        assert not Entry.objects.filter(event="server.tested").exists()
+        return [refused.content.decode(), plain]
+
+    owner = principal_of_user(user=nadia, organisation_id=world.server.organisation_id)
+    assert owner is not None
+    services.switch_server(actor=owner, server_id=world.server.pk, on=False)
+    assert all("is switched off" in html for html in asks())
+    services.switch_server(actor=owner, server_id=world.server.pk, on=True)
+    missions.stop(actor=owner, scope=StopScope.TEAM, scope_id=world.team.pk, reason="Odd figures.")
+    assert all("was stopped: Odd figures." in html for html in asks())
 
 
 def test_a_credential_is_set_and_never_shown(world: Any, nadia: User, signed_in: SignIn, northwind: Any) -> None:
