@@ -46,6 +46,7 @@ from governance.escalations.reading import left_to_answer as left_to_answer
 from governance.escalations.reading import routes_in_words as routes_in_words
 from governance.escalations.reading import too_close_to_review as too_close_to_review
 from governance.escalations.reading import try_routes as try_routes
+from governance.escalations.route_reach import never_settled as never_settled
 from governance.models import Action, Decision, Escalation, Permit, PolicyBundle, Vote
 from governance.registry import known_kinds as known_kinds
 

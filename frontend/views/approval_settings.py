@@ -22,6 +22,16 @@ from governance import selectors as governance
 from governance import services
 from governance.approval_models import ApprovalRoute
 
+# What the service calls a field of a route, and what its form does.
+_FIELDS = {
+    name: name for name in ("name", "kind", "amount_above", "amount_argument", "needed", "answer", "next_time")
+} | {
+    "team_id": "team",
+    "group_id": "asks",
+    "answer_seconds": "answer",
+    "next_group_id": "next",
+    "next_seconds": "next_time",
+}
 _UNITS = {"minutes": 60, "hours": 3600, "days": 86400, "seconds": 1}
 
 
@@ -68,7 +78,7 @@ def save_route(request: PersonRequest) -> HttpResponse:
             messages.success(request, "Removed. Questions that took it keep their way.")
         else:
             saved = services.save_route(actor=request.principal, route=_route(request))
-            messages.success(request, f"Saved: {saved.name}.")
+            _say_saved(request, saved)
     except RemitError as error:
         return _page(request, error=error, part="routes")
     return redirect("settings-approvals")
@@ -96,7 +106,7 @@ def route(request: PersonRequest, route_id: uuid.UUID) -> HttpResponse:
             error = refused
             row, sentence = governance.approval_route(request.principal, route_id)
         else:
-            messages.success(request, f"Saved: {saved.name}.")
+            _say_saved(request, saved)
             return redirect("settings-approvals")
     context = {
         "route": row,
@@ -107,6 +117,7 @@ def route(request: PersonRequest, route_id: uuid.UUID) -> HttpResponse:
         else request.POST.get("seen", ""),
         "given": request.POST if error else _given(row),
         "error": error,
+        "wrong": _wrong(error),
         **_choices(request),
     }
     return render(request, "settings/route.html", context, status=error.status if error else 200)
@@ -140,21 +151,36 @@ def _page(request: PersonRequest, *, error: RemitError | None = None, part: str 
     principal = request.principal
     require_anywhere(principal, Permission.ESCALATION_VIEW, "Approval settings")
     approvers = tenancy.people_with_anywhere(principal, Permission.ESCALATION_DECIDE)
+    routes = governance.routes_in_words(principal)
     context: dict[str, Any] = {
         **_choices(request),
         "may_change": principal.has(Permission.ORGANISATION_WRITE),
         "decides": principal.user_id in {user.pk for user in approvers},
-        "routes": governance.routes_in_words(principal),
+        "routes": routes,
+        "never_settled": governance.never_settled(principal, [row for row, _ in routes]),
         "people": approvers,
         "delegations": governance.delegations(principal),
         "given": request.POST if error else {},
         "members": set(request.POST.getlist("members")) if error else set(),
         "error": error,
+        "wrong": _wrong(error) if part == "routes" else {},
         "part": part,
         "today": datetime.now(ZoneInfo(principal.time_zone)).date().isoformat(),
         "tried": _tried(request),
     }
     return render(request, "settings/approvals.html", context, status=error.status if error else 200)
+
+
+def _say_saved(request: PersonRequest, saved: ApprovalRoute) -> None:
+    messages.success(request, f"Saved: {saved.name}.")
+    for words in governance.never_settled(request.principal, [saved]).values():
+        messages.warning(request, f"{saved.name}: {words}")
+
+
+def _wrong(error: RemitError | None) -> dict[str, str]:
+    """What is wrong with a route, by the name its form has for the field."""
+    problems = error.errors if error is not None else ()
+    return {name: problem.message for problem in problems if (name := _FIELDS.get(problem.pointer.strip("/")))}
 
 
 def _choices(request: PersonRequest) -> dict[str, Any]:
@@ -172,13 +198,6 @@ def _choices(request: PersonRequest) -> dict[str, Any]:
         "units": list(_UNITS),
         "currency": tenancy.currency_of(principal),
     }
-
-
-def _seen(request: PersonRequest, row: ApprovalRoute, error: RemitError | None) -> str:
-    """Which version the form stands on. After a race the newer one was shown: saving once more is meant."""
-    if error is not None and error.status == 422:
-        return request.POST.get("seen", "")
-    return services.version_of_route(row)
 
 
 def _given(row: ApprovalRoute) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from controlplane.common.canonical import digest
 from controlplane.common.clock import now
 from controlplane.common.errors import FieldError, RemitError, conflict, invalid, not_found
 from controlplane.common.ids import new_id
+from controlplane.common.written_amounts import written_amount
 from controlplane.idempotency.services import one_at_a_time
 from controlplane.tenancy.models import Membership, Team, User
 from controlplane.tenancy.types import Permission, Principal
@@ -186,12 +187,14 @@ def in_words(row: ApprovalRoute) -> str:
     if row.team:
         what.append(f"of {row.team.name}")
     if row.amount_above is not None:
-        named = f"“{row.amount_argument}”" if row.amount_argument else "an amount"
-        what.append(f"with {named} above {row.amount_above.normalize():f}")
+        above = written_amount(row.amount_above)
+        own = f"with an amount above {above} {row.organisation.currency}"  # an argument is in a currency of its tool
+        what.append(f"with “{row.amount_argument}” above {above}" if row.amount_argument else own)
     if row.only_irreversible:
         what.append("that can't be undone")
-    whom = row.group.name if row.group else "any approver of the team"
-    asks = f"{row.needed} of {whom}" if row.needed > 1 else whom
+    asks = row.group.name if row.group else "any approver of the team"
+    if row.needed > 1:
+        asks = f"{row.group.name} for {row.needed} approvals" if row.group else f"{row.needed} approvers of the team"
     then = ""
     if row.next_seconds is not None:
         then = f"; then also {row.next_group.name if row.next_group else 'any approver of the team'}"

@@ -98,8 +98,8 @@ def electorates(escalations: Sequence[Escalation]) -> dict[uuid.UUID, Electorate
     if not escalations:
         return {}
     organisation_id = escalations[0].organisation_id
-    deciders = _deciders(organisation_id)
-    groups = _members({group for row in escalations for group in (row.group_id, row.next_group_id) if group})
+    deciders = deciders_of(organisation_id)
+    groups = members_of({group for row in escalations for group in (row.group_id, row.next_group_id) if group})
     since = min(row.opened_at for row in escalations)
     delegations = list(in_force_since(organisation_id, since))
     return {row.pk: _electorate(row, deciders, groups, delegations) for row in escalations}
@@ -144,7 +144,8 @@ def _asked(row: Escalation, groups: Mapping[uuid.UUID, frozenset[uuid.UUID]]) ->
     return frozenset().union(*(groups.get(group, frozenset()) for group in tiers if group))
 
 
-def _deciders(organisation_id: uuid.UUID) -> dict[uuid.UUID | None, set[uuid.UUID]]:
+def deciders_of(organisation_id: uuid.UUID) -> dict[uuid.UUID | None, set[uuid.UUID]]:
+    """Who holds the role, by team; None: in all of them."""
     found: dict[uuid.UUID | None, set[uuid.UUID]] = defaultdict(set)
     held = (
         Membership.objects.standing()
@@ -156,7 +157,7 @@ def _deciders(organisation_id: uuid.UUID) -> dict[uuid.UUID | None, set[uuid.UUI
     return found
 
 
-def _members(group_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, frozenset[uuid.UUID]]:
+def members_of(group_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, frozenset[uuid.UUID]]:
     if not group_ids:
         return {}
     found: dict[uuid.UUID, set[uuid.UUID]] = defaultdict(set)

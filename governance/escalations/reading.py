@@ -144,7 +144,7 @@ def approval_routes(principal: Principal) -> list[ApprovalRoute]:
     if not principal.has_anywhere(Permission.ESCALATION_VIEW):
         raise forbidden(Permission.ESCALATION_VIEW.value)
     rows = ApprovalRoute.objects.filter(organisation_id=principal.organisation_id)
-    return list(rows.select_related("team", "group", "next_group").order_by("position"))
+    return list(rows.select_related("organisation", "team", "group", "next_group").order_by("position"))
 
 
 def routes_in_words(principal: Principal) -> list[tuple[ApprovalRoute, str]]:

@@ -15,7 +15,7 @@ from django.urls import reverse
 from agents.models import Mission
 from controlplane.audit.models import Entry
 from controlplane.common.clock import now
-from controlplane.tenancy.models import User
+from controlplane.tenancy.models import Membership, User
 from controlplane.tenancy.types import Principal
 from governance import selectors, services
 from governance.approval_models import ApprovalRoute, ApproverGroup, BreakGlass, Delegation, EscalationMessage
@@ -259,7 +259,7 @@ def test_groups_routes_and_delegations_are_made_tried_and_ended(
         admin, reverse("settings-approvals"), kind="tool.call", team=str(world.team.pk), amount="240", irreversible=""
     )
     assert "it takes this one" in html
-    assert "not above 200" in page(
+    assert "not above 200.00" in page(
         admin, reverse("settings-approvals"), kind="tool.call", team=str(world.team.pk), amount="100"
     )
     escalation = world.ask_credit("240.00")
@@ -324,7 +324,7 @@ def test_a_route_is_changed_where_it_stands_and_says_what_it_was(
     large.refresh_from_db()
     assert (large.name, large.amount_above, large.position) == ("Dear credits", 300, before["position"])
     told = Entry.objects.filter(event="approval_route.changed", subject_id=large.pk).latest("id")
-    assert "above 300 asks Directors" in told.payload["route"]
+    assert "“amount” above 300.00 asks Directors" in told.payload["route"]
 
 
 def test_what_somebody_else_changed_meanwhile_is_shown_and_not_overwritten(
@@ -338,7 +338,7 @@ def test_what_somebody_else_changed_meanwhile_is_shown_and_not_overwritten(
     for stale in (mine, {**mine, "seen": ""}):
         html = send(admin, "approval-route", large.pk, status=412, **stale)
         assert "Somebody changed the route “Theirs” since you read it." in html
-        assert "above 900 asks any approver of the team" in html
+        assert "with an amount above 900.00 USD asks any approver of the team" in html
         assert 'value="Mine"' in html
         assert route_facts() == before
     send(admin, "approval-route", large.pk, **fields_of(html))
@@ -370,9 +370,54 @@ def test_a_route_that_makes_no_sense_keeps_what_was_typed(
     admin, before = signed_in(nadia), route_facts()
     fields = fields_of(page(admin, reverse("approval-route", args=[large.pk])))
     html = send(admin, "approval-route", large.pk, status=422, **{**fields, "needed": "5", "name": "Five of one"})
-    assert "the group has 1" in html
+    assert "The group has 1" in html
     assert fields_of(html)["name"] == "Five of one"
     assert route_facts() == before
+
+
+@pytest.mark.parametrize("address", ["approval-route-save", "approval-route"])
+def test_what_is_wrong_with_a_route_stands_beside_its_field(
+    world: Any, nadia: User, large: ApprovalRoute, signed_in: SignIn, address: str
+) -> None:
+    arguments = [large.pk] if address == "approval-route" else []
+    body = {
+        "name": "Dear",
+        "needed": "1",
+        "amount_above": "abc",
+        "answer": "",
+        "seen": services.version_of_route(large),
+    }
+    html = send(signed_in(nadia), address, *arguments, status=422, **body)
+    field = html.split('<label for="route-above">')[1].split("<label")[0]
+    assert 'aria-invalid="true" aria-describedby="route-above-error"' in field
+    assert 'id="route-above-error"' in field
+    assert "An amount such as 5.00" in field
+    assert html.count('aria-invalid="true"') == 1
+    assert "Amount above" not in html
+
+
+def test_a_route_that_nobody_could_ever_satisfy_says_so_when_it_is_saved_and_in_the_list(
+    world: Any, nadia: User, bob: User, dana: User, as_nadia: Principal, signed_in: SignIn
+) -> None:
+    admin, path = signed_in(nadia), reverse("settings-approvals")
+    few = "5 approvals are needed, but only 3 people can give them: each such question ends refused at its deadline."
+    send(admin, "approval-route-save", name="Five", needed="5", amount_above="1")
+    html = page(admin, path)
+    assert html.count(few) == 2
+    assert "Every action with an amount above 1.00 USD asks 5 approvers of the team." in html
+    assert page(admin, path).count(few) == 1
+    five = ApprovalRoute.objects.get()
+    send(admin, "approval-route", five.pk, name="Five", needed="3", seen=services.version_of_route(five))
+    desk = services.save_group(actor=as_nadia, name="Desk", member_ids=[bob.pk, dana.pk])
+    html = page(admin, path)
+    assert "ends refused" not in html
+    send(admin, "approval-route-save", name="Two", needed="2", asks=str(desk.pk))
+    html = page(admin, path)
+    assert "asks Desk for 2 approvals." in html
+    assert "ends refused" not in html
+    Membership.objects.filter(user=dana).delete()
+    html = page(admin, path)
+    assert "2 approvals are needed, but only 1 person can give them" in html
 
 
 @pytest.mark.parametrize(
