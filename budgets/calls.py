@@ -123,7 +123,7 @@ SELECT ({then}) FROM ({locked}) AS locked,
   ) AS hold,
   LATERAL budgets_settle(hold.id, %s, NULL, NULL)
 """  # noqa: S608 only constant statements
-    with _named_failures():
+    with _named_queue():
         rows = run_alone(statement, (*then_by, *locked_by, money, money))
     return bool(rows)
 
@@ -208,6 +208,19 @@ def _one(sql: str, parameters: Sequence[Any]) -> tuple[Any, ...]:
 
 @contextmanager
 def _named_failures() -> Iterator[None]:
+    """Of a call of the ledger alone: whatever it can't read is an amount."""
+    try:
+        with _named_queue():
+            yield
+    except DataError as error:
+        raise invalid(
+            "ledger.amount_invalid",
+            "Amounts are exact, not negative, below 10^16 and have at most twelve decimals.",
+        ) from error
+
+
+@contextmanager
+def _named_queue() -> Iterator[None]:
     """A queue at a hot row is answered after 250 ms, not waited out."""
     try:
         yield
@@ -220,9 +233,4 @@ def _named_failures() -> Iterator[None]:
             503,
             remedies=("Send the same request again in a moment.",),
             retry_after_seconds=1,
-        ) from error
-    except DataError as error:
-        raise invalid(
-            "ledger.amount_invalid",
-            "Amounts are exact, not negative, below 10^16 and have at most twelve decimals.",
         ) from error

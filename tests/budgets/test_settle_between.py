@@ -6,7 +6,7 @@ import uuid
 from decimal import Decimal
 
 import pytest
-from django.db import connection
+from django.db import DataError, connection
 
 from budgets.models import Hold
 from budgets.port import LedgerPort
@@ -77,3 +77,18 @@ def test_nothing_is_settled_where_nothing_was_locked(tree: Tree) -> None:
     assert not _settle(None, mark="unlocked")
     assert window(tree.mission).held_money == Decimal("0.05")
     assert _ran() != "unlocked"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_fails_with_it_leaves_the_hold_and_the_connection_as_they_were_and_is_no_fault_of_an_amount(
+    tree: Tree,
+) -> None:
+    hold_id = _spending(tree)
+    locked = Statement("SELECT id AS hold_id FROM budgets_hold WHERE id = %s FOR UPDATE", (hold_id,))
+    with pytest.raises(DataError):
+        LedgerPort().settle_between(money=Decimal("0.02"), locked=locked, then=Statement("SELECT 1 / (%s::int)", (0,)))
+    row = window(tree.mission)
+    assert (row.held_money, row.spent_money) == (Decimal("0.05"), 0)
+    assert _settle(hold_id, "0.02", mark="again")
+    assert window(tree.mission).spent_money == Decimal("0.02")
+    assert wrong_sums() == []
