@@ -119,7 +119,7 @@ def _arguments(proposal: Proposal) -> tuple[Decimal, str, uuid.UUID | None]:
     if account is not None and account_id is None:
         errors.append(FieldError("/arguments/account_id", "an id"))
     if errors:
-        raise invalid("action.arguments", "It names an amount and a reason.", *errors)
+        raise invalid("action.arguments", "It names an amount, as `money`, and a reason.", *errors)
     return Decimal(str(money)), str(reason), account_id
 
 

@@ -6,7 +6,7 @@ from django.db import models
 
 from controlplane.common.ids import new_id
 from controlplane.tenancy.querysets import TenantQuerySet
-from governance.choices import MessageKind, NoticeKind, ReviewVerdict
+from governance.choices import ASKING, MessageKind, NoticeKind, ReviewVerdict
 
 
 class ApproverGroup(models.Model):
@@ -133,6 +133,11 @@ class Notice(models.Model):
             models.Index(fields=["user", "organisation", "-id"], name="notice_by_person"),
             models.Index(fields=["id"], name="notice_to_mail", condition=models.Q(mail=True, mailed_at__isnull=True)),
         ]
+
+    @property
+    def is_settled(self) -> bool:
+        """It asked for an answer that is not wanted any more. Reads `escalation`."""
+        return self.kind in ASKING and self.escalation.closed_at is not None
 
 
 class BreakGlass(models.Model):

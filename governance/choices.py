@@ -78,6 +78,9 @@ class NoticeKind(StatusChoices):
     BREAK_GLASS = "break_glass", "deny", "warning", "Break-glass to review"
 
 
+ASKING: Final = (NoticeKind.ASKED, NoticeKind.NEXT_TIER)  # until the question is settled
+
+
 class ReviewVerdict(StatusChoices):
     JUSTIFIED = "justified", "allow", "allow", "Justified"
     NOT_JUSTIFIED = "not_justified", "deny", "deny", "Not justified"

@@ -29,8 +29,8 @@ DEFINITIONS: Final[tuple[dict[str, Any], ...]] = (
     {
         "name": "remit__action",
         "description": (
-            "How an action stands that had to wait for a person. Waits up to `wait` seconds (at most 30) for a change. "
-            "Once its state is “permitted”, make the same call again with the same arguments."
+            "How an action stands that had to wait for a person. Waits up to `wait` seconds, never more than 30, for a "
+            "change. Once its state is “permitted”, make the same call again with the same arguments."
         ),
         "inputSchema": {
             "type": "object",
@@ -40,7 +40,7 @@ DEFINITIONS: Final[tuple[dict[str, Any], ...]] = (
                     "type": "number",
                     "minimum": 0,
                     "maximum": 3600,
-                    "description": "Seconds to wait for a change",
+                    "description": "Seconds to wait for a change; it answers after 30 in any case",
                 },
             },
             "required": ["id"],

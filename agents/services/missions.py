@@ -296,8 +296,8 @@ def _move(
     *,
     number: int | None = None,
 ) -> bool:
-    """The only place where a mission's state changes: losing a race is False, never an overwrite. `number`: only while
-    that version is the one that counts."""
+    """Out of the states it may leave: losing a race is False, never an overwrite. `number`: only while that version is
+    the one that counts. `stopping`, `lifting` and `runs` change many at once, or under locks of their own."""
     rows = Mission.objects.filter(pk=mission_id, state__in=from_states)
     if number is not None:
         rows = rows.filter(version=number)

@@ -21,7 +21,7 @@ from controlplane.live.services import announce
 from controlplane.tenancy.models import User
 from controlplane.tenancy.types import Permission, Principal
 from governance.approval_models import BreakGlass, EscalationMessage, Notice
-from governance.choices import EscalationState, MessageKind, NoticeKind
+from governance.choices import ASKING, EscalationState, MessageKind, NoticeKind
 from governance.escalations.electorate import electorate_of
 from governance.models import Escalation
 
@@ -32,7 +32,6 @@ MOST_MAILS_AN_HOUR: Final = 20  # to one person; the rest stands in the frame on
 _SALT: Final = "remit.approval.mail"
 _MOST_ATTEMPTS: Final = 5
 _BATCH: Final = 200
-_ASKING: Final = (NoticeKind.ASKED, NoticeKind.NEXT_TIER)
 
 
 def tell_about(escalation_id: uuid.UUID) -> int:
@@ -74,7 +73,7 @@ def count_unread(principal: Principal) -> int:
     unread = Notice.objects.filter(
         user_id=principal.user_id, organisation_id=principal.organisation_id, read_at__isnull=True
     )
-    return unread.exclude(kind__in=_ASKING, escalation__closed_at__isnull=False).count()
+    return unread.exclude(kind__in=ASKING, escalation__closed_at__isnull=False).count()
 
 
 def mark_read(*, principal: Principal, notice_ids: Iterable[uuid.UUID] | None = None) -> int:
@@ -203,7 +202,7 @@ def _still_wanted(notice: Notice) -> bool:
     """Nobody is mailed about a question that is settled, or that they may no longer answer."""
     if not notice.user.is_active:
         return False
-    if notice.kind not in _ASKING:
+    if notice.kind not in ASKING:
         return True
     escalation = notice.escalation
     return escalation.state == EscalationState.OPEN and bool(electorate_of(escalation).seats_of(notice.user_id))
@@ -235,7 +234,7 @@ def _body(notice: Notice) -> str:
         "",
         first,
         plain_line(escalation.reason, limit=300) if notice.kind != NoticeKind.BREAK_GLASS else "",
-        f"No answer before {escalation.expires_at:%Y-%m-%d %H:%M} UTC means refused." if notice.kind in _ASKING else "",
+        f"No answer before {escalation.expires_at:%Y-%m-%d %H:%M} UTC means refused." if notice.kind in ASKING else "",
         "",
         f"Look at it: {link}",
         "",
