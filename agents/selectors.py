@@ -165,9 +165,10 @@ def agent(principal: Principal | None, agent_id: uuid.UUID) -> Agent:
 
 
 def names_of_agents(principal: Principal, agent_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, str]:
-    """Of agents the principal may see. One query."""
-    rows = Agent.objects.restrict(principal, Permission.AGENT_VIEW).filter(pk__in=list(agent_ids))
-    return dict(rows.values_list("pk", "name"))
+    """Of agents the principal may see. One query, none without ids."""
+    wanted = list(agent_ids)
+    rows = Agent.objects.restrict(principal, Permission.AGENT_VIEW).filter(pk__in=wanted)
+    return dict(rows.values_list("pk", "name")) if wanted else {}
 
 
 def runs(

@@ -91,7 +91,7 @@ def register_strip_source(source: StripSource, *, current: bool = False) -> Stri
     """Add a source of warnings; called in `AppConfig.ready()`. Its answer is kept for STRIP_SECONDS per person.
 
     `current`: for what a person did and another has to see at once. It is asked for each page, by every process alike,
-    so it may cost one indexed query; its warnings stand first.
+    so it may cost one indexed query while it has nothing to say; its warnings stand first.
     """
     sources = _current_strip_sources if current else _strip_sources
     if source not in sources:

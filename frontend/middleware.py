@@ -1,12 +1,14 @@
-"""Turns an error a view raises into a page, a toast for htmx, or problem details: code, sentence, remedies."""
+"""Turns an error a view raises, or a method it does not take, into a page, a toast for htmx, or problem details: code,
+sentence, remedies."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseNotAllowed, JsonResponse
 from django.shortcuts import render
+from django.urls import Resolver404, resolve
 
 from controlplane.common.errors import RemitError, not_found
 from controlplane.common.observability import trace_id
@@ -23,7 +25,10 @@ class ErrorPagesMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        return self.get_response(request)
+        response = self.get_response(request)
+        if isinstance(response, HttpResponseNotAllowed) and not response.content:
+            return _not_allowed(request, response["Allow"])
+        return response
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponseBase | None:
         """An answer for errors that have a name; None leaves others to Django, which logs them and answers 500."""
@@ -32,6 +37,40 @@ class ErrorPagesMiddleware:
             return error_response(request, error)
         outage = outage_of(exception)
         return None if outage is None else outage_page(request, outage)
+
+
+def _not_allowed(request: HttpRequest, allowed: str) -> HttpResponse:
+    """An address that only forms send to, left in the bar or a bookmark; or one of a page that takes no form."""
+    response = error_response(
+        request,
+        RemitError(
+            "page.method",
+            "Nothing is to be seen at this address: a form sends to it."
+            if request.method in ("GET", "HEAD")
+            else "This page takes no form. Nothing was done.",
+            405,
+            remedies=("Open the page it belongs to, and go on from there.",),
+        ),
+    )
+    response["Allow"] = allowed
+    return response
+
+
+def _page_above(request: HttpRequest) -> str:
+    """The page that an address without one belongs to: the nearest above it that is known by its ids alone. A word in
+    an address may be one that its page does not know."""
+    if request.method not in ("GET", "HEAD"):
+        return request.path
+    parts = request.path.strip("/").split("/")
+    for length in range(len(parts) - 1, 0, -1):
+        path = "/" + "/".join(parts[:length])
+        try:
+            found = resolve(path)
+        except Resolver404:
+            continue
+        if not any(isinstance(value, str) for value in found.kwargs.values()):
+            return path
+    return "/"
 
 
 def error_response(request: HttpRequest, error: RemitError) -> HttpResponse:
@@ -48,6 +87,8 @@ def error_response(request: HttpRequest, error: RemitError) -> HttpResponse:
         response["HX-Reswap"] = "beforeend"
     else:
         context = {"error": error, "reference": reference, **way_back(request)}
+        if error.status == 405:
+            context["above"] = _page_above(request)
         response = render(request, _page_for(error), context, status=error.status)
     if error.retry_after_seconds is not None:
         response["Retry-After"] = str(error.retry_after_seconds)
@@ -71,4 +112,4 @@ def _named(exception: Exception) -> RemitError | None:
 
 
 def _page_for(error: RemitError) -> str:
-    return {403: "errors/403.html", 404: "errors/404.html"}.get(error.status, "errors/error.html")
+    return f"errors/{error.status}.html" if error.status in (403, 404, 405) else "errors/error.html"

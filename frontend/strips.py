@@ -8,6 +8,7 @@ from datetime import timedelta
 from django.urls import reverse
 
 from agents import stops
+from agents.waiting import names_in_words
 from budgets import alerts
 from budgets.types import WindowKind
 from controlplane.audit import selectors as audit
@@ -54,12 +55,20 @@ def glass_broken(principal: Principal) -> Iterator[Strip]:
     """Shown to all who see approvals until somebody else has reviewed it."""
     if not principal.has_anywhere(Permission.ESCALATION_VIEW):
         return
-    for broken in governance_reads.broken_glass(principal, only_open=True, limit=3):
+    rows = governance_reads.broken_glass(principal, only_open=True, limit=3)
+    reviewers = governance_reads.reviewers(rows)
+    for broken in rows:
+        people = [user.name for user in reviewers[broken.pk] if user.pk != principal.user_id]
+        yours = len(people) < len(reviewers[broken.pk])
+        waits = (
+            f"It waits for the review of {names_in_words(people)}." if people else "Nobody may review it as things are."
+        )
         yield Strip(
             f"{broken.by.name} broke the glass.",
-            f"“{briefly(broken.escalation)}” was permitted without the people it asks. Somebody else must review it.",
-            "Review it",
-            reverse("broken-glass"),
+            f"“{briefly(broken.escalation)}” was permitted without the people it asks. "
+            f"{'It waits for your review.' if yours else waits}",
+            "Review it" if yours else "Look at it",
+            f"{reverse('broken-glass')}#glass-{broken.pk}",
             tone="deny",
             icon="unlock",
         )

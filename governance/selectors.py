@@ -43,8 +43,8 @@ from governance.escalations.reading import identical_to as identical_to
 from governance.escalations.reading import in_place_of as in_place_of
 from governance.escalations.reading import inbox, waiting_for
 from governance.escalations.reading import left_to_answer as left_to_answer
+from governance.escalations.reading import reviewers as reviewers
 from governance.escalations.reading import routes_in_words as routes_in_words
-from governance.escalations.reading import too_close_to_review as too_close_to_review
 from governance.escalations.reading import try_routes as try_routes
 from governance.escalations.route_reach import never_settled as never_settled
 from governance.models import Action, Decision, Escalation, Permit, PolicyBundle, Vote

@@ -17,7 +17,7 @@ from frontend.pages import PersonRequest, page, require_anywhere
 from frontend.views.approvals import card_page
 from governance import selectors as governance
 from governance import services
-from governance.choices import ReviewVerdict
+from governance.choices import ActionState, ReviewVerdict
 
 
 @page
@@ -115,7 +115,7 @@ def review(request: PersonRequest, break_glass_id: uuid.UUID) -> HttpResponse:
     try:
         if verdict not in ReviewVerdict.values:
             raise invalid("review.verdict", "Say whether it was justified.")
-        services.review_break_glass(
+        reviewed = services.review_break_glass(
             reviewer=request.principal,
             break_glass_id=break_glass_id,
             verdict=ReviewVerdict(verdict),
@@ -125,7 +125,8 @@ def review(request: PersonRequest, break_glass_id: uuid.UUID) -> HttpResponse:
         if error.status == 404:
             raise
         return _broken_glass(request, error=error)
-    messages.success(request, "Reviewed.")
+    withdrawn = reviewed.verdict == ReviewVerdict.NOT_JUSTIFIED and reviewed.action.state == ActionState.WITHDRAWN
+    messages.success(request, "Reviewed. It had not been used, and is withdrawn." if withdrawn else "Reviewed.")
     return redirect("broken-glass")
 
 
@@ -154,8 +155,8 @@ def _broken_glass(request: PersonRequest, *, error: RemitError | None = None) ->
     context = {
         "rows": rows,
         "error": error,
-        "may_review": request.principal.has_anywhere(Permission.ESCALATION_DECIDE),
-        "too_close": governance.too_close_to_review(request.principal.id, rows),
+        "decides": request.principal.has_anywhere(Permission.ESCALATION_DECIDE),
+        "reviewers": governance.reviewers(rows),
         "verdicts": ReviewVerdict.choices,
     }
     return render(request, "approvals/broken_glass.html", context, status=error.status if error else 200)

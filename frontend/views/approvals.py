@@ -111,7 +111,7 @@ def _context(request: PersonRequest, tab: str, rows: list[Escalation], chosen: E
         "choices": _choices(request) if tab != "decided" else None,
     }
     sign_offs = [row.agent_id for row in rows if row.kind == "mission.sign_off" and row.agent_id]
-    context["agent_names"] = agents.names_of_agents(request.principal, sign_offs) if sign_offs else {}
+    context["agent_names"] = agents.names_of_agents(request.principal, sign_offs)
     if tab == "mine" and not rows:
         context["last"] = governance.decided_escalations(request.principal, limit=5)
     if chosen is not None:

@@ -25,9 +25,11 @@ from governance.escalations.electorate import electorate_of
 from governance.gate import Overtaken, require_still
 from governance.models import Action, Escalation
 from governance.rejudging import Again, look_again, write_again
+from governance.transitions import close_unperformed, live_permits
 
 LONGEST_SECONDS: Final = 15 * 60
 SHORTEST_REASON: Final = 15
+_TOO_CLOSE: Final = "You asked for this, are responsible for it, or stand in for somebody who did or is"
 _ATTEMPTS: Final = 4
 
 
@@ -67,7 +69,10 @@ def review_break_glass(
     *, reviewer: Principal, break_glass_id: uuid.UUID, verdict: ReviewVerdict, note: str
 ) -> BreakGlass:
     """What somebody else says of it, once: neither who broke it nor who was too close to the question to answer it.
-    Raises 404, 403 `break_glass.own` or `escalation.four_eyes`, 422 `note.missing`, 409 `break_glass.reviewed`."""
+    What was not justified and has not been used yet is withdrawn.
+
+    Raises 404, 403 `break_glass.own` or `escalation.four_eyes`, 422 `note.missing`, 409 `break_glass.reviewed`.
+    """
     rows = BreakGlass.objects.restrict(reviewer, Permission.ESCALATION_DECIDE)
     rows = rows.select_related("escalation__action", "by")
     found = rows.filter(pk=break_glass_id).first()
@@ -80,7 +85,7 @@ def review_break_glass(
     if electorate_of(found.escalation).too_close(reviewer.id):
         raise RemitError(
             "escalation.four_eyes",
-            "You asked for this, are responsible for it, or stand in for whom is, so somebody else reviews it.",
+            f"{_TOO_CLOSE}, so somebody else reviews it.",
             403,
             remedies=("Ask another approver or administrator.",),
         )
@@ -99,9 +104,28 @@ def review_break_glass(
             subject=subject_of_escalation(found.escalation),
             payload={"verdict": verdict.label.lower(), "note": text, "break_glass": str(found.pk)},
         )
+        if verdict is ReviewVerdict.NOT_JUSTIFIED:
+            _withdraw_unused(found.escalation.action, reviewer)
         inbox_changed(found.escalation.action)
     found.refresh_from_db()
     return found
+
+
+def _withdraw_unused(action: Action, reviewer: Principal) -> None:
+    # The permit is locked before the action, as in `redeem`: whoever comes second finds it consumed or voided.
+    list(live_permits().select_for_update().filter(action_id=action.pk))
+    reason = f"{reviewer.name} reviewed the broken glass that permitted this: not justified."
+    Action.objects.filter(pk=action.pk, state=ActionState.PERMITTED).update(
+        reason_code="break_glass.not_justified", message=reason[:500], remedies=["Ask again; people decide it."]
+    )
+    close_unperformed(
+        action,
+        source=ActionState.PERMITTED,
+        to=ActionState.WITHDRAWN,
+        actor=reviewer,
+        event=Event.ACTION_WITHDRAWN,
+        payload={"reason": reason, "digest": action.digest},
+    )
 
 
 class _AsksMore(Exception):
@@ -122,7 +146,7 @@ def _question(actor: Principal, escalation_id: uuid.UUID) -> Escalation:
     if electorate_of(escalation).too_close(actor.id):
         raise RemitError(
             "escalation.four_eyes",
-            "You asked for this, are responsible for it, or stand in for whom is: not even in an emergency.",
+            f"{_TOO_CLOSE}: not even in an emergency.",
             403,
             remedies=("Ask another administrator.",),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -190,22 +190,31 @@ def broken_glass(principal: Principal, *, only_open: bool = False, limit: int = 
     return list(rows.order_by(F("reviewed_at").desc(nulls_first=True), "-at")[:limit])
 
 
-def too_close_to_review(user_id: uuid.UUID, broken: Sequence[BreakGlass]) -> set[uuid.UUID]:
-    """Of broken glass nobody has reviewed: what this person asked for, is responsible for, or stands in for whom is."""
-    found = electorates([row.escalation for row in broken if row.reviewed_at is None])
-    return {row.pk for row in broken if row.escalation_id in found and found[row.escalation_id].too_close(user_id)}
+def reviewers(broken: Sequence[BreakGlass]) -> dict[uuid.UUID, list[User]]:
+    """Who may review each broken glass that nobody has reviewed, by name. Four queries however many there are, none
+    without one."""
+    rows = [row for row in broken if row.reviewed_at is None]
+    found = electorates([row.escalation for row in rows])
+    return _by_name({row.pk: _may_review(row, found[row.escalation_id]) for row in rows})
 
 
 def left_to_answer(questions: Sequence[Escalation]) -> dict[uuid.UUID, list[User]]:
     """Of questions of one organisation, with action and votes fetched: who may still answer each, by name; nobody where
     all of them together could not settle it. Four queries however many they are, none without questions."""
     found = electorates(questions)
-    left = {row.pk: _who_can_settle(row, found[row.pk]) for row in questions}
-    users = User.objects.in_bulk({user_id for people in left.values() for user_id in people}) if left else {}
+    return _by_name({row.pk: _who_can_settle(row, found[row.pk]) for row in questions})
+
+
+def _by_name(found: Mapping[uuid.UUID, Sequence[uuid.UUID]]) -> dict[uuid.UUID, list[User]]:
+    users = User.objects.in_bulk({user_id for people in found.values() for user_id in people}) if found else {}
     return {
         key: sorted((users[user_id] for user_id in people), key=lambda user: (user.name, user.pk))
-        for key, people in left.items()
+        for key, people in found.items()
     }
+
+
+def _may_review(broken: BreakGlass, electorate: Electorate) -> list[uuid.UUID]:
+    return [user for user in electorate.deciders if user != broken.by_id and not electorate.too_close(user)]
 
 
 def _who_can_settle(question: Escalation, electorate: Electorate) -> list[uuid.UUID]:

@@ -224,11 +224,35 @@ def test_breaking_the_glass_permits_for_minutes_and_must_be_reviewed_by_another(
         BreakGlass.objects.filter(pk=broken.pk).update(reviewed_by=nadia, reviewed_at=now())
     assert [row.pk for row in selectors.broken_glass(as_dana, only_open=True)] == [broken.pk]
     done = services.review_break_glass(
-        reviewer=as_dana, break_glass_id=broken.pk, verdict=ReviewVerdict.NOT_JUSTIFIED, note="Bob was there."
+        reviewer=as_dana, break_glass_id=broken.pk, verdict=ReviewVerdict.JUSTIFIED, note="Nobody was there."
     )
-    assert (done.verdict, done.reviewed_by_id) == ("not_justified", as_dana.id)
+    assert (done.verdict, done.reviewed_by_id) == ("justified", as_dana.id)
     assert selectors.broken_glass(as_dana, only_open=True) == []
     assert gate.redeem(judgement).state == ActionState.EXECUTING
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_a_review_that_finds_it_not_justified_withdraws_what_was_not_used_and_leaves_what_runs(
+    gate: Gate, as_nadia: Principal, as_dana: Principal, used: bool
+) -> None:
+    judgement = gate.propose(60)
+    broken = smash(gate, judgement, as_nadia)
+    if used:
+        gate.redeem(judgement)
+    services.review_break_glass(
+        reviewer=as_dana, break_glass_id=broken.pk, verdict=ReviewVerdict.NOT_JUSTIFIED, note="Bob was there."
+    )
+    action = gate.action(judgement)
+    told = Entry.objects.filter(event="action.withdrawn", subject_id=action.pk)
+    if used:
+        assert action.state == ActionState.EXECUTING
+        assert not told.exists()
+        return
+    assert (action.state, action.reason_code) == (ActionState.WITHDRAWN, "break_glass.not_justified")
+    assert told.get().actor_name == "Dana"
+    assert gate.ledger.states == ["voided"]
+    with pytest.raises(RemitError, match=r"permit\.none"):
+        gate.redeem(judgement)
 
 
 def test_who_was_too_close_to_answer_does_not_review_the_broken_glass_either(

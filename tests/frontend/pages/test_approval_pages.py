@@ -200,7 +200,9 @@ def test_broken_glass_is_seen_by_all_until_another_person_reviewed_it(
     broken = BreakGlass.objects.get()
     assert Action.objects.get(pk=escalation.action_id).state == ActionState.PERMITTED
     approver = signed_in(bob)
-    assert "Nadia broke the glass." in page(approver, reverse("missions"))
+    strip = page(approver, reverse("missions")).split("Nadia broke the glass.")[1].split("</div>")[0]
+    assert "It waits for your review." in strip
+    assert f'<a href="{reverse("broken-glass")}#glass-{broken.pk}">Review it</a>' in strip
     send(admin, "broken-glass-review", broken.pk, status=403, verdict="justified", note="Fine.")
     send(approver, "broken-glass-review", broken.pk, status=422, verdict="maybe", note="Hm.")
     send(approver, "broken-glass-review", broken.pk, verdict="justified", note="It was an emergency.")
@@ -217,10 +219,31 @@ def test_who_answers_for_a_mission_is_not_asked_to_review_its_broken_glass(
     send(signed_in(nadia), "approval-break-glass", escalation.pk, version="1", reason="The payment run closes now.")
     approver = signed_in(bob)
     shown = page(approver, reverse("broken-glass"))
-    assert "so somebody else reviews it." in shown
+    assert "so somebody else reviews it. Nobody may review it as things are" in shown
     assert "Record the review" not in shown
+    assert "Nobody may review it as things are." in page(approver, reverse("home"))
     send(approver, "broken-glass-review", BreakGlass.objects.get().pk, status=403, verdict="justified", note="Fine.")
     assert BreakGlass.objects.get().reviewed_at is None
+
+
+def test_whoever_may_not_review_is_told_who_may_and_offered_nothing_that_only_refuses(
+    world: Any, alice: User, nadia: User, bob: User, dana: User, signed_in: SignIn
+) -> None:
+    admin, owner = signed_in(nadia), signed_in(alice)
+    escalation = world.ask_credit()
+    send(admin, "approval-break-glass", escalation.pk, version="1", reason="The payment run closes now.")
+    for browser in (admin, owner):
+        html = page(browser, reverse("broken-glass"))
+        strip = html.split("Nadia broke the glass.")[1].split("</div>")[0]
+        assert "It waits for the review of Bob or Dana." in strip
+        assert ">Look at it</a>" in strip
+        assert "It waits for the review of Bob or Dana." in html.split("<main")[1]
+        assert "Record the review" not in html
+    approver = signed_in(bob)
+    body = {"verdict": "not_justified", "note": "Dana was there."}
+    send(approver, "broken-glass-review", BreakGlass.objects.get().pk, **body)
+    assert "It had not been used, and is withdrawn." in page(approver, reverse("broken-glass"))
+    assert Action.objects.get(pk=escalation.action_id).state == ActionState.WITHDRAWN
 
 
 def test_approvers_do_not_break_the_glass(world: Any, bob: User, signed_in: SignIn) -> None:

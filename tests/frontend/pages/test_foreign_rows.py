@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -14,6 +15,7 @@ from controlplane.common.clock import now
 from controlplane.tenancy import tokens
 from controlplane.tenancy.models import Membership, TokenKind, User
 from controlplane.tenancy.types import Role
+from governance.models import Escalation
 from tests.frontend.api.conftest import Api
 from tests.frontend.pages import test_access
 from tests.frontend.pages.foreign import BY_SECRET, ROWS, WORDS, Route, body_for, contents, furnish, pages, resources
@@ -61,6 +63,28 @@ def test_the_rows_are_there_for_who_may_see_them(furnished: Any, nadia: User, si
                 answer = api.get(path.removeprefix("/api/v1/"))
                 gone = route.name.endswith(("/file", "/test")) or "sandboxes" in route.name
                 assert answer.status_code in ((200, 404, 410) if gone else (200,)), (path, answer.content)
+
+
+def test_an_address_of_a_form_alone_answers_a_page_that_leads_to_its_own(
+    furnished: Any, nadia: User, signed_in: Callable[..., Client]
+) -> None:
+    browser, met = signed_in(nadia), 0
+    for route in pages():
+        for path in route.addresses(furnished) if route.name not in BY_SECRET else ():
+            answer = browser.get(path)
+            if answer.status_code != 405:
+                continue
+            html, met = answer.content.decode(), met + 1
+            assert "Nothing is to be seen at this address" in html, path
+            assert "POST" in answer["Allow"], path
+            (above,) = re.findall(r'href="([^"]+)"[^>]*>(?:<svg.*?</svg>)?Go to the page it belongs to', html)
+            assert browser.get(above).status_code in (200, 302), (path, above)
+    assert met > 40
+    question = Escalation.objects.latest("id").pk
+    html = browser.get(f"/approvals/{question}/decide").content.decode()
+    assert f'class="button primary" href="/approvals/{question}"' in html
+    sent = browser.post("/costs")
+    assert (sent.status_code, b"This page takes no form" in sent.content) == (405, True)
 
 
 def test_no_page_shows_or_changes_a_row_of_another_organisation(

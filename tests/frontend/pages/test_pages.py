@@ -390,6 +390,16 @@ def test_a_question_whose_arguments_are_all_in_sight_is_answered_on_home(
     assert Escalation.objects.get(pk=long.pk).state == "open"
 
 
+def test_a_sign_off_says_on_home_what_it_costs_and_who_asks(world: Any, bob: User, signed_in: SignIn) -> None:
+    mission = world.draft("Large credits", budget="50.00")
+    agents.submit_mission(actor=world.owner, mission_id=mission.pk)
+    row = page(signed_in(bob), reverse("home")).split('id="waiting-')[1].split("</li>")[0]
+    assert "$50.00</data> for Receivables clerk" in row
+    assert "Alice" in row
+    assert "mission_id" not in row
+    assert str(mission.pk) not in row
+
+
 def test_home_shows_todays_spend_and_the_mix_of_verdicts(busy: Any, alice: User, signed_in: SignIn) -> None:
     html = page(signed_in(alice), reverse("home"))
     assert "spent today" in html
