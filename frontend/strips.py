@@ -22,6 +22,7 @@ from governance import selectors as governance_reads
 from governance import services as governance
 from governance.bundles import active_bundle
 
+_STARTED = now()
 NODE_SILENT = timedelta(seconds=15)
 SEALER_BEHIND_SECONDS = 5.0
 MOST_STOPS = 3
@@ -86,8 +87,9 @@ def policies_missing(principal: Principal) -> Iterator[Strip]:
 
 
 def node_silent(principal: Principal) -> Iterator[Strip]:
-    """Sandboxes start and stop through their cluster's node; without it they keep their last known state."""
-    if not principal.has_anywhere(Permission.SANDBOX_VIEW):
+    """Sandboxes start and stop through their cluster's node; without it they keep their last known state. A Remit that
+    has just been started, its node with it, gives that as long as a node is otherwise given."""
+    if not principal.has_anywhere(Permission.SANDBOX_VIEW) or now() - _STARTED < NODE_SILENT:
         return
     for name in clusters.silent_clusters(now() - NODE_SILENT):
         yield Strip(

@@ -25,6 +25,7 @@ from controlplane.clusters.models import Cluster
 from controlplane.common.clock import now
 from controlplane.tenancy.models import Membership, Organisation, User
 from controlplane.tenancy.types import Principal
+from frontend import strips
 from governance.bundles import forget
 from governance.models import Action, Escalation, PolicyBundle
 
@@ -319,7 +320,9 @@ def test_search_finds_by_name_and_id(busy: Any, alice: User, signed_in: SignIn) 
 # Warnings ----------------------------------------------------------------------
 
 
-def test_a_silent_node_and_a_late_sealer_are_said_on_every_page(world: Any, nadia: User, signed_in: SignIn) -> None:
+def test_a_silent_node_and_a_late_sealer_are_said_on_every_page(
+    world: Any, nadia: User, signed_in: SignIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cluster = Cluster.objects.first() or Cluster.objects.create(name="local", driver="local")
     Cluster.objects.filter(pk=cluster.pk).update(seen_at=now() - timedelta(seconds=20))
     with connection.cursor() as cursor:
@@ -328,6 +331,10 @@ def test_a_silent_node_and_a_late_sealer_are_said_on_every_page(world: Any, nadi
         cursor.execute("UPDATE audit_entry SET at = at - interval '30 seconds'")
         cursor.execute("ALTER TABLE audit_entry ENABLE TRIGGER USER")
     cache.clear()
+    monkeypatch.setattr(strips, "_STARTED", now())
+    assert "does not answer." not in page(signed_in(nadia), reverse("home"))  # Remit, and the node, just started
+    cache.clear()
+    monkeypatch.setattr(strips, "_STARTED", now() - timedelta(minutes=1))
     html = page(signed_in(nadia), reverse("home"))
     assert "does not answer." in html
     assert "The audit trail is 3" in html
