@@ -19,8 +19,9 @@ from agents.models import Mission, Run
 from agents.result_words import in_words
 from agents.waiting import NOBODY_KNOWN, waited_for
 from budgets import selectors as budgets
+from controlplane.common.choices import StatusChoices
 from controlplane.tenancy.types import Permission, Principal
-from governance.choices import ActionState, EscalationState
+from governance.choices import ActionState, EscalationState, Verdict
 from governance.models import Action, Escalation
 
 LENGTH = 200  # actions on one page of the timeline
@@ -31,6 +32,9 @@ _SHOWN_ARGUMENT = 60
 _WHOLE = 160  # arguments longer than this are read on their own page before anybody answers
 _SHORT_ARGUMENT = 16  # names and amounts, unlike texts
 _ASKED = Q(verdict="escalate") | Q(asked=True)  # an approval turns the verdict into "allow"; it was asked all the same
+_TOLD = ("tool.call", "budget.topup")
+_HOLDING = frozenset({ActionState.WAITING, ActionState.PERMITTED, ActionState.EXECUTING})
+_WITH_PEOPLE = frozenset(ActionState) - {ActionState.DENIED, ActionState.EXPIRED, ActionState.FAILED}
 _NEVER_DONE = frozenset({ActionState.DENIED, ActionState.EXPIRED, ActionState.WITHDRAWN})
 
 
@@ -39,14 +43,15 @@ class ItemKind(enum.StrEnum):
     ACTION = "action"
     GROUP = "group"
     WAIT = "wait"
+    RAN = "ran"
     GAP = "gap"
 
 
 @dataclass(frozen=True)
 class Item:
-    """One line. `total` is what the mission had spent by then, where the story is whole; `members` are the other
-    actions of a group, and `titles` the calls of one of its `rounds`. `waits_for` names who has to answer an open
-    question."""
+    """One line. `label` says what its icon means, `waits_for` who has to answer an open question. `money` is None
+    where nothing was spent or held; `total` is what the mission had spent by then, where the story is whole. `members`
+    are the other actions of a group, and `titles` the calls of one of its `rounds`."""
 
     kind: ItemKind
     at: datetime
@@ -54,6 +59,7 @@ class Item:
     icon: str
     title: str
     detail: str = ""
+    label: str = ""
     sub: str = ""
     action: Action | None = None
     escalation: Escalation | None = None
@@ -79,10 +85,11 @@ class Timeline:
 def timeline(principal: Principal, mission: Mission, *, verdict: str = "", before: uuid.UUID | None = None) -> Timeline:
     """Seven queries whatever the length. `mission.runs` must be prefetched. `verdict` shows only refused, waiting or
     allowed ones, without what was spent by then: the rest of it is not on the page."""
-    actions = Action.objects.restrict(principal, Permission.ACTION_VIEW).filter(mission_id=mission.pk, kind="tool.call")
-    actions = actions.alias(asked=Exists(Escalation.objects.filter(action_id=OuterRef("pk"))))
+    everything = Action.objects.restrict(principal, Permission.ACTION_VIEW).filter(mission_id=mission.pk)
+    everything = everything.alias(asked=Exists(Escalation.objects.filter(action_id=OuterRef("pk"))))
+    actions = everything.filter(kind="tool.call")
     chosen = {"refused": Q(verdict="deny"), "asked": _ASKED, "allowed": Q(verdict="allow")}.get(verdict)
-    shown = actions.filter(chosen) if chosen else actions
+    shown = actions.filter(chosen) if chosen else everything.filter(kind__in=_TOLD)
     if before is not None:
         shown = shown.filter(pk__lt=before)
     newest = list(
@@ -109,9 +116,7 @@ def _moment(item: Item) -> datetime:
 
 def _spent(item: Item) -> Decimal:
     """What the mission's budget was charged for it."""
-    if item.kind is ItemKind.RUN:
-        return item.money or Decimal(0)
-    return (item.action.cost if item.kind is ItemKind.ACTION and item.action else None) or Decimal(0)
+    return (item.action.cost if item.action else item.money) or Decimal(0) if item.money is not None else Decimal(0)
 
 
 def _counts(actions: QuerySet[Action]) -> dict[str, int]:
@@ -145,7 +150,7 @@ def _of_runs(runs: Sequence[Run]) -> Iterable[Item]:
             "start",
             f"Attempt {run.attempt} started",
             name,
-            where,
+            sub=where,
         )
         if run.ended_at is not None and run.state in ENDED_RUN_STATES:
             state = RunState(run.state)
@@ -162,27 +167,61 @@ def _of_runs(runs: Sequence[Run]) -> Iterable[Item]:
 
 def _of_actions(actions: Iterable[Action], waits: Mapping[uuid.UUID, str]) -> Iterable[Item]:
     for action in actions:
-        state = ActionState(action.state)
         asked = action.verdict == "escalate" or bool(action.escalations.all())
-        tone, icon = (
-            ("ask", "ask")
-            if asked and state not in (ActionState.DENIED, ActionState.EXPIRED)
-            else (state.tone, state.icon)
-        )
-        yield Item(
-            ItemKind.ACTION,
-            action.created_at,
-            tone,
-            icon,
-            action.title,
-            arguments_in_short(action),
-            _said(action),
-            action=action,
-            money=_money(action, state),
-            held=action.cost is None and state in (ActionState.WAITING, ActionState.PERMITTED, ActionState.EXECUTING),
-        )
+        ran = asked and action.executing_at is not None and action.kind == "tool.call"
+        yield _request(action, asked=asked) if action.kind != "tool.call" else _call(action, asked=asked, ran=ran)
         for escalation in action.escalations.all():
             yield _wait(action, escalation, waits.get(escalation.pk, NOBODY_KNOWN))
+        if ran:
+            yield _ran(action)
+
+
+def _call(action: Action, *, asked: bool, ran: bool) -> Item:
+    """Where it was proposed. What ran only once a person had agreed is charged there, not here."""
+    state = ActionState(action.state)
+    shown: StatusChoices = Verdict.ESCALATE if ran else state
+    look = Verdict.ESCALATE if ran or (asked and state in _WITH_PEOPLE) else state
+    return Item(
+        ItemKind.ACTION,
+        action.created_at,
+        look.tone,
+        look.icon,
+        action.title,
+        arguments_in_short(action),
+        str(shown.label),
+        action.message if ran else _said(action),
+        action=action,
+        money=None if ran else _money(action, state),
+        held=not ran and _holds(action, state),
+    )
+
+
+def _ran(action: Action) -> Item:
+    state = ActionState(action.state)
+    return Item(
+        ItemKind.RAN,
+        (action.executing_at or action.created_at) + timedelta(microseconds=1),
+        state.tone,
+        state.icon,
+        action.title,
+        "runs" if state == ActionState.EXECUTING else "ran",
+        str(state.label),
+        "" if state == ActionState.EXECUTING else _said(action),
+        action=action,
+        money=_money(action, state),
+        held=_holds(action, state),
+    )
+
+
+def _request(action: Action, *, asked: bool) -> Item:
+    """More budget, as somebody asked for it. Raising a limit spends nothing."""
+    reason = str(action.arguments.get("reason", ""))
+    by = f"asked for by {action.proposer_name}"
+    look: StatusChoices = Verdict.ESCALATE if asked else ActionState(action.state)
+    said = f"{by}: {reason}" if reason else by
+    return Item(
+        ItemKind.ACTION, action.created_at, look.tone, look.icon, action.title, "", str(look.label), said, action=action
+    )
 
 
 def _wait(action: Action, escalation: Escalation, waits_for: str) -> Item:
@@ -209,7 +248,7 @@ def _wait(action: Action, escalation: Escalation, waits_for: str) -> Item:
         state.icon,
         title,
         action.title,
-        "; ".join(vote.reason for vote in escalation.votes.all() if vote.reason) or escalation.reason,
+        sub="; ".join(vote.reason for vote in escalation.votes.all() if vote.reason) or escalation.reason,
         action=action,
         escalation=escalation,
         seconds=waited,
@@ -223,11 +262,17 @@ def _money(action: Action, state: ActionState) -> Decimal:
     return Decimal(0) if state in _NEVER_DONE else action.price
 
 
+def _holds(action: Action, state: ActionState) -> bool:
+    return action.cost is None and state in _HOLDING
+
+
 def _said(action: Action) -> str:
     if action.state == ActionState.SUCCEEDED and action.outcome:
         return in_words(str(action.outcome.get("summary", "")))
     if action.state in (ActionState.FAILED, ActionState.UNKNOWN) and action.outcome:
-        return in_words(str(action.outcome.get("error") or action.outcome.get("summary") or ""))
+        said = in_words(str(action.outcome.get("error") or action.outcome.get("summary") or ""))
+        label = str(ActionState(action.state).label)
+        return f"{label}: {said}" if said else label
     return action.message
 
 
@@ -301,6 +346,7 @@ def _group(members: Sequence[Item], length: int, rounds: int) -> Item:
         first.icon,
         ", ".join(item.title for item in members[:length]),
         first.detail if length == 1 else "",
+        first.label,
         first.sub if length == 1 else "",
         action=first.action,
         money=sum((item.money or Decimal(0) for item in members), Decimal(0)),

@@ -32,8 +32,8 @@ class ActionState(StatusChoices):
     PERMITTED = "permitted", "allow", "allow", "Permitted"
     EXECUTING = "executing", "allow", "start", "Running"
     SUCCEEDED = "succeeded", "allow", "allow", "Done"
-    FAILED = "failed", "deny", "deny", "Failed"
-    UNKNOWN = "unknown", "ask", "ask", "Outcome unknown"
+    FAILED = "failed", "ask", "warning", "Failed"  # allowed, and it went wrong: no refusal
+    UNKNOWN = "unknown", "ask", "question", "Outcome unknown"
     EXPIRED = "expired", "neutral", "off", "Expired"
     WITHDRAWN = "withdrawn", "neutral", "off", "Withdrawn"
 

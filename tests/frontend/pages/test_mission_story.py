@@ -1,0 +1,96 @@
+"""The timeline on a mission's page: what failed, what ran once a person had agreed, and budget that was asked for."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from django.urls import reverse
+
+from agents import services as agents
+from agents.choices import StopScope
+from controlplane.common.ids import new_id
+from controlplane.tenancy.models import User
+from controlplane.tenancy.types import Principal
+from governance import services as governance
+from governance.models import Action, Escalation
+
+from .test_pages import SignIn, page
+
+
+def story(html: str) -> list[str]:
+    """Its lines as read out: what the icon says, the words, the money."""
+    items = html.split('id="timeline-items"')[1].split("</ol>")[0]
+    lines = re.split(r"<li[ >]", items)[1:]
+    spoken = (re.sub(r'<svg[^>]*aria-label="([^"]*)"[^>]*>', r" [\1] ", line) for line in lines)
+    return [" ".join(re.sub(r"<[^>]+>|^[^<]*>", " ", line).split()) for line in spoken]
+
+
+def test_a_call_that_failed_does_not_look_like_a_refusal(world: Any, alice: User, signed_in: SignIn) -> None:
+    world.act("books__overdue", "no such book", outcome="failure")
+    world.act("sqlite__write_query", query="DROP TABLE customers")
+    html = page(signed_in(alice), reverse("mission", args=[world.mission.pk]))
+    _, failed, refused = story(html)[-3:]
+    assert "[Failed] books__overdue" in failed
+    assert "Failed: no such book" in failed
+    assert "[Refused] sqlite__write_query" in refused
+    items = html.split('id="timeline-items"')[1].split("</ol>")[0]
+    assert items.count("#i-deny") == items.count('class="dot deny"') == 1
+
+
+def test_what_ran_after_an_approval_stands_after_it_with_its_cost(
+    world: Any, as_bob: Principal, alice: User, signed_in: SignIn
+) -> None:
+    question = world.ask_credit()
+    world.act("books__overdue", "31 invoices")
+    before = Action.objects.get(tool="books__overdue").cost
+    governance.decide(approver=as_bob, escalation_id=question.pk, version=1, approve=True, reason="Agreed")
+    browser, address = signed_in(alice), reverse("mission", args=[world.mission.pk])
+    asked = next(line for line in story(page(browser, address)) if "books__apply_credit" in line)
+    assert "held" in asked
+    governance.redeem(holder=world.as_run, action_id=question.action_id, audience="mcp")
+    governance.record_outcome(
+        holder=world.as_run, action_id=question.action_id, outcome="success", summary="Credit note CN-0007"
+    )
+    asked, read, approved, ran = story(page(browser, address))[-4:]
+    assert "[Asks a person] books__apply_credit" in asked
+    assert "$" not in asked.split("240.00")[1]
+    assert f"spent so far ${before:.2f}" in read
+    assert "Approved by Bob" in approved
+    assert "[Done] books__apply_credit ran Credit note CN-0007" in ran
+    spent = Action.objects.get(pk=question.action_id).cost
+    assert spent
+    assert f"spent so far ${before + spent:.2f}" in ran
+
+
+def test_budget_that_was_asked_for_is_part_of_the_story_and_of_the_words(
+    world: Any, as_bob: Principal, alice: User, signed_in: SignIn
+) -> None:
+    browser, address = signed_in(alice), reverse("mission", args=[world.mission.pk])
+    assert "At most $2.00 and 250 steps." in words(page(browser, address))
+    agents.ask_for_budget(
+        actor=world.owner, mission_id=world.mission.pk, money="1.00", reason="Twelve more", key=new_id()
+    )
+    asked, waits = story(page(browser, address))[-2:]
+    assert "USD more for" in asked
+    assert "asked for by Alice: Twelve more" in asked
+    assert "Waits for Bob" in waits
+    governance.decide(
+        approver=as_bob, escalation_id=Escalation.objects.get().pk, version=1, approve=True, reason="Go on"
+    )
+    html = page(browser, address)
+    assert "Approved by Bob" in story(html)[-1]
+    assert "At most $2.00, raised to $3.00, and 250 steps." in words(html)
+    assert "All 0" in html  # requests are no calls
+
+
+def words(html: str) -> str:
+    return " ".join(re.sub(r"<[^>]+>", "", html.split("Remit in words")[1].split("</section>")[0]).split())
+
+
+def test_an_ended_mission_does_not_say_when_it_would_end(world: Any, alice: User, signed_in: SignIn) -> None:
+    browser, address = signed_in(alice), reverse("mission-tab", args=[world.mission.pk, "remit"])
+    assert "<dt>Ends</dt>" in page(browser, address)
+    agents.stop(actor=world.owner, scope=StopScope.MISSION, scope_id=world.mission.pk, reason="Look first")
+    assert re.search(r"<dt>Ended</dt><dd><time[^>]*>now<", page(browser, address))
+    assert "<dt>Ends</dt>" not in page(browser, address)
