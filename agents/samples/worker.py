@@ -17,6 +17,7 @@ PATIENCE = timedelta(hours=1)
 LONGEST_REST_SECONDS = 30.0
 MOST_EVIDENCE = 50
 MOST_EVIDENCE_CHARACTERS = 2000
+_LONGEST_VALUE = 58
 
 
 class Exit(IntEnum):
@@ -213,8 +214,11 @@ def _called(tool: str, arguments: Mapping[str, Any] | None) -> str:
 
 
 def _short(value: Any) -> str:
+    """Text is cut before it is quoted, so that the quotes are a pair."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= _LONGEST_VALUE else f"{value[: _LONGEST_VALUE - 1]}…")
     text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}…'"
+    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 
 import pytest
@@ -75,6 +76,13 @@ def test_it_says_why_for_people_to_read(server, start_agent):
 def test_the_token_never_shows_in_the_log(server, start_agent):
     _, log = start_agent("receivables", url=server.url).wait()
     assert "rmt_run_" not in log
+
+
+def test_arguments_it_writes_to_its_log_close_the_quotes_they_open(server, start_agent):
+    _, log = start_agent("receivables", url=server.url).wait()
+    cut = re.findall(r"=(['\"])[^…\n]*?…(.)[,)]", log)
+    assert cut
+    assert all(first == last for first, last in cut), cut
 
 
 def test_an_order_in_a_note_is_obeyed_and_a_quoted_one_is_not():
