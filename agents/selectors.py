@@ -118,6 +118,12 @@ def mission(principal: Principal | None, mission_id: uuid.UUID) -> Mission:
     return found
 
 
+def has_called(principal: Principal | None, mission_id: uuid.UUID) -> bool:
+    """Whether the attempt of an agent elsewhere that is open has made its first call."""
+    rows = Run.objects.restrict(principal, Permission.MISSION_VIEW).filter(mission_id=mission_id, ended_at=None)
+    return rows.filter(first_call_at__isnull=False).exists()
+
+
 def version_in_force(mission: Mission) -> MissionVersion:
     """From the prefetched versions of `mission`."""
     return next(version for version in mission.versions.all() if version.number == mission.version)

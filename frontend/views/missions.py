@@ -114,6 +114,7 @@ def context_of(request: PersonRequest, mission: Mission, tab: str, part: str) ->
         "done": sum(item.state != "open" for item in mission.checklist.all()),
         "token": shown_once.take(request, mission.pk) if tab == "timeline" and not part else "",
         "reject_url": reverse("mission-operate", args=[mission.pk, "reject"]),
+        "replace_url": reverse("mission-operate", args=[mission.pk, "replace-token"]),
         "row": selectors.mission_rows(request.principal, [mission])[0] if part in ("", "head") else None,
     }
     if part in ("", tab):
@@ -197,6 +198,7 @@ _PARTS = {
     "runs",
     "output",
     "connected",
+    "token",
     "checks",
     "checks_count",
     "runs_count",
@@ -231,7 +233,9 @@ def operate(request: PersonRequest, mission_id: uuid.UUID, what: str) -> HttpRes
         case "reject":
             services.reject_outcome(actor=actor, mission_id=mission_id, reason=reason)
             messages.success(request, "Outcome rejected.")
-        case "token":
+        case "token" if selectors.has_called(actor, mission_id):
+            messages.info(request, "Your agent has called with its token meanwhile. Replace it only if it is lost.")
+        case "token" | "replace-token":
             text = services.issue_run_token(actor=actor, mission_id=mission_id)
             shown_once.keep(request, mission_id, text)
         case _:
