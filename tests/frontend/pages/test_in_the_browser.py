@@ -197,6 +197,23 @@ def test_the_palette_finds_and_opens_a_mission(world: Any, show: Show, bob: User
     page.wait_for_url(f"**{reverse('mission', args=[world.mission.pk])}")
 
 
+def test_enter_pressed_before_anything_is_found_opens_the_first_that_is(world: Any, show: Show, bob: User) -> None:
+    page = show(bob, reverse("budgets"))
+    page.keyboard.press("Control+k")
+    page.keyboard.type("chase")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**{reverse('mission', args=[world.mission.pk])}")
+
+
+def test_saving_a_view_begins_with_its_name(world: Any, show: Show, bob: User) -> None:
+    page = show(bob, reverse("missions") + "?state=active")
+    page.click("text=Save this view")
+    page.wait_for_selector("#save-view [name=name]:focus")
+    page.keyboard.type("Under way")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".saved-view >> text=Under way")
+
+
 def test_verifying_shows_its_result_in_place(world: Any, show: Show, nadia: User) -> None:
     page = show(nadia, reverse("audit"))
     seal_all()

@@ -1,4 +1,7 @@
-// Native dialogs and menus: data-opens="id" shows one, data-closes closes the one it is in, menus close when left.
+// Native dialogs and menus: data-opens="id" shows one, data-closes closes the one it is in, menus close when left. A fold
+// that is opened to type in takes the focus to its data-first field.
+document.addEventListener("toggle", (event) => event.target.open && event.target.querySelector?.("[data-first]")?.focus(), true);
+
 document.addEventListener("click", (event) => {
   const opener = event.target.closest("[data-opens]");
   if (opener) {

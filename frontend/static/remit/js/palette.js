@@ -3,6 +3,7 @@ import { open } from "./dialogs.js";
 
 const dialog = document.getElementById("palette");
 const input = document.getElementById("palette-input");
+let awaited = ""; // what Enter was pressed on before the server had found anything
 
 export function openPalette() {
   if (!dialog) return;
@@ -45,17 +46,27 @@ function move(step) {
 }
 
 if (dialog) {
-  input.addEventListener("input", filter);
+  input.addEventListener("input", () => {
+    awaited = "";
+    filter();
+  });
   input.addEventListener("keydown", (event) => {
     if (event.key === "ArrowDown" || event.key === "ArrowUp") {
       event.preventDefault();
       move(event.key === "ArrowDown" ? 1 : -1);
     } else if (event.key === "Enter") {
       event.preventDefault();
-      dialog.querySelector('[aria-selected="true"]')?.click();
+      const chosen = dialog.querySelector('[aria-selected="true"]');
+      if (chosen) chosen.click();
+      else awaited = input.value;
     }
   });
-  dialog.addEventListener("htmx:afterSettle", filter);
+  dialog.addEventListener("htmx:afterSettle", () => {
+    filter();
+    if (!awaited || awaited !== input.value) return;
+    awaited = "";
+    options()[0]?.click();
+  });
   document.addEventListener("click", (event) => {
     if (event.target.closest('[data-opens="palette"]')) openPalette();
   });
