@@ -10,6 +10,7 @@ from moneyed import CurrencyDoesNotExist, get_currency
 
 MINUS = "\u2212"
 _MOST_DECIMALS = 4
+_STEPS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 _BYTE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -76,15 +77,24 @@ def duration_text(span: timedelta | int | float | Decimal) -> str:
 
 
 def relative_text(moment: datetime, *, now: datetime) -> str:
-    """ "20 s ago", "in 4 min". static/remit/js/times.js keeps it current with the same steps."""
+    """ "20 s ago", "in 4 min", "in 1 h 30 min". What is to come is rounded: seconds after somebody chose seven days it
+    still is "in 7 d". static/remit/js/times.js keeps it current with the same steps."""
     seconds = round((moment - now).total_seconds())
     size = abs(seconds)
     if size < 5:
         return "now"
-    for length, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
-        if size >= length:
-            return f"in {size // length} {unit}" if seconds > 0 else f"{size // length} {unit} ago"
+    if seconds < 0:
+        length, unit = next(step for step in _STEPS if size >= step[0])
+        return f"{size // length} {unit} ago"
+    for (length, unit), (finer, finer_unit) in zip(_STEPS, (*_STEPS[1:], _STEPS[-1]), strict=True):
+        if (about := _nearest(size, finer) * finer) >= length:
+            rest = (about - length) // finer if about < 2 * length and finer < length else 0
+            return f"in 1 {unit} {rest} {finer_unit}" if rest else f"in {_nearest(size, length)} {unit}"
     raise AssertionError("unreachable: size is at least 5")
+
+
+def _nearest(size: int, length: int) -> int:
+    return (2 * size + length) // (2 * length)
 
 
 def absolute_text(moment: datetime, zone: ZoneInfo) -> str:

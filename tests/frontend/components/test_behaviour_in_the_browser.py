@@ -8,13 +8,17 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from django.http import HttpRequest
 from playwright.sync_api import expect
 
+from frontend.templatetags.amounts import relative_text
+
 pytestmark = pytest.mark.browser
+MOMENT = datetime(2026, 11, 23, 9, 41, tzinfo=UTC)
 
 PAGE = """{% extends "base.html" %}{% block title %}Mission{% endblock %}
 {% block content %}<div data-live="mission:7">PART<section id="quiet" data-live-part="holds" hx-get="/quiet" hx-trigger="live" hx-swap="outerHTML">quiet</section></div>
@@ -282,6 +286,16 @@ def test_relative_times_keep_going(opened: Open) -> None:
         time.dateTime = new Date(Date.now() - 7300000).toISOString(); document.querySelector('main').append(time); }"""
     )
     expect(opened.page.locator("#old")).to_have_text("2 h ago", timeout=15_000)
+
+
+def test_the_script_says_times_to_come_as_the_server_does(opened: Open) -> None:
+    seconds = [6, 59, 75, 100, 3599, 5400, 7170, 86000, 97200, 500_000, 604_797, 2_591_990]
+    said = opened.page.evaluate(
+        "async (all) => { const { relative } = await import('/static/remit/js/times.js');"
+        " return all.map((each) => relative(each * 1000, 0)); }",
+        seconds,
+    )
+    assert said == [relative_text(MOMENT + timedelta(seconds=each), now=MOMENT) for each in seconds]
 
 
 def _wait_until_connected(opened: Open) -> None:
