@@ -20,6 +20,7 @@ ROW = 42
 HEIGHT, TOP, BOTTOM = 190, 16, 166
 GUTTER = Decimal(11)  # per cent, for the amounts at the lines
 MOST_LABELS = 6
+LAST_LABEL = 94  # per cent: what is written around a place further right does not fit on a phone
 LONGEST_NAME = 34
 
 
@@ -93,8 +94,9 @@ def standing_bars(bars: Sequence[Bar], currency: str, label: str) -> SafeString:
             y -= height
             if height > 0:
                 rects.append((css, _number(x + slot / 8), _number(y), _number(slot * 3 / 4), _number(height)))
-        if index % every == 0:
-            names.append((_number(x + slot / 8), HEIGHT - 6, bar.name))
+        middle = x + slot / 2
+        if index % every == 0 and middle <= LAST_LABEL:
+            names.append((_number(middle), HEIGHT - 6, bar.name))
     return format_html(
         '<svg class="bars" width="100%" height="{}" role="img" aria-label="{}">{}{}{}{}</svg>',
         HEIGHT,
@@ -104,7 +106,7 @@ def standing_bars(bars: Sequence[Bar], currency: str, label: str) -> SafeString:
             "", '<text x="0" y="{}">{}</text>', ((y - 4, money_text(top * part / 2, currency)) for part, y in lines)
         ),
         format_html_join("", '<rect class="{}" x="{}%" y="{}" width="{}%" height="{}"/>', rects),
-        format_html_join("", '<text x="{}%" y="{}">{}</text>', names),
+        format_html_join("", '<text x="{}%" y="{}" text-anchor="middle">{}</text>', names),
     )
 
 
