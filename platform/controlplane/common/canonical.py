@@ -17,6 +17,17 @@ MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 64
 MAX_NODES = 50_000
 MAX_INTEGER = 2**53 - 1
+_MALFORMED = {  # how the parser begins to say it → how people do
+    "Expecting property name": "a name in double quotes is missing",
+    "Expecting value": "a value is missing, or text that is not in double quotes stands there",
+    "Expecting ',' delimiter": "a comma or a closing bracket is missing",
+    "Expecting ':' delimiter": "a colon is missing",
+    "Illegal trailing comma": "a comma stands before a closing bracket",
+    "Unterminated string": "a text is never closed that begins",
+    "Invalid control character": "a line break or another control character stands in a text",
+    "Invalid \\": "a backslash stands before what it can't mean anything for",
+    "Extra data": "it has ended already, and more follows",
+}
 
 
 def parse_strict(raw: bytes, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH) -> Any:
@@ -38,7 +49,8 @@ def parse_strict(raw: bytes, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX
             text, object_pairs_hook=_unique, parse_constant=_constant, parse_int=_integer, parse_float=_number
         )
     except json.JSONDecodeError as error:
-        raise _refuse("malformed", f"{error.msg} at line {error.lineno}, column {error.colno}.") from error
+        wrong = next((words for start, words in _MALFORMED.items() if error.msg.startswith(start)), "it can't be read")
+        raise _refuse("malformed", f"Not JSON: {wrong} at line {error.lineno}, column {error.colno}.") from error
     check_value(value, max_depth=max_depth)
     return value
 
