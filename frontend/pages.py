@@ -6,7 +6,7 @@ from __future__ import annotations
 import functools
 import uuid
 from collections.abc import Callable
-from typing import Any, Concatenate, ParamSpec, cast
+from typing import Any, Concatenate, Final, ParamSpec, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from django.contrib.auth.views import redirect_to_login
@@ -18,6 +18,7 @@ from controlplane.common.errors import RemitError
 from controlplane.tenancy.types import ROLE_PERMISSIONS, Permission, Principal, Role
 
 P = ParamSpec("P")
+NO_TEAM: Final = "There is no team yet. An administrator adds one with POST /api/v1/teams; see /api/v1/docs."
 
 
 class PersonRequest(HttpRequest):

@@ -15,6 +15,7 @@ from controlplane.common.canonical import parse_strict
 from controlplane.common.errors import RemitError
 from controlplane.tenancy import selectors as tenancy
 from controlplane.tenancy.types import ALL_TEAMS, Permission, Principal
+from frontend.pages import NO_TEAM
 from frontend.templatetags.remit import spelt_text
 
 EVERYONE, CHOSEN = "everyone", "chosen"
@@ -43,6 +44,8 @@ def offer_teams(form: TeamFields, principal: Principal, server: McpServer | None
     """The choices, and what is chosen now."""
     teams = tenancy.teams_with(principal, Permission.SERVER_WRITE)
     form.fields["teams"].choices = [(str(team.pk), team.name) for team in teams]  # type: ignore[attr-defined]
+    if not teams:
+        form.fields["teams"].help_text = NO_TEAM
     whole = principal.teams_with(Permission.SERVER_WRITE) is ALL_TEAMS
     if server is not None and server.team_ids is not None:
         form.initial = {"visibility": CHOSEN, "teams": [str(pk) for pk in server.team_ids]}

@@ -15,6 +15,7 @@ from django import template
 from django.db import models
 from django.template import RequestContext
 from django.template.context import Context
+from django.template.defaultfilters import stringfilter
 from django.templatetags.static import static
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
@@ -244,6 +245,14 @@ def with_code(value: object) -> SafeString:
     return format_html_join(
         "", "{}", ((format_html("<code>{}</code>", part) if index % 2 else part,) for index, part in enumerate(shown))
     )
+
+
+@register.filter(is_safe=True)
+@stringfilter
+def as_sentence(value: str) -> str:
+    """ "an amount such as 5.00" → "An amount such as 5.00.": what a form says of a field, as Django's own words are."""
+    text = value.strip()
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?", "…", ":")) else ".")
 
 
 @register.filter

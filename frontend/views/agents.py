@@ -32,7 +32,7 @@ from frontend import shown_once
 from frontend.connecting import connection_settings
 from frontend.exports import csv_response, in_pages
 from frontend.form_errors import show_error
-from frontend.pages import PersonRequest, id_of, page, require_anywhere
+from frontend.pages import NO_TEAM, PersonRequest, id_of, page, require_anywhere
 from frontend.saved import saved_views
 from frontend.templatetags.remit import spelt_text
 from frontend.undoing import undoable
@@ -210,6 +210,8 @@ class AgentForm(forms.Form):
     def __init__(self, data: Any, *, teams: list[tuple[str, str]]) -> None:
         super().__init__(data)
         self.fields["team"].choices = teams  # type: ignore[attr-defined]
+        if not teams:
+            self.fields["team"].help_text = NO_TEAM
         if len(teams) == 1:
             self.fields["team"].widget = forms.HiddenInput()
             self.fields["team"].initial = teams[0][0]

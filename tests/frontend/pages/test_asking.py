@@ -136,15 +136,15 @@ def test_who_asked_does_not_decide_even_as_an_administrator(world: Any, nadia: U
     ("money", "reason", "words"),
     [
         ("", "Because", "This field is required."),
-        ("much", "Because", "an amount such as 5.00"),
-        ("0", "Because", "an amount such as 5.00"),
-        ("-5", "Because", "an amount such as 5.00"),
-        ("1e5", "Because", "an amount such as 5.00"),
+        ("much", "Because", "An amount such as 5.00"),
+        ("0", "Because", "An amount such as 5.00"),
+        ("-5", "Because", "An amount such as 5.00"),
+        ("1e5", "Because", "An amount such as 5.00"),
         ("0.0000001", "Because", "at most six decimals"),
         ("9" * 31, "Because", "at most 30 characters"),
         ("5.00", " ", "This field is required."),
         ("5.00", "x" * 301, "at most 300 characters"),
-        (HOSTILE[:30], "Because", "an amount such as 5.00"),
+        (HOSTILE[:30], "Because", "An amount such as 5.00"),
     ],
 )
 def test_refused_input_asks_nobody_and_keeps_what_was_typed(

@@ -23,7 +23,7 @@ from controlplane.audit.models import Entry
 from controlplane.audit.sealing import seal_all
 from controlplane.clusters.models import Cluster
 from controlplane.common.clock import now
-from controlplane.tenancy.models import Membership, User
+from controlplane.tenancy.models import Membership, Organisation, User
 from controlplane.tenancy.types import Principal
 from governance.bundles import forget
 from governance.models import Action, Escalation, PolicyBundle
@@ -56,14 +56,19 @@ def test_registering_an_agent_with_a_form(world: Any, alice: User, signed_in: Si
     assert "$12.50" in html
 
 
+def test_without_any_team_the_forms_say_what_to_do(northwind: Organisation, nadia: User, signed_in: SignIn) -> None:
+    for name in ("agent-new", "server-new"):
+        assert "There is no team yet. An administrator adds one" in page(signed_in(nadia), reverse(name))
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"name": ""}, "This field is required."),
         ({"name": "Receivables clerk"}, "An agent is already called"),
         ({"runtime": "managed", "program": ""}, "what to start"),
-        ({"limit": "a lot"}, "an amount such as 20.00"),
-        ({"limit": "-1"}, "an amount such as 20.00"),
+        ({"limit": "a lot"}, "An amount such as 5.00."),
+        ({"limit": "-1"}, "An amount such as 5.00."),
         ({"team": "0190a000-0000-7000-8000-000000000000"}, "Select a valid choice"),
         ({"runtime": "moon"}, "Select a valid choice"),
     ],
