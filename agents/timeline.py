@@ -19,8 +19,9 @@ from agents.models import Mission, Run
 from agents.result_words import in_words
 from agents.waiting import NOBODY_KNOWN, waited_for
 from budgets import selectors as budgets
+from controlplane.common.choices import StatusChoices
 from controlplane.tenancy.types import Permission, Principal
-from governance.choices import TERMINAL_ACTION_STATES, ActionState, EscalationState, Verdict
+from governance.choices import ActionState, EscalationState, Verdict
 from governance.models import Action, Escalation
 from governance.selectors import FIRST_ASKED
 
@@ -32,6 +33,7 @@ _SHOWN_ARGUMENT = 60
 _WHOLE = 160  # arguments longer than this are read on their own page before anybody answers
 _SHORT_ARGUMENT = 16  # names and amounts, unlike texts
 _ASKED = Q(verdict="escalate") | Q(asked=True)  # an approval turns the verdict into "allow"; it was asked all the same
+_TOLD = ("tool.call", "budget.topup")
 _HOLDING = frozenset({ActionState.WAITING, ActionState.PERMITTED, ActionState.EXECUTING})
 _WITH_PEOPLE = frozenset(ActionState) - {ActionState.DENIED, ActionState.EXPIRED, ActionState.FAILED}
 _NEVER_DONE = frozenset({ActionState.DENIED, ActionState.EXPIRED, ActionState.WITHDRAWN})
@@ -82,24 +84,21 @@ class Timeline:
 
 
 def timeline(principal: Principal, mission: Mission, *, verdict: str = "", before: uuid.UUID | None = None) -> Timeline:
-    """Eight queries whatever the length. `mission.runs` must be prefetched. `verdict` shows only refused, waiting or
+    """Seven queries whatever the length. `mission.runs` must be prefetched. `verdict` shows only refused, waiting or
     allowed ones, without what was spent by then: the rest of it is not on the page."""
     everything = Action.objects.restrict(principal, Permission.ACTION_VIEW).filter(mission_id=mission.pk)
+    everything = everything.alias(asked=Exists(Escalation.objects.filter(action_id=OuterRef("pk"))))
     actions = everything.filter(kind="tool.call")
-    actions = actions.alias(asked=Exists(Escalation.objects.filter(action_id=OuterRef("pk"))))
     chosen = {"refused": Q(verdict="deny"), "asked": _ASKED, "allowed": Q(verdict="allow")}.get(verdict)
-    shown = actions.filter(chosen) if chosen else actions
+    shown = actions.filter(chosen) if chosen else everything.filter(kind__in=_TOLD)
     if before is not None:
         shown = shown.filter(pk__lt=before)
-    newest = _newest(shown, LENGTH + 1)
+    questions = Escalation.objects.annotate(first_asked_at=FIRST_ASKED).prefetch_related("votes__user").order_by("pk")
+    newest = list(shown.order_by("-pk").prefetch_related(Prefetch("escalations", questions))[: LENGTH + 1])
     page = newest[:LENGTH][::-1]
     older = page[0].pk if len(newest) > LENGTH else None
-    asked_for = [] if chosen else _newest(_between(everything.filter(kind="budget.topup"), older, before), LENGTH)
-    questions = [
-        row for action in (*page, *asked_for) for row in action.escalations.all() if row.state == EscalationState.OPEN
-    ]
-    waits = waited_for(principal, questions)
-    events = sorted([*_of_actions(page, waits), *_of_requests(asked_for, waits)], key=_moment)
+    open_ones = [row for action in page for row in action.escalations.all() if row.state == EscalationState.OPEN]
+    events = sorted(_of_actions(page, waited_for(principal, open_ones)), key=_moment)
     if not chosen:
         attempts = list(_of_runs(list(mission.runs.all())))
         earlier = [item for item in attempts if older is not None and item.at < page[0].created_at]
@@ -107,18 +106,6 @@ def timeline(principal: Principal, mission: Mission, *, verdict: str = "", befor
         base = actions.filter(pk__lt=page[0].pk).aggregate(total=Sum("cost"))["total"] if page else None
         events = _with_totals(events, sum(map(_spent, earlier), base or Decimal(0)))
     return Timeline(_with_gaps(_grouped(events)), older, _counts(actions))
-
-
-def _newest(actions: QuerySet[Action], number: int) -> list[Action]:
-    rows = Escalation.objects.annotate(first_asked_at=FIRST_ASKED).prefetch_related("votes__user").order_by("pk")
-    questions = Prefetch("escalations", rows)
-    return list(actions.order_by("-pk").prefetch_related(questions)[:number])
-
-
-def _between(actions: QuerySet[Action], first: uuid.UUID | None, before: uuid.UUID | None) -> QuerySet[Action]:
-    """Those proposed while the actions of a page were."""
-    found = actions.filter(pk__gte=first) if first else actions
-    return found.filter(pk__lt=before) if before else found
 
 
 def _moment(item: Item) -> datetime:
@@ -178,60 +165,61 @@ def _of_runs(runs: Sequence[Run]) -> Iterable[Item]:
 
 def _of_actions(actions: Iterable[Action], waits: Mapping[uuid.UUID, str]) -> Iterable[Item]:
     for action in actions:
-        state = ActionState(action.state)
         asked = action.verdict == "escalate" or bool(action.escalations.all())
-        later = asked and action.executing_at is not None
-        as_asked = later or (asked and state in _WITH_PEOPLE)
-        item = Item(
-            ItemKind.ACTION,
-            action.created_at,
-            Verdict.ESCALATE.tone if as_asked else state.tone,
-            Verdict.ESCALATE.icon if as_asked else state.icon,
-            action.title,
-            arguments_in_short(action),
-            str(Verdict.ESCALATE.label if later else state.label),
-            action.message if later else _said(action),
-            action=action,
-            money=None if later else _money(action, state),
-            held=not later and action.cost is None and state in _HOLDING,
-        )
-        yield item
+        ran = asked and action.executing_at is not None and action.kind == "tool.call"
+        yield _request(action, asked=asked) if action.kind != "tool.call" else _call(action, asked=asked, ran=ran)
         for escalation in action.escalations.all():
             yield _wait(action, escalation, waits.get(escalation.pk, NOBODY_KNOWN))
-        if action.executing_at is not None and later:
-            yield replace(
-                item,
-                kind=ItemKind.RAN,
-                at=action.executing_at + timedelta(microseconds=1),
-                tone=state.tone,
-                icon=state.icon,
-                detail="runs" if state == ActionState.EXECUTING else "ran",
-                label=str(state.label),
-                sub=_said(action) if state in TERMINAL_ACTION_STATES else "",
-                money=_money(action, state),
-                held=action.cost is None and state in _HOLDING,
-            )
+        if ran:
+            yield _ran(action)
 
 
-def _of_requests(requests: Iterable[Action], waits: Mapping[uuid.UUID, str]) -> Iterable[Item]:
-    """More budget, as it was asked for and answered."""
-    for action in requests:
-        reason = str(action.arguments.get("reason", ""))
-        asked_by = f"asked for by {action.proposer_name}"
-        state = ActionState(action.state)
-        told = state if state in _NEVER_DONE and not action.escalations.all() else Verdict.ESCALATE
-        yield Item(
-            ItemKind.ACTION,
-            action.created_at,
-            told.tone,
-            told.icon,
-            action.title,
-            label=str(told.label),
-            sub=f"{asked_by}: {reason}" if reason else asked_by,
-            action=action,
-        )
-        for escalation in action.escalations.all():
-            yield _wait(action, escalation, waits.get(escalation.pk, NOBODY_KNOWN))
+def _call(action: Action, *, asked: bool, ran: bool) -> Item:
+    """Where it was proposed. What ran only once a person had agreed is charged there, not here."""
+    state = ActionState(action.state)
+    shown: StatusChoices = Verdict.ESCALATE if ran else state
+    look = Verdict.ESCALATE if ran or (asked and state in _WITH_PEOPLE) else state
+    return Item(
+        ItemKind.ACTION,
+        action.created_at,
+        look.tone,
+        look.icon,
+        action.title,
+        arguments_in_short(action),
+        str(shown.label),
+        action.message if ran else _said(action),
+        action=action,
+        money=None if ran else _money(action, state),
+        held=not ran and _holds(action, state),
+    )
+
+
+def _ran(action: Action) -> Item:
+    state = ActionState(action.state)
+    return Item(
+        ItemKind.RAN,
+        (action.executing_at or action.created_at) + timedelta(microseconds=1),
+        state.tone,
+        state.icon,
+        action.title,
+        "runs" if state == ActionState.EXECUTING else "ran",
+        str(state.label),
+        "" if state == ActionState.EXECUTING else _said(action),
+        action=action,
+        money=_money(action, state),
+        held=_holds(action, state),
+    )
+
+
+def _request(action: Action, *, asked: bool) -> Item:
+    """More budget, as somebody asked for it. Raising a limit spends nothing."""
+    reason = str(action.arguments.get("reason", ""))
+    by = f"asked for by {action.proposer_name}"
+    look: StatusChoices = Verdict.ESCALATE if asked else ActionState(action.state)
+    said = f"{by}: {reason}" if reason else by
+    return Item(
+        ItemKind.ACTION, action.created_at, look.tone, look.icon, action.title, "", str(look.label), said, action=action
+    )
 
 
 def _wait(action: Action, escalation: Escalation, waits_for: str) -> Item:
@@ -250,8 +238,7 @@ def _wait(action: Action, escalation: Escalation, waits_for: str) -> Item:
     state = EscalationState(escalation.state)
     names = ", ".join(vote.user.name for vote in escalation.votes.all())
     title = f"{state.label} by {names}" if names else str(state.label)
-    first_asked_at: datetime = escalation.first_asked_at  # type: ignore[attr-defined]  # annotated above
-    waited = ((escalation.closed_at or moment) - first_asked_at).total_seconds()
+    waited = ((escalation.closed_at or moment) - escalation.opened_at).total_seconds()
     return Item(
         ItemKind.WAIT,
         escalation.closed_at or moment,
@@ -271,6 +258,10 @@ def _money(action: Action, state: ActionState) -> Decimal:
     if action.cost is not None:
         return action.cost
     return Decimal(0) if state in _NEVER_DONE else action.price
+
+
+def _holds(action: Action, state: ActionState) -> bool:
+    return action.cost is None and state in _HOLDING
 
 
 def _said(action: Action) -> str:

@@ -208,6 +208,7 @@ def test_enter_pressed_before_anything_is_found_opens_the_first_that_is(world: A
 def test_saving_a_view_begins_with_its_name(world: Any, show: Show, bob: User) -> None:
     page = show(bob, reverse("missions") + "?state=active")
     page.click("text=Save this view")
+    page.wait_for_selector("#save-view [name=name]:focus")
     page.keyboard.type("Under way")
     page.keyboard.press("Enter")
     page.wait_for_selector(".saved-view >> text=Under way")

@@ -81,8 +81,8 @@ def test_registering_a_server_with_a_form(world: Any, alice: User, signed_in: Si
         ({"slug": "Books!"}, "1 to 40 of a-z"),
         ({"slug": "books"}, "A server is already called"),
         ({"slug": "remit"}, "own"),
-        ({"command": "'open"}, "a quote is not closed"),
-        ({"environment": ""}, "one of:"),
+        ({"command": "'open"}, "A quote is not closed."),
+        ({"environment": ""}, "One of:"),
         ({"transport": "http", "environment": "", "url": "ftp://x"}, "error"),
     ],
 )
