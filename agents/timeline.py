@@ -238,7 +238,8 @@ def _wait(action: Action, escalation: Escalation, waits_for: str) -> Item:
     state = EscalationState(escalation.state)
     names = ", ".join(vote.user.name for vote in escalation.votes.all())
     title = f"{state.label} by {names}" if names else str(state.label)
-    waited = ((escalation.closed_at or moment) - escalation.opened_at).total_seconds()
+    first_asked_at: datetime = escalation.first_asked_at  # type: ignore[attr-defined]  # annotated above
+    waited = ((escalation.closed_at or moment) - first_asked_at).total_seconds()
     return Item(
         ItemKind.WAIT,
         escalation.closed_at or moment,
