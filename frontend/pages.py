@@ -18,7 +18,7 @@ from controlplane.common.errors import RemitError
 from controlplane.tenancy.types import ROLE_PERMISSIONS, Permission, Principal, Role
 
 P = ParamSpec("P")
-NO_TEAM: Final = "There is no team yet. An administrator adds one with POST /api/v1/teams; see /api/v1/docs."
+NO_TEAM: Final = "There is no team yet. An administrator adds one under Settings, Teams."
 
 
 class PersonRequest(HttpRequest):

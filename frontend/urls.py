@@ -38,6 +38,7 @@ from frontend.views import (
     sign_in,
     stops,
     strips,
+    teams,
     tokens,
 )
 
@@ -131,6 +132,7 @@ urlpatterns = [
     path("settings", members.first_settings, name="settings"),
     path("settings/members", members.listing, name="members"),
     path("settings/members/roles", members.roles, name="roles"),
+    path("settings/teams", teams.overview, name="teams"),
     path("settings/members/invite", members.invite, name="member-invite"),
     path("settings/members/<uuid:user_id>", members.detail, name="member"),
     path("settings/members/<uuid:user_id>/roles", members.set_roles, name="member-roles"),

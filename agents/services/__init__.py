@@ -20,10 +20,12 @@ from agents.services.people import update_profile
 from agents.services.progress import claim_outcome, report_progress
 from agents.services.runs import issue_run_token, restart_run
 from agents.services.stopping import note_open_proofs, note_proofs, stop
+from agents.services.teams import add_team
 
 __all__ = [
     "Remit",
     "accept_outcome",
+    "add_team",
     "add_version",
     "ask_for_budget",
     "ask_to_lift",

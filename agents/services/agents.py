@@ -13,6 +13,7 @@ from django.utils.text import slugify
 
 from agents.choices import AgentState, RunState, Runtime
 from agents.models import Agent, AgentVersion, Run
+from agents.services.teams import budget_of_team
 from budgets import services as budgets
 from budgets.types import Level, Limits, WindowKind
 from controlplane.audit.events import Event
@@ -76,7 +77,7 @@ def register_agent(
                 actor=actor,
                 organisation_id=actor.organisation_id,
                 team_id=team.pk,
-                parent_id=budgets.account_of(subject_type="team", subject_id=team.pk),
+                parent_id=budget_of_team(team),
                 level=Level.AGENT,
                 name=agent.name,
                 subject_type="agent",

@@ -210,7 +210,7 @@ class Teams(Resource):
         status=201,
     )
     def post(self, request: Request) -> HttpResponseBase:
-        team = members.add_team(principal=self.principal, name=self.body["name"])
+        team = agents.add_team(actor=self.principal, name=self.body["name"])
         data = shapes.TeamOut(team).data
         return self.item(data, version=team.slug, status=201, location=f"/api/v1/teams/{team.pk}")
 
