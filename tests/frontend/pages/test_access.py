@@ -51,6 +51,7 @@ CLOSED_LISTS = {
     "me": set(),
     "members": set(),
     "roles": set(),
+    "teams": set(),
     "member-invite": {"alice", "bob", "dana", "finn"},
     "tokens": set(),
     "token-new": set(),
@@ -74,7 +75,7 @@ PAGES_WITH_FORMS = {
     "approval-edit",
 }  # opened at the address that they are sent to
 OWN_FORMS = ("me", "agent-new", "server-new", "mission-new", "switch-organisation", "member-invite", "token-new")
-OWN_FORMS += ("organisation", "sessions-end", "mfa_activate_totp", "mfa_generate_recovery_codes")
+OWN_FORMS += ("organisation", "teams", "sessions-end", "mfa_activate_totp", "mfa_generate_recovery_codes")
 TABS = ("timeline", "remit", "budget", "output", "checklist", "runs")
 
 
