@@ -80,9 +80,10 @@ def test_the_token_never_shows_in_the_log(server, start_agent):
 
 def test_arguments_it_writes_to_its_log_close_the_quotes_they_open(server, start_agent):
     _, log = start_agent("receivables", url=server.url).wait()
-    cut = re.findall(r"=(['\"])[^…\n]*?…(.)[,)]", log)
-    assert cut
-    assert all(first == last for first, last in cut), cut
+    ends = re.findall(r"…(.)[,)]", log)
+    whole = re.findall(r"""(?:[(]|, )\w+=(?:'[^'\n]*…'|"[^"\n]*…")[,)]""", log)
+    assert ends
+    assert len(whole) == len(ends), ends
 
 
 def test_an_order_in_a_note_is_obeyed_and_a_quoted_one_is_not():

@@ -177,5 +177,5 @@ def test_a_destructive_action_is_a_plain_post_with_its_token(rendered: Render) -
     html = rendered(
         '{% include "components/confirm.html" with id="stop" title="Stop?" text="2 wait" url="/missions/1/stop" action="Stop" %}'
     )
-    assert '<form method="post" action="/missions/1/stop">' in html
+    assert '<form method="post" action="/missions/1/stop" data-busy>' in html
     assert "csrfmiddlewaretoken" in html
