@@ -105,13 +105,17 @@ def review_break_glass(
             payload={"verdict": verdict.label.lower(), "note": text, "break_glass": str(found.pk)},
         )
         if verdict is ReviewVerdict.NOT_JUSTIFIED:
-            _withdraw_unused(found.escalation.action, reviewer)
+            _withdraw_unused(found.escalation, reviewer)
         inbox_changed(found.escalation.action)
     found.refresh_from_db()
     return found
 
 
-def _withdraw_unused(action: Action, reviewer: Principal) -> None:
+def _withdraw_unused(passed_over: Escalation, reviewer: Principal) -> None:
+    """Only what this glass let through: a later question about the same action was answered for itself."""
+    action = passed_over.action
+    if Escalation.objects.filter(action=action, pk__gt=passed_over.pk).exists():
+        return
     # The permit is locked before the action, as in `redeem`: whoever comes second finds it consumed or voided.
     list(live_permits().select_for_update().filter(action_id=action.pk))
     reason = f"{reviewer.name} reviewed the broken glass that permitted this: not justified."

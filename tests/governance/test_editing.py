@@ -279,7 +279,7 @@ def test_who_was_too_close_to_answer_does_not_review_the_broken_glass_either(
 
 
 def test_glass_is_broken_again_over_a_rule_that_asks_when_what_was_let_through_is_used(
-    gate: Gate, as_nadia: Principal
+    gate: Gate, as_nadia: Principal, as_dana: Principal
 ) -> None:
     judgement = gate.propose(60)
     first = smash(gate, judgement, as_nadia)
@@ -295,6 +295,9 @@ def test_glass_is_broken_again_over_a_rule_that_asks_when_what_was_let_through_i
         cursor.execute("ALTER TABLE governance_breakglass ENABLE TRIGGER USER")
     Action.objects.update(decided_at=now() - timedelta(minutes=2))
     services.sweep()  # the minutes of the first are over, those of the second are not
+    services.review_break_glass(
+        reviewer=as_dana, break_glass_id=first.pk, verdict=ReviewVerdict.NOT_JUSTIFIED, note="Bob was there."
+    )  # of the first; the second is what lets it through
     assert gate.redeem(judgement).state == ActionState.EXECUTING
 
 
