@@ -84,3 +84,6 @@ ASKING: Final = (NoticeKind.ASKED, NoticeKind.NEXT_TIER)  # until the question i
 class ReviewVerdict(StatusChoices):
     JUSTIFIED = "justified", "allow", "allow", "Justified"
     NOT_JUSTIFIED = "not_justified", "deny", "deny", "Not justified"
+
+
+GLASS_NOT_JUSTIFIED: Final = "break_glass.not_justified"  # the reason of an action that a review withdrew

@@ -160,11 +160,12 @@ def _lapsed_actions() -> list[uuid.UUID]:
     """Permitted, never redeemed: a permit's minute is over, or an approval's day."""
     moment = now()
     approvals = Decision.objects.filter(action=OuterRef("pk")).order_by("-id").values("approved_policies")[:1]
-    glass = BreakGlass.objects.filter(action=OuterRef("pk")).order_by("-id").values("usable_until")[:1]
+    questions = Escalation.objects.filter(action=OuterRef("pk")).order_by("-id").values("pk")[:1]
+    glass = BreakGlass.objects.filter(escalation=OuterRef("question")).values("usable_until")[:1]
     permitted = Action.objects.filter(
         state=ActionState.PERMITTED, decided_at__lte=moment - timedelta(seconds=permits.TTL_SECONDS)
-    ).annotate(approved=Subquery(approvals), usable_until=Subquery(glass))
-    lapsed = permitted.filter(
+    ).annotate(approved=Subquery(approvals), question=Subquery(questions))
+    lapsed = permitted.annotate(usable_until=Subquery(glass)).filter(
         Q(approved=[], replaces__isnull=True)
         | Q(decided_at__lte=moment - timedelta(seconds=APPROVED_TTL_SECONDS))
         | Q(usable_until__lte=moment)

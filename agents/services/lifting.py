@@ -21,8 +21,8 @@ from controlplane.audit.services import Subject
 from controlplane.common.clock import now
 from controlplane.common.errors import RemitError, conflict, forbidden
 from controlplane.live.services import announce
-from controlplane.tenancy.models import Team
-from controlplane.tenancy.types import Permission, Principal, system_principal
+from controlplane.tenancy.models import Membership, Team
+from controlplane.tenancy.types import ROLE_PERMISSIONS, Permission, Principal, system_principal
 from governance import selectors as governance_reads
 from governance import services as governance
 from governance.types import Judgement, Prepared, Proposal
@@ -31,14 +31,22 @@ log = structlog.get_logger(__name__)
 
 
 QUESTION_SECONDS: Final = 24 * 3600
+_MAY_LIFT_ALL: Final = [
+    role
+    for role, held in ROLE_PERMISSIONS.items()
+    if Permission.ESCALATION_DECIDE in held or Permission.MISSION_OPERATE in held
+]
 
 
 def nobody_could_agree_to_lifting(*, actor: Principal, target: Target) -> bool:
     """Whether lifting a stop of it would wait for a second person, and nobody but the actor could be that person."""
     if target.scope not in (StopScope.TEAM, StopScope.ORGANISATION):
         return False
+    team_id = target.team_id or _oldest_team(target.organisation_id)
+    if team_id is None:
+        return True
     facts = Prepared(
-        team_id=target.team_id or any_team(target.organisation_id),
+        team_id=team_id,
         title="",
         envelope={},
         principal_entity={},
@@ -47,17 +55,25 @@ def nobody_could_agree_to_lifting(*, actor: Principal, target: Target) -> bool:
         excluded_user_ids=[actor.user_id] if actor.user_id else [],
         escalation_ttl_seconds=QUESTION_SECONDS,
     )
-    return not governance_reads.whom_it_asks(proposer=actor, kind=stops.LIFT, prepared=facts).in_reach
+    asked = governance_reads.whom_it_asks(proposer=actor, kind=stops.LIFT, prepared=facts)
+    if target.scope == StopScope.ORGANISATION:  # whoever `lift` would turn away counts for nothing
+        everywhere = Membership.objects.standing().filter(team__isnull=True, role__in=_MAY_LIFT_ALL)
+        return not everywhere.filter(user__in=asked.people).exists()
+    return not asked.in_reach
 
 
 def any_team(organisation_id: uuid.UUID) -> uuid.UUID:
     """A question has a team; one about the whole organisation is filed with the oldest, and `lift` asks for more."""
-    team_id = Team.objects.filter(organisation_id=organisation_id).order_by("id").values_list("pk", flat=True).first()
+    team_id = _oldest_team(organisation_id)
     if team_id is None:
         raise conflict(
             "stop.no_team", "This organisation has no team yet, so nobody can be asked.", "Make a team first."
         )
     return team_id
+
+
+def _oldest_team(organisation_id: uuid.UUID) -> uuid.UUID | None:
+    return Team.objects.filter(organisation_id=organisation_id).order_by("id").values_list("pk", flat=True).first()
 
 
 def ask_to_lift(*, actor: Principal, stop_id: uuid.UUID, resume: bool, reason: str = "") -> Judgement:

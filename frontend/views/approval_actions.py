@@ -17,7 +17,7 @@ from frontend.pages import PersonRequest, page, require_anywhere
 from frontend.views.approvals import card_page
 from governance import selectors as governance
 from governance import services
-from governance.choices import ActionState, ReviewVerdict
+from governance.choices import GLASS_NOT_JUSTIFIED, ReviewVerdict
 
 
 @page
@@ -125,7 +125,7 @@ def review(request: PersonRequest, break_glass_id: uuid.UUID) -> HttpResponse:
         if error.status == 404:
             raise
         return _broken_glass(request, error=error)
-    withdrawn = reviewed.verdict == ReviewVerdict.NOT_JUSTIFIED and reviewed.action.state == ActionState.WITHDRAWN
+    withdrawn = reviewed.action.reason_code == GLASS_NOT_JUSTIFIED
     messages.success(request, "Reviewed. It had not been used, and is withdrawn." if withdrawn else "Reviewed.")
     return redirect("broken-glass")
 

@@ -72,7 +72,7 @@ def decide(request: PersonRequest, escalation_id: uuid.UUID) -> HttpResponse:
         if error.status == 404:
             raise
         mine = _own_vote(request, escalation_id) if error.code in _LOST_RACES else None
-        if mine is None or mine.approve != (answer == "approve"):
+        if mine is None or mine.approve != (answer == "approve") or not _stands(request, escalation_id, mine):
             told = _told(request, escalation_id, error, mine)
             return card_page(request, escalation_id, error=told, status=error.status)
         messages.info(request, f"{_counts_already(mine)} Nothing was done twice.")
@@ -208,6 +208,12 @@ def _said(request: PersonRequest, escalation: Escalation, *, approve: bool) -> s
 def _own_vote(request: PersonRequest, escalation_id: uuid.UUID) -> Vote | None:
     row = governance.escalation(principal=request.principal, escalation_id=escalation_id)
     return next((vote for vote in row.votes.all() if vote.user_id == request.principal.user_id), None)
+
+
+def _stands(request: PersonRequest, escalation_id: uuid.UUID, vote: Vote) -> bool:
+    """The question is open still, or came out as the vote has it."""
+    state = governance.escalation(principal=request.principal, escalation_id=escalation_id).state
+    return state in (EscalationState.OPEN, EscalationState.APPROVED if vote.approve else EscalationState.DENIED)
 
 
 def _counts_already(vote: Vote) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django import forms
 from django.contrib import messages
-from django.db.models import Count
+from django.db.models import Count, Q
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
@@ -16,6 +16,8 @@ from controlplane.tenancy import selectors
 from controlplane.tenancy.types import Permission
 from frontend.form_errors import show_error
 from frontend.pages import PersonRequest, page, require_anywhere
+
+_STANDING = Q(memberships__suspended_at__isnull=True, memberships__user__is_active=True)
 
 
 class TeamForm(forms.Form):
@@ -39,8 +41,9 @@ def overview(request: PersonRequest) -> HttpResponse:
             else:
                 messages.success(request, f"{team.name} is here. Give people roles in it, and its budget a limit.")
                 return redirect("teams")
+    teams = selectors.teams(principal).annotate(people=Count("memberships__user", filter=_STANDING, distinct=True))
     context = {
-        "teams": selectors.teams(principal).annotate(people=Count("memberships__user", distinct=True)).order_by("name"),
+        "teams": teams.order_by("name"),
         "form": form,
         "error": error,
         "may_add": principal.has(Permission.ORGANISATION_WRITE),

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Final
 
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, Subquery
 
 from controlplane.audit.events import Event
 from controlplane.audit.services import record
@@ -18,7 +18,7 @@ from controlplane.tenancy.types import Permission, Principal
 from governance.announcing import inbox_changed, question_stands
 from governance.approval_models import BreakGlass
 from governance.bundles import forget
-from governance.choices import ActionState, EscalationState, ReviewVerdict, Verdict
+from governance.choices import GLASS_NOT_JUSTIFIED, ActionState, EscalationState, ReviewVerdict, Verdict
 from governance.escalations.closing import LONGEST_REASON, subject_of_escalation
 from governance.escalations.deciding import check_open
 from governance.escalations.electorate import electorate_of
@@ -120,7 +120,7 @@ def _withdraw_unused(passed_over: Escalation, reviewer: Principal) -> None:
     list(live_permits().select_for_update().filter(action_id=action.pk))
     reason = f"{reviewer.name} reviewed the broken glass that permitted this: not justified."
     Action.objects.filter(pk=action.pk, state=ActionState.PERMITTED).update(
-        reason_code="break_glass.not_justified", message=reason[:500], remedies=["Ask again; people decide it."]
+        reason_code=GLASS_NOT_JUSTIFIED, message=reason[:500], remedies=["Ask again; people decide it."]
     )
     close_unperformed(
         action,
@@ -217,6 +217,7 @@ def _pass_over(
 
 
 def usable_until_passed(action: Action) -> bool:
-    """Whether the action was let through by broken glass whose minutes are over."""
-    newest = BreakGlass.objects.filter(action=action).order_by("-id").values_list("usable_until", flat=True).first()
-    return newest is not None and newest <= now()
+    """Whether the action was let through by broken glass whose minutes are over. Glass broken over an earlier question
+    counts no more once people, or other glass, answered a later one."""
+    question = Escalation.objects.filter(action=action).order_by("-id").values("pk")[:1]
+    return BreakGlass.objects.filter(escalation=Subquery(question), usable_until__lte=now()).exists()

@@ -183,7 +183,6 @@ def _replace(
 ) -> tuple[Action, uuid.UUID | None]:
     """Inside a transaction: the first question is superseded, its action withdrawn, and the edited one written."""
     moment, first, ladder = now(), escalation.action, looked.ladder
-    gate.await_earlier(looked.prepared)
     gate.require_still(looked.prepared)  # the mission first, then the question: a stop takes them in that order too
     won = Escalation.objects.filter(
         pk=escalation.pk, state=EscalationState.OPEN, version=version, expires_at__gt=moment
@@ -200,6 +199,7 @@ def _replace(
         check_open(escalation, version)
         raise conflict("escalation.changed", "Someone was faster.", "Look at it again, then decide.")
     made = _built(looked, first)
+    gate.await_earlier(looked.prepared)  # after the question, as an answer to it does, and before any budget
     _withdraw_first(approver, first, made, found)
     gate.sequence_and_judge(ladder, prepared=looked.prepared, organisation_id=made.organisation_id, action_id=made.pk)
     made.hold_id = gate.plan_hold(ladder, prepared=looked.prepared)

@@ -26,12 +26,15 @@ PAGES = (
     ("nadia", "search", "/search?q=receivables"),
     ("nadia", "stop-question", "/stops/new?scope=agent&id={agent}"),
     ("nadia", "me", "/me"),
+    ("nadia", "second-factor", "/me/second-factor"),
+    ("nadia", "password-change", "/accounts/password/change/"),
     ("dana", "approval-edit", "/approvals/{question}/edit"),
     ("dana", "approvals-decided", "/approvals?tab=decided"),
     ("dana", "approval-health", "/approvals/health"),
     ("dana", "broken-glass", "/approvals/broken-glass"),
     ("dana", "notices", "/notices"),
     ("dana", "settings-approvals", "/settings/approvals"),
+    ("dana", "approval-route", "/settings/approvals/routes/{route}"),
     ("dana", "stops", "/stops"),
     ("dana", "audit-entry", "/audit/{entry}"),
     ("dana", "audit-exports", "/audit/exports"),
@@ -39,12 +42,15 @@ PAGES = (
     ("dana", "server-new", "/servers/new"),
     ("dana", "server-try", "/servers/{server}/try"),
     ("dana", "server-teams", "/servers/{server}/teams"),
+    ("dana", "server-credential", "/servers/{server}/credential"),
     ("dana", "policies", "/policies"),
+    ("dana", "teams", "/settings/teams"),
     ("dana", "roles", "/settings/members/roles"),
     ("dana", "member", "/settings/members/{person}"),
     ("dana", "member-invite", "/settings/members/invite"),
     ("dana", "person-erase", "/settings/members/{person}/erase"),
     ("dana", "token-list", "/settings/tokens"),
+    ("dana", "token-rotate", "/settings/tokens/{token}/rotate"),
     ("dana", "organisation", "/settings/organisation"),
     ("dana", "not-found", "/missions/0190a000-0000-7000-8000-000000000000"),
     ("finn", "budget", "/budgets/{budget}"),
@@ -54,7 +60,11 @@ PAGES = (
     ("finn", "forbidden", "/approvals"),
     ("nadia", "api-docs", "/api/v1/docs"),
 )
-OUTSIDE = (("sign-in", "/accounts/login/"), ("password-reset", "/accounts/password/reset/"))
+OUTSIDE = (
+    ("sign-in", "/accounts/login/"),
+    ("password-reset", "/accounts/password/reset/"),
+    ("invitation", "/invitations/{invited}"),
+)
 # What people of a working organisation have arranged. Names of the demo's own people only.
 FURNISH = """
 import json
@@ -75,12 +85,15 @@ def person(of): return User.objects.get(email=of.email)
 dana = services.principal_of_user(user=person(DANA))
 soon = now() + timedelta(days=30)
 governance.save_group(actor=dana, name="Finance desk", member_ids=[person(DANA).pk])
-governance.save_route(actor=dana, route=governance.Route(name="Wider remits", kind="mission.widen"))
-issue_service_token(principal=dana, name="Nightly export", expires_at=soon, scopes={Permission.AUDIT_VIEW})
-invite(principal=dana, email="ines@northwind.example", roles=[(None, Role.AUDITOR)])
+route = governance.save_route(actor=dana, route=governance.Route(name="Wider remits", kind="mission.widen"))
+token, _ = issue_service_token(principal=dana, name="Nightly export", expires_at=soon, scopes={Permission.AUDIT_VIEW})
+_, invited = invite(principal=dana, email="ines@northwind.example", roles=[(None, Role.AUDITOR)])
 played = Mission.objects.filter(template="receivables").order_by("pk").first()
 print(json.dumps({
     "mission": str(played.pk),
+    "route": str(route.pk),
+    "token": str(token.pk),
+    "invited": invited,
     "agent": str(played.agent_id),
     "open": str(Mission.objects.filter(state="active").latest("pk").pk),
     "question": str(Escalation.objects.filter(state="open").latest("pk").pk),
@@ -111,7 +124,7 @@ def test_a_picture_of_every_page(remit: Installation, signed_in: Callable[[str],
         page.close()
     outside = chromium.new_context(viewport=pictures.WIDE, locale="en-GB").new_page()
     for name, path in OUTSIDE:
-        outside.goto(remit.url + path)
+        outside.goto(remit.url + path.format(**found))
         pictures.take_in(outside, remit.url, name, "light")
     outside.context.close()
 

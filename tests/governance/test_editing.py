@@ -301,6 +301,26 @@ def test_glass_is_broken_again_over_a_rule_that_asks_when_what_was_let_through_i
     assert gate.redeem(judgement).state == ActionState.EXECUTING
 
 
+def test_what_people_approved_after_glass_was_broken_over_it_lasts_as_long_as_any_approval(
+    gate: Gate, as_nadia: Principal, as_dana: Principal
+) -> None:
+    judgement = gate.propose(60)
+    smash(gate, judgement, as_nadia)
+    gate.scene.guards = [Finding(Verdict.ESCALATE, "other.rule", "Another rule asks.", policy="other/rule")]
+    with pytest.raises(RemitError, match=r"other\.rule"):
+        gate.redeem(judgement)
+    question = Escalation.objects.get(action_id=judgement.action_id, state=EscalationState.OPEN)
+    services.decide(approver=as_dana, escalation_id=question.pk, version=1, approve=True, reason="")
+    with connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        cursor.execute("ALTER TABLE governance_breakglass DISABLE TRIGGER USER")
+        BreakGlass.objects.update(usable_until=now() - timedelta(seconds=1))
+        cursor.execute("ALTER TABLE governance_breakglass ENABLE TRIGGER USER")
+    Action.objects.update(decided_at=now() - timedelta(minutes=2))
+    services.sweep()
+    assert gate.redeem(judgement).state == ActionState.EXECUTING
+
+
 def test_broken_glass_never_lifts_a_hard_refusal(gate: Gate, as_nadia: Principal) -> None:
     judgement = gate.propose(60)
     gate.scene.tool_approved = False

@@ -6,11 +6,11 @@ import re
 from decimal import Decimal
 from typing import Final
 
-_SPACES: Final = re.compile(r"(?<=\d)[ \u00a0\u202f](?=\d{3}(?!\d))")
+_SPACED: Final = re.compile(r"\d{1,3}([ \u00a0\u202f]\d{3})+([.,]\d{1,12})?")
 _PLAIN: Final = re.compile(r"\d{1,15}([.,]\d{1,12})?|[.,]\d{1,12}")
 _ENGLISH: Final = re.compile(r"\d{1,3}(,\d{3})+\.\d{1,12}|\d{1,3}(,\d{3}){2,4}")
 _CONTINENTAL: Final = re.compile(r"\d{1,3}(\.\d{3})+,\d{1,12}|\d{1,3}(\.\d{3}){2,4}")
-_TWO_WAYS: Final = re.compile(r"[1-9]\d{0,2},\d{3}")
+_TWO_WAYS: Final = re.compile(r"[1-9]\d{0,2}(,\d{3}|\.\d\d0)")  # 1.234 is how pages write that amount
 
 
 class NotAnAmount(ValueError):
@@ -20,12 +20,15 @@ class NotAnAmount(ValueError):
 def typed_amount(text: str) -> Decimal:
     """The amount, not negative: `5`, `5.5`, `5,50`, `1 000`, `1,000.50`, `1.000,50`.
 
-    Raises NotAnAmount; also for `1,000`, which is a thousand to some and one to others.
+    Raises NotAnAmount; also for `1,000` and `1.000`, which are a thousand to some and one to others.
     """
-    amount = _SPACES.sub("", text.strip())
-    if _TWO_WAYS.fullmatch(amount):
-        whole, after = amount.split(",")
-        raise NotAnAmount(f"{whole}{after} or {whole}.00? A comma before three digits can be read as either")
+    amount = text.strip()
+    if _SPACED.fullmatch(amount):
+        amount = re.sub(r"[ \u00a0\u202f]", "", amount)
+    elif _TWO_WAYS.fullmatch(amount):
+        whole, after = amount[:-4], amount[-3:]
+        small = f"{whole}.{after.rstrip('0').ljust(2, '0')}"
+        raise NotAnAmount(f"{whole}{after} or {small}? A mark before three digits can be read as either")
     if _ENGLISH.fullmatch(amount):
         return Decimal(amount.replace(",", ""))
     if _CONTINENTAL.fullmatch(amount):

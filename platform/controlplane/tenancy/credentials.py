@@ -115,7 +115,8 @@ def revoke_token(*, principal: Principal, token_id: uuid.UUID) -> None:
 
 
 def rotate_token(*, principal: Principal, token_id: uuid.UUID, overlap: timedelta) -> tuple[Token, str]:
-    """A new token that may the same, for as long as the old one was made for; the old one dies after `overlap`.
+    """A new token that may the same, for as long as the old one was made for, but asked for with a token no longer than
+    that one; the old one dies after `overlap`.
 
     One's own personal token, but not with a narrowed one, which could go on for ever; or a service token by who may
     issue it. Raises 404, 403, 409 `token.dead`, 422 `token.overlap`.
@@ -141,11 +142,14 @@ def rotate_token(*, principal: Principal, token_id: uuid.UUID, overlap: timedelt
                 principal.require(permission)
         _check_scopes(principal, scopes)
         longest = min(LONGEST_LIFE, longest_life(principal.organisation_id))
+        expires_at = moment + min(old.expires_at - old.created_at, longest)
+        if principal.token_id is not None:
+            expires_at = min(expires_at, Token.objects.get(pk=principal.token_id).expires_at)
         token, text = tokens.issue(
             kind=TokenKind(old.kind),
             organisation_id=old.organisation_id,
             name=old.name,
-            expires_at=moment + min(old.expires_at - old.created_at, longest),
+            expires_at=expires_at,
             scopes=scopes,
             team_id=old.team_id,
             user_id=old.user_id,

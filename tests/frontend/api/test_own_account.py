@@ -117,6 +117,11 @@ def test_a_token_made_with_a_token_ends_no_later(api_of: ApiOf, alice: User) -> 
     assert contents() == before
     made = api.post("tokens", {"kind": "pat", "name": "Shorter", "expires_at": in_days(1 / 48)})
     assert made.status_code == 201, made.content
+    own = Token.objects.get(user=alice, name="Test")
+    Token.objects.filter(pk=own.pk).update(created_at=own.created_at - timedelta(days=30))
+    rotated = api.post(f"tokens/{own.pk}:rotate", {"overlap_seconds": 60})
+    assert rotated.status_code == 201, rotated.content
+    assert Token.objects.get(replaces=own).expires_at == own.expires_at
 
 
 def in_days(days: float) -> str:

@@ -61,9 +61,10 @@ if (dialog) {
       else awaited = input.value;
     }
   });
-  dialog.addEventListener("htmx:afterSettle", () => {
+  dialog.addEventListener("htmx:afterSettle", (event) => {
     filter();
-    if (!awaited || awaited !== input.value) return;
+    const answered = new URL(event.detail.xhr.responseURL, location.href).searchParams.get("q");
+    if (!awaited || awaited !== input.value || awaited !== answered) return;
     awaited = "";
     options()[0]?.click();
   });
