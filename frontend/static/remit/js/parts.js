@@ -1,9 +1,9 @@
 // Refreshing a part of the page without disturbing who reads it: focus, scroll, selection and open details stay.
 import { isAtEnd, toEnd } from "./following.js";
 
-// A part asks again after four times as long as its last answer took: an open page never keeps a server busy, and backs
+// A part asks again after three times as long as its last answer took: an open page never keeps a server busy, and backs
 // off from one that is.
-const APART = { times: 4, leastMs: 120, mostMs: 2000 };
+const APART = { times: 3, leastMs: 120, mostMs: 2000 };
 const due = new Map(); // part id or element → timer
 const asked = new Map(); // part id or element → when it was last asked for
 const took = new Map(); // part id or element → milliseconds until its last answer
