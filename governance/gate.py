@@ -165,13 +165,13 @@ def consult(ladder: Ladder, *, prepared: Prepared, organisation_id: uuid.UUID) -
 
 
 def await_earlier(prepared: Prepared) -> None:
-    """Inside a transaction that changes the ledger before it calls `sequence_and_judge`: takes that one's locks first,
-    as every decision does. Who waited for a run with the organisation's budget in hand would hold everybody up."""
-    if prepared.run_id is None:
-        return
+    """Inside a transaction: the locks under which `sequence_and_judge` reads what was done before, where it does.
+
+    Taken before the ledger: who waited for a run with the organisation's budget in hand would hold everybody up.
+    """
     if prepared.total_limits and prepared.mission_id is not None:
         sequence.await_totals(mission_id=prepared.mission_id, run_id=prepared.run_id)
-    elif prepared.call_limits is not None or sequence.concerns(prepared.effects):
+    elif prepared.run_id is not None and (prepared.call_limits is not None or sequence.concerns(prepared.effects)):
         sequence.await_run(prepared.run_id)
 
 
@@ -181,13 +181,15 @@ def sequence_and_judge(ladder: Ladder, *, prepared: Prepared, organisation_id: u
         ladder.not_asked("sequence", _SKIPPED)
         ladder.not_asked("judge", _SKIPPED)
         return
+    await_earlier(prepared)
     limits = prepared.call_limits
-    if limits is not None and prepared.run_id is not None:
-        sequence.await_run(prepared.run_id)
-        if limits.passed_by(sequence.calls_so_far(prepared.run_id, limits.tool, action_id)):
-            raise Overtaken
+    if (
+        limits is not None
+        and prepared.run_id is not None
+        and limits.passed_by(sequence.calls_so_far(prepared.run_id, limits.tool, action_id))
+    ):
+        raise Overtaken
     if prepared.total_limits and prepared.mission_id is not None:
-        sequence.await_totals(mission_id=prepared.mission_id, run_id=prepared.run_id)
         for total in prepared.total_limits:
             if total.passed_by(sequence.total_so_far(prepared.mission_id, total.tool, total.argument, action_id)):
                 raise Overtaken

@@ -57,8 +57,7 @@ def concerns(effects: Collection[str]) -> bool:
 
 
 def read_history(*, run_id: uuid.UUID, besides: uuid.UUID | None = None) -> History:
-    """Inside a transaction: waits for other decisions of the run, so that ten at once can't each be the first."""
-    await_run(run_id)
+    """Inside a transaction that has awaited the run, so that ten decisions at once can't each be the first."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT effects, created_at FROM governance_action WHERE run_id = %s AND id IS DISTINCT FROM %s"

@@ -13,7 +13,7 @@ from django.utils.text import slugify
 
 from agents.choices import AgentState, RunState, Runtime
 from agents.models import Agent, AgentVersion, Run
-from agents.services.teams import budget_of_team
+from agents.services.teams import NO_LIMITS, budget_of_team
 from budgets import services as budgets
 from budgets.types import Level, Limits, WindowKind
 from controlplane.audit.events import Event
@@ -27,7 +27,6 @@ from controlplane.tenancy.types import Permission, Principal
 
 HEARTBEAT_EVERY = timedelta(seconds=10)
 DEFAULT_RESOURCES = Resources()
-NO_LIMITS = Limits()
 
 
 def register_agent(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from django.db import transaction
 from django.utils.text import slugify
 
+from agents.services.teams import add_team
 from budgets import prices
 from budgets import services as budgets
 from budgets.types import Level, Limits, WindowKind
@@ -48,40 +48,22 @@ def create_organisation(
         bundles.ensure_baseline()
         prices.load_default_prices(organisation_id=organisation.pk)
         record(event=Event.ORGANISATION_CREATED, actor=actor, subject=Subject("organisation", organisation.pk, name))
-        top = _open(actor, organisation, None, None, Level.ORGANISATION, name, organisation.pk, monthly_limit)
-        made = {}
-        for team_name, limits in teams.items():
-            team = Team.objects.create(organisation=organisation, name=team_name, slug=slugify(team_name)[:60])
-            record(event=Event.TEAM_CREATED, actor=actor, subject=Subject("team", team.pk, team_name, team.pk))
-            _open(actor, organisation, team, top, Level.TEAM, team_name, team.pk, limits)
-            made[team_name] = team
+        budgets.open_account(
+            actor=actor,
+            organisation_id=organisation.pk,
+            team_id=None,
+            parent_id=None,
+            level=Level.ORGANISATION,
+            name=name,
+            subject_type=Level.ORGANISATION.value,
+            subject_id=organisation.pk,
+            limits=monthly_limit,
+            window=WindowKind.MONTH,
+        )
+        made = {team: add_team(actor=actor, name=team, limits=limits) for team, limits in teams.items()}
         for person in people:
             _add_person(actor, organisation, person, made.get(person.team or ""))
     return organisation
-
-
-def _open(
-    actor: Principal,
-    organisation: Organisation,
-    team: Team | None,
-    parent: uuid.UUID | None,
-    level: Level,
-    name: str,
-    subject_id: uuid.UUID,
-    limits: Limits,
-) -> uuid.UUID:
-    return budgets.open_account(
-        actor=actor,
-        organisation_id=organisation.pk,
-        team_id=team.pk if team else None,
-        parent_id=parent,
-        level=level,
-        name=name,
-        subject_type=level.value,
-        subject_id=subject_id,
-        limits=limits,
-        window=WindowKind.MONTH,
-    )
 
 
 def _add_person(actor: Principal, organisation: Organisation, person: Person, team: Team | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from typing import Final
 
 from django.db import transaction
 
@@ -13,19 +14,20 @@ from controlplane.tenancy import members
 from controlplane.tenancy.models import Team
 from controlplane.tenancy.types import Principal, system_principal
 
+NO_LIMITS: Final = Limits()
 
-def add_team(*, actor: Principal, name: str) -> Team:
-    """A new team of the actor's organisation, with a budget that has no limit of its own. Raises 403, 422
-    `team.invalid`, 409 `team.exists`."""
+
+def add_team(*, actor: Principal, name: str, limits: Limits = NO_LIMITS) -> Team:
+    """A new team of the actor's organisation, with its budget. Raises 403, 422 `team.invalid`, 409 `team.exists`."""
     with transaction.atomic():
         team = members.add_team(principal=actor, name=name)
-        budget_of_team(team)
+        budget_of_team(team, limits)
     return team
 
 
-def budget_of_team(team: Team) -> uuid.UUID | None:
-    """The team's account, opened beneath the organisation's where there is none. None: the organisation has none
-    itself. For callers that have judged access to the team."""
+def budget_of_team(team: Team, limits: Limits = NO_LIMITS) -> uuid.UUID | None:
+    """The team's account, opened beneath the organisation's where there is none, with limits of a month. None: the
+    organisation has none itself. For callers that have judged access to the team."""
     known = budgets.account_of(subject_type="team", subject_id=team.pk)
     top = budgets.account_of(subject_type="organisation", subject_id=team.organisation_id)
     if known is not None or top is None:
@@ -40,7 +42,7 @@ def budget_of_team(team: Team) -> uuid.UUID | None:
             name=team.name,
             subject_type="team",
             subject_id=team.pk,
-            limits=Limits(),
+            limits=limits,
             window=WindowKind.MONTH,
         )
     except RemitError as error:

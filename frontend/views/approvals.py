@@ -71,10 +71,12 @@ def decide(request: PersonRequest, escalation_id: uuid.UUID) -> HttpResponse:
     except RemitError as error:
         if error.status == 404:
             raise
-        mine = _own_vote(request, escalation_id) if error.code in _LOST_RACES else None
-        if mine is None or mine.approve != (answer == "approve") or not _stands(request, escalation_id, mine):
-            told = _told(request, escalation_id, error, mine)
-            return card_page(request, escalation_id, error=told, status=error.status)
+        if error.code not in _LOST_RACES:
+            return card_page(request, escalation_id, error=error, status=error.status)
+        row = governance.escalation(principal=request.principal, escalation_id=escalation_id)
+        mine = next((vote for vote in row.votes.all() if vote.user_id == request.principal.user_id), None)
+        if mine is None or mine.approve != (answer == "approve") or not _stands(row, mine):
+            return card_page(request, escalation_id, error=_told(row, error, mine), status=error.status)
         messages.info(request, f"{_counts_already(mine)} Nothing was done twice.")
     else:
         messages.success(request, _said(request, decided, approve=answer == "approve"))
@@ -205,28 +207,19 @@ def _said(request: PersonRequest, escalation: Escalation, *, approve: bool) -> s
     return f"Your approval counts. {whom_else_it_needs(in_reach)}"
 
 
-def _own_vote(request: PersonRequest, escalation_id: uuid.UUID) -> Vote | None:
-    row = governance.escalation(principal=request.principal, escalation_id=escalation_id)
-    return next((vote for vote in row.votes.all() if vote.user_id == request.principal.user_id), None)
-
-
-def _stands(request: PersonRequest, escalation_id: uuid.UUID, vote: Vote) -> bool:
+def _stands(row: Escalation, vote: Vote) -> bool:
     """The question is open still, or came out as the vote has it."""
-    state = governance.escalation(principal=request.principal, escalation_id=escalation_id).state
-    return state in (EscalationState.OPEN, EscalationState.APPROVED if vote.approve else EscalationState.DENIED)
+    return row.state in (EscalationState.OPEN, EscalationState.APPROVED if vote.approve else EscalationState.DENIED)
 
 
 def _counts_already(vote: Vote) -> str:
     return f"Your {'approval' if vote.approve else 'refusal'} counts already."
 
 
-def _told(request: PersonRequest, escalation_id: uuid.UUID, error: RemitError, mine: Vote | None) -> RemitError:
+def _told(row: Escalation, error: RemitError, mine: Vote | None) -> RemitError:
     """The loser of a race learns who was first; whoever wants another answer now, that theirs counts already."""
-    if error.code not in _LOST_RACES:
-        return error
     if mine is not None:
         return RemitError(error.code, f"{_counts_already(mine)} It can't be changed.", error.status)
-    row = governance.escalation(principal=request.principal, escalation_id=escalation_id)
     names = ", ".join(f"{vote.user.name} {'approved' if vote.approve else 'refused'}" for vote in row.votes.all())
     if not names:
         return error
