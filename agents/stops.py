@@ -1,13 +1,12 @@
-"""What a stop reaches, which stops are in force, and the proofs: what still lives of it, counted in the rows."""
+"""What a stop reaches, and which stops are in force."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
 from django.db import connection
 from django.db.models import Q, QuerySet
@@ -30,16 +29,7 @@ from governance.services import Reach
 LIFT: Final = "stop.lift"
 LIVE_RUNS: Final = (RunState.PENDING, RunState.STARTING, RunState.RUNNING)
 LIVE_MISSIONS: Final = (MissionState.AWAITING_SIGN_OFF, MissionState.ACTIVE, MissionState.PAUSED)
-_ALIVE: Final = (SandboxPhase.PENDING, SandboxPhase.RUNNING)
-_TITLES: Final = {
-    "missions": "Decisions",
-    "permits": "Permits",
-    "questions": "Questions",
-    "tokens": "Tokens",
-    "processes": "Processes",
-    "holds": "Held money",
-    "budget": "Budget",
-}
+ALIVE: Final = (SandboxPhase.PENDING, SandboxPhase.RUNNING)
 _LOCKS: Final = 0x53544F50  # the class of advisory locks that stops and starts of one organisation share
 
 
@@ -121,21 +111,6 @@ class Found:
     currency: str = ""
 
 
-@dataclass(frozen=True)
-class Rung:
-    """One proof. `left` of `found` still live; `since`: when Remit first saw that none do; `how`: what was counted."""
-
-    name: str
-    title: str
-    holds: bool
-    left: int
-    found: int
-    how: str
-    since: datetime | None = None
-    seconds: float | None = None
-    note: str = ""
-
-
 def target(principal: Principal, scope: StopScope, scope_id: uuid.UUID) -> Target:
     """Something the principal may stop: who operates all of it. Raises 404."""
     found = _TARGETS[scope](principal, scope_id)
@@ -166,7 +141,7 @@ def found(of: Target) -> Found:
     under_way = of.missions().filter(state__in=[MissionState.ACTIVE, MissionState.PAUSED])
     return Found(
         missions=under_way.count(),
-        sandboxes=of.sandboxes().filter(observed_phase__in=_ALIVE).count(),
+        sandboxes=of.sandboxes().filter(observed_phase__in=ALIVE).count(),
         questions=lives.questions,
         permits=lives.permits,
         tokens=of.tokens(TokenKind.RUN).count(),
@@ -176,35 +151,6 @@ def found(of: Target) -> Found:
         left=balance.left.money if balance else None,
         currency=balance.currency if balance else "",
     )
-
-
-def proofs(stop: Stop) -> list[Rung]:
-    """Every rung re-read now: what still lives, never what the stop counted. Callers have judged access."""
-    of, counts = target_of(stop), stop.counts
-    lives = governance.alive(of.reach())
-    rungs = [
-        _rung(stop, "permits", lives.permits, counts.get("permits", 0), "permits neither used nor voided"),
-        _rung(stop, "questions", lives.questions, counts.get("questions", 0), "questions still open"),
-        _tokens(stop, of, counts),
-        _rung(
-            stop,
-            "processes",
-            of.sandboxes().filter(observed_phase__in=_ALIVE).count(),
-            counts.get("sandboxes", 0),
-            "sandboxes their node has not reported dead; it reports one when its last process is gone",
-        ),
-        _rung(
-            stop,
-            "holds",
-            _unstarted(of),
-            counts.get("holds", 0),
-            "holds of work that had not started",
-        ),
-    ]
-    if not of.run_id:
-        rungs.insert(0, _missions(stop, of, counts))
-        rungs.append(_budget(stop, of))
-    return rungs
 
 
 def executing(stop: Stop) -> QuerySet[Action]:
@@ -277,12 +223,6 @@ def holding(of: Target) -> Stop | None:
     return Stop.objects.filter(scope=of.scope, scope_id=of.id, lifted_at__isnull=True).first()
 
 
-def kept_proofs(stop: Stop) -> list[tuple[str, datetime, float]]:
-    """Of a stop that was lifted: what had been seen to hold, when, and how many seconds after the click."""
-    moments = [(name, datetime.fromisoformat(text)) for name, text in stop.proofs.items()]
-    return [(_TITLES[name], moment, (moment - stop.at).total_seconds()) for name, moment in moments]
-
-
 def asks_a_second(stop: Stop) -> bool:
     """As the shipped policy has it; an organisation's own rules may ask for more."""
     return stop.scope != StopScope.AGENT or at_stake(stop)[0] > stop.organisation.sign_off_above
@@ -322,44 +262,6 @@ def _lock(function: str, organisation_id: uuid.UUID) -> None:
         cursor.execute("SELECT set_config('lock_timeout', '30s', true)")
         cursor.execute(f"SELECT {function}(%s, hashtext(%s))", [_LOCKS, str(organisation_id)])
         cursor.execute("RESET lock_timeout")
-
-
-def _missions(stop: Stop, of: Target, counts: Mapping[str, Any]) -> Rung:
-    active = of.missions().filter(state=MissionState.ACTIVE).count()
-    return _rung(stop, "missions", active, counts.get("missions", 0), "missions for which a call could be allowed")
-
-
-def _tokens(stop: Stop, of: Target, counts: Mapping[str, Any]) -> Rung:
-    left, note = of.tokens(TokenKind.RUN).count(), ""
-    if of.scope in WIDE_STOPS:
-        credentials = of.tokens(TokenKind.AGENT).count()
-        left += 0 if stop.in_force else credentials
-        note = f"{credentials} credentials of agents open nothing while the stop holds." if credentials else ""
-        note = note.replace("1 credentials of agents open", "1 credential of an agent opens")
-    return _rung(stop, "tokens", left, counts.get("tokens", 0), "tokens of runs neither revoked nor expired", note)
-
-
-def _unstarted(of: Target) -> int:
-    if of.account_id is not None:
-        return budgets.unstarted_holds(account_id=of.account_id)
-    ended = of.reach().actions().filter(hold_id__isnull=False, executing_at__isnull=True)
-    holds = [key for key in ended.values_list("hold_id", flat=True) if key is not None]
-    return budgets.unstarted_holds(account_id=None, hold_ids=holds)
-
-
-def _budget(stop: Stop, of: Target) -> Rung:
-    opened = of.account_id is not None
-    frozen = opened and budgets.is_frozen(account_id=of.account_id)  # type: ignore[arg-type]
-    note = "" if opened else "It has no budget: it never started."
-    if opened and not stop.froze:
-        note = "It was frozen before, and stays so when the stop is lifted."
-    return _rung(stop, "budget", int(opened and not frozen), int(opened), "budgets not frozen", note)
-
-
-def _rung(stop: Stop, name: str, left: int, found_then: int, how: str, note: str = "") -> Rung:
-    since = datetime.fromisoformat(stop.proofs[name]) if name in stop.proofs else None
-    seconds = (since - stop.at).total_seconds() if since else None
-    return Rung(name, _TITLES[name], left == 0, left, max(found_then, left), how, since, seconds, note)
 
 
 def _run(principal: Principal, key: uuid.UUID) -> Target | None:

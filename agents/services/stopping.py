@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 from django.db import transaction
 
-from agents import stops
+from agents import stop_proofs, stops
 from agents.choices import WIDE_STOPS, MissionState, StopScope
 from agents.models import Mission, Stop
 from agents.services import runs
@@ -75,7 +75,7 @@ def note_proofs(*, stop_id: uuid.UUID) -> bool:
     made = Stop.objects.get(pk=stop_id)
     if made.proven_at is not None:
         return True
-    rungs = stops.proofs(made)
+    rungs = stop_proofs.proofs(made)
     moment = now()
     with transaction.atomic():
         made = Stop.objects.select_for_update(no_key=True, of=("self",)).get(pk=stop_id)

@@ -12,10 +12,10 @@ from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from agents import services, stops
+from agents import services, stop_proofs, stops
 from agents.choices import StopScope
 from agents.models import Stop
-from agents.stops import Rung
+from agents.stop_proofs import Rung
 from controlplane.common.clock import now
 from controlplane.common.cursors import page as cursor_page
 from controlplane.common.errors import RemitError, not_found
@@ -89,8 +89,8 @@ def detail(request: PersonRequest, stop_id: uuid.UUID) -> HttpResponse:
     asked = stops.lifting_asked(request.principal, stop) if stop.in_force else None
     context = {
         "stop": stop,
-        "proofs": [_proof(stop, rung) for rung in stops.proofs(stop)] if stop.lifted_at is None else [],
-        "kept": stops.kept_proofs(stop) if stop.lifted_at is not None else [],
+        "proofs": [_proof(stop, rung) for rung in stop_proofs.proofs(stop)] if stop.lifted_at is None else [],
+        "kept": stop_proofs.kept_proofs(stop) if stop.lifted_at is not None else [],
         "executing": list(stops.executing(stop)[:SHOWN]) if stop.lifted_at is None else [],
         "paused_number": stop.paused_missions.count(),
         "paused": list(stop.paused_missions.order_by("id")[:SHOWN]),

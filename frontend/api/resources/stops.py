@@ -8,7 +8,7 @@ from django.http.response import HttpResponseBase
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from agents import services, stops
+from agents import services, stop_proofs, stops
 from agents.choices import StopScope
 from controlplane.tenancy.types import Permission
 from frontend.api.fields import ListQuery
@@ -22,7 +22,7 @@ class StopResource(Resource):
 
     def shown(self, stop_id: uuid.UUID, *, status: int = 200) -> HttpResponseBase:
         stop = stops.stop_named(self.principal, stop_id)
-        proofs = stops.proofs(stop) if stop.lifted_at is None else []
+        proofs = stop_proofs.proofs(stop) if stop.lifted_at is None else []
         data = {**shapes.StopOut(stop).data, "proofs": shapes.ProofOut(proofs, many=True).data}
         version = "lifted" if stop.lifted_at else "holds"
         location = f"/api/v1/stops/{stop_id}"

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pytest
 from django.db import connection, transaction
 
-from agents import services, stops
+from agents import services, stop_proofs, stops
 from agents.choices import MissionState, StopScope
 from agents.models import Mission, Run, Stop
 from budgets.models import Hold
@@ -188,7 +188,7 @@ def test_stops_of_an_agent_its_team_and_the_organisation_at_once_all_hold(work, 
         for each in made:
             each.result(30)
     for stop in Stop.objects.all():
-        assert all(rung.holds for rung in stops.proofs(stop)), stop.scope
+        assert all(rung.holds for rung in stop_proofs.proofs(stop)), stop.scope
     assert set(Hold.objects.values_list("state", flat=True)) == {"voided"}
 
 

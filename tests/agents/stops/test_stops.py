@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agents import services, stops
+from agents import services, stop_proofs, stops
 from agents.choices import MissionState, RunState, StopScope
 from agents.models import Mission, Run, Stop
 from budgets.models import Account, Hold
@@ -43,7 +43,7 @@ def id_of(scope: StopScope, work: Any) -> uuid.UUID:
 
 
 def rungs(stop: Stop) -> dict[str, stops.Rung]:
-    return {rung.name: rung for rung in stops.proofs(stop)}
+    return {rung.name: rung for rung in stop_proofs.proofs(stop)}
 
 
 @pytest.mark.parametrize("scope", SCOPES)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agents import services, stops
+from agents import services, stop_proofs
 from agents.choices import Runtime, StopScope
 from agents.models import Mission, Run, Stop
 from budgets.models import Hold
@@ -77,14 +77,14 @@ def test_all_processes_of_a_stopped_agent_are_gone_in_one_call_and_each_proof_ha
     sleepers: list[Mission], node: LocalNode, person: Callable
 ) -> None:
     stop = services.stop(actor=person("Alice"), scope=StopScope.AGENT, scope_id=sleepers[0].agent_id)
-    before = {rung.name: rung for rung in stops.proofs(stop)}["processes"]
+    before = {rung.name: rung for rung in stop_proofs.proofs(stop)}["processes"]
     assert (before.holds, before.left, before.found) == (False, 6, 6)
     after_commit(stop)
     assert alive(node) == []
     stop.refresh_from_db()
     assert stop.proven_at is not None
     assert stop.proofs["permits"] < stop.proofs["processes"]
-    assert all(rung.holds for rung in stops.proofs(stop))
+    assert all(rung.holds for rung in stop_proofs.proofs(stop))
     assert set(Hold.objects.values_list("state", flat=True)) <= {"settled", "voided"}
     assert not Token.objects.filter(revoked_at__isnull=True, kind="run").exists()
     one_pass()
@@ -142,7 +142,7 @@ def test_a_sandbox_that_was_about_to_start_never_does(
         node.driver.apply(SandboxSpec(name=str(sandbox.pk), command=("/usr/bin/sleep", "600"), resources=SMALL))
     one_pass()
     assert node.driver.observe() == []
-    assert all(rung.holds for rung in stops.proofs(stop))
+    assert all(rung.holds for rung in stop_proofs.proofs(stop))
 
 
 def test_the_servers_of_its_sessions_end_with_it(sleepers: list[Mission], node: LocalNode, person: Callable) -> None:
