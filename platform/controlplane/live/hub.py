@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -18,6 +19,9 @@ log = structlog.get_logger(__name__)
 
 CHANNEL: Final = "remit.live"
 MOST_KEPT: Final = 500
+# What changed while a page was on its way is told to it once its socket listens: it shows the state before.
+RECENT_SECONDS: Final = 5.0
+MOST_RECENT: Final = 2000
 
 
 class Hint(msgspec.Struct, frozen=True):
@@ -57,16 +61,22 @@ class Hub:
 
     def __init__(self) -> None:
         self._listeners: dict[str, set[Mailbox]] = {}
+        self._recent: dict[tuple[str, str], tuple[float, Hint]] = {}  # the oldest first
         self._reading: tuple[asyncio.Task[None], asyncio.Future[None]] | None = None
 
     async def listen(self, mailbox: Mailbox, topics: set[str]) -> None:
-        """On return no later hint is missed. Raises RedisError or OSError when Valkey can't be reached."""
+        """On return no later hint is missed, and those of the last seconds are in the mailbox. Raises RedisError or
+        OSError when Valkey can't be reached."""
         for topic in topics:
             self._listeners.setdefault(topic, set()).add(mailbox)
         if self._reading is None or self._reading[0].done():
             ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._reading = asyncio.create_task(self._read(ready)), ready
         await asyncio.shield(self._reading[1])
+        since = time.monotonic() - RECENT_SECONDS
+        for at, hint in self._recent.values():
+            if at >= since and hint.topic in topics:
+                mailbox.put(hint)
 
     def forget(self, mailbox: Mailbox, topics: set[str]) -> None:
         for topic in topics:
@@ -99,8 +109,17 @@ class Hub:
     def _hand_out(self, message: dict[str, Any]) -> None:
         with contextlib.suppress(msgspec.DecodeError, KeyError, TypeError):
             for hint in _DECODER.decode(message["data"]):
+                self._remember(hint)
                 for mailbox in self._listeners.get(hint.topic, ()):
                     mailbox.put(hint)
+
+    def _remember(self, hint: Hint) -> None:
+        key, moment = (hint.topic, hint.what), time.monotonic()
+        self._recent.pop(key, None)
+        self._recent[key] = moment, hint
+        oldest = next(iter(self._recent))
+        if len(self._recent) > MOST_RECENT or self._recent[oldest][0] < moment - RECENT_SECONDS:
+            del self._recent[oldest]
 
 
 _DECODER: Final = msgspec.json.Decoder(list[Hint])

@@ -20,6 +20,7 @@ from budgets.types import Level, Limits, WindowKind
 from controlplane.common import metrics
 from controlplane.common.clock import now
 from controlplane.common.ids import new_id
+from controlplane.live import hub
 from controlplane.live.services import _CHECKS, announce
 from controlplane.tenancy import tokens
 from controlplane.tenancy.models import Membership, TokenKind
@@ -67,6 +68,30 @@ def test_nothing_is_announced_by_a_transaction_that_fails(open_page, alice, miss
         raise ZeroDivisionError
     with pytest.raises(TimeoutError):
         page.hear(0.5)
+
+
+def test_what_changed_while_a_page_was_on_its_way_is_told_to_it_once_it_listens(
+    open_page, alice, charlie, mission, monkeypatch
+) -> None:
+    first = open_page(alice)
+    first.say({"subscribe": [topic_of(mission)]})
+    first.hear()
+    announce(topic_of(mission), "actions")
+    assert first.hear()["what"] == "actions"
+    late, stranger = open_page(alice), open_page(charlie)
+    late.say({"subscribe": [topic_of(mission)]})
+    heard = [late.hear(), late.hear()]
+    assert {"subscribed": [topic_of(mission)]} in heard
+    assert [hint["what"] for hint in heard if "what" in hint] == ["actions"]
+    stranger.say({"subscribe": [topic_of(mission)]})
+    assert stranger.hear() == {"refused": [topic_of(mission)]}
+    monkeypatch.setattr(hub, "RECENT_SECONDS", 0.0)  # long ago
+    later = open_page(alice)
+    later.say({"subscribe": [topic_of(mission)]})
+    assert later.hear() == {"subscribed": [topic_of(mission)]}
+    for page in (stranger, later):
+        with pytest.raises(TimeoutError):
+            page.hear(0.3)
 
 
 def test_charlie_is_refused_a_foreign_topic_and_hears_nothing_of_it(open_page, alice, charlie, mission) -> None:
