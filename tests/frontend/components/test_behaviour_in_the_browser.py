@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from threading import Event
 from typing import Any
 
 import pytest
@@ -129,6 +130,30 @@ def test_many_hints_at_once_cost_one_request(opened: Open) -> None:
     _shows(opened, "second")
     opened.page.wait_for_timeout(800)
     assert opened.asked.count("/part") <= 2
+
+
+def test_what_changes_while_an_answer_is_on_its_way_is_shown_after_it(opened: Open) -> None:
+    asked, answer = Event(), Event()
+
+    def slow() -> str:
+        shown = part(opened.pages["part"])
+        asked.set()
+        answer.wait(10)
+        return shown
+
+    opened.pages["/part"] = slow
+    opened.pages["part"] = "second"
+    opened.socket.hint("actions")
+    for _ in range(500):
+        if asked.is_set():
+            break
+        opened.page.wait_for_timeout(20)
+    assert asked.is_set()
+    opened.pages["part"] = "third"
+    opened.socket.hint("actions")
+    opened.page.wait_for_timeout(500)  # its turn has come, and the first answer is still on its way
+    answer.set()
+    _shows(opened, "third")
 
 
 def test_a_message_that_is_not_a_hint_is_ignored(opened: Open) -> None:

@@ -7,6 +7,8 @@ const APART = { times: 3, leastMs: 120, mostMs: 2000 };
 const due = new Map(); // part id or element → timer
 const asked = new Map(); // part id or element → when it was last asked for
 const took = new Map(); // part id or element → milliseconds until its last answer
+const onTheWay = new Set(); // part id or element whose answer has not come yet
+const askAgain = new Set(); // those that changed meanwhile: the answer on its way may show what was before
 const lastBody = new WeakMap(); // element → what the server sent for it
 const kept = new WeakMap(); // request → what to put back after the swap
 
@@ -24,6 +26,7 @@ export function refresh(part) {
   const wait = since >= apart ? Math.random() * 30 : apart - since + (Math.random() * apart) / 4;
   due.set(key, setTimeout(() => {
     due.delete(key);
+    if (onTheWay.has(key)) return askAgain.add(key);
     asked.set(key, performance.now());
     const current = part.isConnected ? part : part.id && document.getElementById(part.id);
     if (current) isInUse(current) ? later(current) : window.htmx?.trigger(current, "live");
@@ -97,6 +100,18 @@ function restore(part, was) {
 }
 
 const isOwnRefresh = (event) => event.detail.elt?.matches?.("[data-live-part]") && event.detail.requestConfig?.verb === "get";
+
+// htmx would queue a second request at the element that the first one's answer replaces, and so lose it.
+document.addEventListener("htmx:beforeSend", (event) => {
+  if (!isOwnRefresh(event)) return;
+  const part = event.detail.elt;
+  const key = part.id || part;
+  onTheWay.add(key);
+  event.detail.xhr.addEventListener("loadend", () => {
+    onTheWay.delete(key);
+    if (askAgain.delete(key)) refresh(part);
+  });
+});
 
 document.addEventListener("htmx:beforeSwap", (event) => {
   const part = event.detail.target;
