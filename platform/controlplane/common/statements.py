@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import psycopg
 from django.conf import settings
-from django.db import connection
+from django.db import DEFAULT_DB_ALIAS, connections
 from psycopg.errors import FeatureNotSupported
 
 Parameters = Sequence[Any] | Mapping[str, Any]
@@ -25,21 +25,22 @@ def planned(sql: str, parameters: Parameters) -> Rows:
 
     Each `sql` stays planned in its connection, so never build one from data. `REMIT_PREPARED_STATEMENTS` turns it off.
     """
-    connection.ensure_connection()
-    connection.validate_thread_sharing()
-    connection.validate_no_broken_transaction()
-    if connection.queries_logged:
-        connection.queries_log.append({"sql": f"{sql} -- {parameters}", "time": "0"})
-    with connection.wrap_database_errors:
+    database = connections[DEFAULT_DB_ALIAS]  # once: every look through Django's proxy costs some microseconds
+    database.ensure_connection()
+    database.validate_thread_sharing()
+    database.validate_no_broken_transaction()
+    if database.queries_logged:
+        database.queries_log.append({"sql": f"{sql} -- {parameters}", "time": "0"})
+    with database.wrap_database_errors:
         try:
-            return _ask(connection.connection, sql, parameters)
+            return _ask(database.connection, sql, parameters)
         except FeatureNotSupported:  # a migration changed the statement's result: these plans are of yesterday's tables
-            connection.connection.close()
-            if connection.in_atomic_block:
+            database.connection.close()
+            if database.in_atomic_block:
                 raise
-            connection.close()
-            connection.ensure_connection()
-            return _ask(connection.connection, sql, parameters)
+            database.close()
+            database.ensure_connection()
+            return _ask(database.connection, sql, parameters)
 
 
 def _ask(link: psycopg.Connection[Any], sql: str, parameters: Parameters) -> Rows:
