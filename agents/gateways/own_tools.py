@@ -91,7 +91,7 @@ DEFINITIONS: Final[tuple[dict[str, Any], ...]] = (
     },
     {
         "name": "remit__progress",
-        "description": "Claim one criterion of the checklist as done, with evidence, or take the claim back.",
+        "description": "Claim one criterion, named by position or item, as done, with evidence; or take the claim back.",
         "inputSchema": {
             "type": "object",
             "properties": {
@@ -101,7 +101,6 @@ DEFINITIONS: Final[tuple[dict[str, Any], ...]] = (
                 "evidence": {"type": "string", "maxLength": 4000},
                 "note": {"type": "string", "maxLength": 500},
             },
-            "anyOf": [{"required": ["position"]}, {"required": ["item"]}],
             "additionalProperties": False,
         },
     },
@@ -220,7 +219,13 @@ def _progress(principal: Principal, arguments: Mapping[str, Any]) -> dict[str, A
 def _position(principal: Principal, arguments: Mapping[str, Any]) -> int:
     if "position" in arguments:
         return int(arguments["position"])
-    wanted = arguments["item"]
+    wanted = arguments.get("item")
+    if wanted is None:
+        raise invalid(
+            "progress.item",
+            "Say which criterion of the checklist is meant.",
+            FieldError("/position", "a criterion's position, as remit__mission shows it; or item with its text"),
+        )
     for criterion in selectors.remit_of_run(principal=principal)["criteria"]:
         if wanted == criterion["text"]:
             return int(criterion["position"])

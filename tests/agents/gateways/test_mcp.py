@@ -250,6 +250,9 @@ def test_own_tools_refuse_what_makes_no_sense(agent: Any) -> None:
         result = agent.call(tool, arguments)
         assert result.is_error, (tool, arguments)
         assert result.structured_content["reason_code"]
+    unnamed = agent.call("remit__progress", {"evidence": "14 reminders"}).structured_content
+    assert unnamed["reason_code"] == "progress.item"
+    assert "remit__mission shows it; or item" in str(unnamed)
 
 
 def test_a_paused_mission_refuses_every_call(agent: Any, upstream: Any, owner: Principal, mission: Mission) -> None:
