@@ -91,7 +91,7 @@ DEFINITIONS: Final[tuple[dict[str, Any], ...]] = (
     },
     {
         "name": "remit__progress",
-        "description": "Claim one criterion, named by position or item, as done, with evidence; or take the claim back.",
+        "description": "Claim one criterion, named by position or item, with evidence; or take the claim back.",
         "inputSchema": {
             "type": "object",
             "properties": {
