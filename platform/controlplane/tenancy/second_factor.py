@@ -8,7 +8,7 @@ import hashlib
 import uuid
 from typing import Any
 
-from allauth.account.internal.flows.login import get_authentication_records
+from allauth.account.internal.flows.login import get_authentication_records, record_authentication
 from allauth.core import context
 from allauth.mfa.adapter import DefaultMFAAdapter
 from allauth.mfa.models import Authenticator
@@ -62,6 +62,11 @@ def proved_lately(request: HttpRequest) -> bool:
     """Whoever signed in within the last five minutes need not say again who they are."""
     records = get_authentication_records(request, request.user)
     return bool(records) and now().timestamp() - float(records[-1].get("at", 0)) < FRESH_SECONDS
+
+
+def note_proof(request: HttpRequest) -> None:
+    """A code that turned the factor on proves as much as one at sign-in: it is not asked for again at once."""
+    record_authentication(request, request.user, "mfa", type=Authenticator.Type.TOTP)
 
 
 def record_change(*, user: User, event: str) -> None:

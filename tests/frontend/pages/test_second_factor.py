@@ -65,6 +65,15 @@ def test_a_second_factor_is_set_up_and_asked_for(alice: User) -> None:
     assert events("second_factor.on", "second_factor.failed") == ["second_factor.on"] + ["second_factor.failed"] * 3
 
 
+def test_who_has_no_password_but_a_link_sees_the_recovery_codes_at_once(alice: User) -> None:
+    alice.set_unusable_password()
+    alice.save()
+    browser = Client()
+    browser.post(reverse("sign-in-link", args=[services.make_sign_in_link(user=alice)]))
+    _, recovery = set_up(browser)
+    assert len(set(recovery)) == 10
+
+
 def test_codes_cannot_be_guessed_for_long(alice: User) -> None:
     secret = generate_totp_secret()
     TOTP.activate(alice, secret)
