@@ -24,7 +24,7 @@ from governance.escalations.deciding import check_open
 from governance.escalations.electorate import electorate_of
 from governance.gate import Overtaken, require_still
 from governance.models import Action, Escalation
-from governance.rejudging import Again, look_again, write_again
+from governance.rejudging import Again, look_again, weigh_again, write_again
 from governance.transitions import close_unperformed, live_permits
 
 LONGEST_SECONDS: Final = 15 * 60
@@ -50,9 +50,15 @@ def break_glass(
             FieldError("/reason", f"at least {SHORTEST_REASON} characters"),
         )
     check_open(escalation, version)
-    action, lifted = escalation.action, {*escalation.decision.approved_policies, *escalation.policies}
+    action, before = escalation.action, escalation.decision
+    lifted = {*before.approved_policies, *escalation.policies}
     for _ in range(_ATTEMPTS):
-        again = look_again(action, audience="api" if action.tool else "remit", approved=lifted)
+        again = look_again(
+            action,
+            audience="api" if action.tool else "remit",
+            approved=lifted,
+            judged=before.judged_policies,
+        )
         lifted |= set(again.ladder.escalating)
         try:
             with transaction.atomic():
@@ -176,6 +182,7 @@ def _pass_over(
     if not won:
         escalation.refresh_from_db()
         check_open(escalation, version)
+    weigh_again(action, again)
     if not won or write_again(action, again, source=ActionState.WAITING, actor=actor, glass_broken=True) is None:
         raise conflict("escalation.closed", "The action is no longer waiting.", "Reload the page.")
     ladder = again.ladder
