@@ -29,7 +29,7 @@ from governance.proposing import (
     waits_for_people,
 )
 from governance.registry import kind_of, ledger
-from governance.transitions import APPROVED_TTL_SECONDS, move, perform_at_once, void_permits
+from governance.transitions import APPROVED_TTL_SECONDS, lock_subject, move, perform_at_once, void_permits
 from governance.types import Finding, Prepared, Proposal
 
 
@@ -94,10 +94,19 @@ def look_again(
     return Again(ladder, prepared, digest)
 
 
+def lock_before_question(action: Action, again: Again) -> None:
+    """Inside the transaction that will answer the question: the mission first, as a stop takes it. Raises
+    gate.Overtaken."""
+    if again.prepared is not None and not again.ladder.denied:
+        gate.require_still(again.prepared)
+    else:
+        lock_subject(action)
+
+
 def weigh_again(action: Action, again: Again) -> Verdict:
     """Inside the transaction that will `write_again`: the rungs that are asked under locks, and what all of them come
     to. Raises gate.Overtaken."""
-    ladder, prepared = again.ladder, again.prepared
+    ladder, prepared = again.ladder, again.prepared  # the mission is locked before any permit: a stop does it so too
     if prepared is not None:
         if not ladder.denied:
             gate.require_still(prepared)

@@ -22,9 +22,9 @@ from governance.choices import GLASS_NOT_JUSTIFIED, ActionState, EscalationState
 from governance.escalations.closing import LONGEST_REASON, subject_of_escalation
 from governance.escalations.deciding import check_open
 from governance.escalations.electorate import electorate_of
-from governance.gate import Overtaken, require_still
+from governance.gate import Overtaken
 from governance.models import Action, Escalation
-from governance.rejudging import Again, look_again, weigh_again, write_again
+from governance.rejudging import Again, lock_before_question, look_again, weigh_again, write_again
 from governance.transitions import close_unperformed, live_permits
 
 LONGEST_SECONDS: Final = 15 * 60
@@ -167,8 +167,7 @@ def _pass_over(
     actor: Principal, escalation: Escalation, version: int, reason: str, again: Again, seconds: int
 ) -> BreakGlass:
     moment, action = now(), escalation.action
-    if again.prepared is not None and not again.ladder.denied:
-        require_still(again.prepared)  # the mission first, then the question: a stop takes them in that order too
+    lock_before_question(action, again)
     won = Escalation.objects.filter(
         pk=escalation.pk, state=EscalationState.OPEN, version=version, expires_at__gt=moment
     ).update(

@@ -22,10 +22,10 @@ from governance.choices import ActionState, EscalationState, Verdict
 from governance.escalations.closing import LONGEST_REASON, subject_of_escalation
 from governance.escalations.electorate import Electorate, electorate_of
 from governance.escalations.tiers import go_on
-from governance.gate import Overtaken, require_still
+from governance.gate import Overtaken
 from governance.models import Action, Escalation, Vote
-from governance.rejudging import Again, look_again, weigh_again, write_again
-from governance.transitions import close_unperformed
+from governance.rejudging import Again, lock_before_question, look_again, weigh_again, write_again
+from governance.transitions import close_unperformed, lock_subject
 
 _MOST_AT_ONCE: Final = 100
 _ATTEMPTS: Final = 3
@@ -200,6 +200,7 @@ def _count_with(escalation: Escalation, approver: Principal) -> int:
 
 def _refuse(escalation: Escalation, approver: Principal, version: int, reason: str) -> None:
     with transaction.atomic():
+        lock_subject(escalation.action)
         _vote(escalation, approver, version, approve=False, reason=reason, to=EscalationState.DENIED)
         record(
             event=Event.ESCALATION_DENIED,
@@ -246,9 +247,7 @@ def _approve_last(escalation: Escalation, approver: Principal, version: int, rea
         )
         try:
             with transaction.atomic():
-                # The mission first, then the question: a stop takes them in that order too.
-                if again.prepared is not None and not again.ladder.denied:
-                    require_still(again.prepared)
+                lock_before_question(action, again)
                 _settle(escalation, approver, version, reason, again)
             return
         except Overtaken:
