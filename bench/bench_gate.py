@@ -210,6 +210,9 @@ class _Kind:
             effects=("books.write",),
         )
 
+    def lock(self, **_: Any) -> None:
+        pass
+
     def on_decided(self, **_: Any) -> None:
         pass
 

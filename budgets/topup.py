@@ -92,6 +92,9 @@ class TopUp:
             amount=money,
         )
 
+    def lock(self, *, subject_id: uuid.UUID | None) -> None:
+        """An answer changes nothing but the budget, whose lock comes last."""
+
     def on_decided(self, *, action_id: uuid.UUID, state: ActionState, actor: Principal) -> None:
         if state is not ActionState.PERMITTED:
             return

@@ -25,7 +25,7 @@ from governance.models import Action, Decision, Permit
 from governance.permits import PermitClaims
 from governance.proposing import BundleChanged, started_entry
 from governance.registry import ledger
-from governance.rejudging import Again, look_again, write_again
+from governance.rejudging import Again, look_again, weigh_again, write_again
 from governance.transitions import live_permits
 
 _ATTEMPTS: Final = 3
@@ -127,6 +127,7 @@ def _judge_again(holder: Principal, action: Action, audience: str, again: Again,
 
 def _write_and_start(holder: Principal, action: Action, audience: str, again: Again) -> bool | None:
     """Whether the action now runs; None when another call was first."""
+    weigh_again(action, again)
     written = write_again(action, again, source=ActionState.PERMITTED, actor=holder)
     if written is None:
         return None

@@ -29,7 +29,7 @@ from governance.proposing import (
     waits_for_people,
 )
 from governance.registry import kind_of, ledger
-from governance.transitions import APPROVED_TTL_SECONDS, move, perform_at_once, void_permits
+from governance.transitions import APPROVED_TTL_SECONDS, lock_subject, move, perform_at_once, void_permits
 from governance.types import Finding, Prepared, Proposal
 
 
@@ -94,10 +94,31 @@ def look_again(
     return Again(ladder, prepared, digest)
 
 
+def lock_before_question(action: Action, again: Again) -> None:
+    """Inside the transaction that will answer the question: the mission first, as a stop takes it. Raises
+    gate.Overtaken."""
+    if again.prepared is not None and not again.ladder.denied:
+        gate.require_still(again.prepared)
+    else:
+        lock_subject(action)
+
+
+def weigh_again(action: Action, again: Again) -> Verdict:
+    """Inside the transaction that will `write_again`: the rungs that are asked under locks, and what all of them come
+    to. Raises gate.Overtaken."""
+    ladder, prepared = again.ladder, again.prepared  # the mission is locked before any permit: a stop does it so too
+    if prepared is not None:
+        if not ladder.denied:
+            gate.require_still(prepared)
+        gate.sequence_and_judge(ladder, prepared=prepared, organisation_id=action.organisation_id, action_id=action.pk)
+    gate.keep_hold(ladder, hold_id=action.hold_id)
+    return ladder.verdict
+
+
 def write_again(
     action: Action, again: Again, *, source: ActionState, actor: Principal, **told: object
 ) -> rows.Row | None:
-    """Inside a transaction: the new decision and what follows from it; None when the action is no longer in `source`.
+    """What was weighed, as the new decision, and what follows from it; None when the action is no longer in `source`.
 
     Allowed leaves it permitted without a permit (made when it is redeemed), asked opens a new escalation, refused
     releases the hold. `told`: more facts for its entry of the trail. Raises gate.Overtaken.
@@ -105,11 +126,6 @@ def write_again(
     ladder, prepared = again.ladder, again.prepared
     moment = now()
     void_permits(action_ids=[action.pk], moment=moment)
-    if prepared is not None:
-        if not ladder.denied:
-            gate.require_still(prepared)
-        gate.sequence_and_judge(ladder, prepared=prepared, organisation_id=action.organisation_id, action_id=action.pk)
-    gate.keep_hold(ladder, hold_id=action.hold_id)
     finding = ladder.finding
     moved = move(
         action,

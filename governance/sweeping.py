@@ -27,6 +27,7 @@ from governance.transitions import (
     APPROVED_TTL_SECONDS,
     close_unperformed,
     live_permits,
+    lock_subject,
 )
 
 log = structlog.get_logger(__name__)
@@ -129,6 +130,7 @@ def _overdue_escalations() -> list[uuid.UUID]:
 
 
 def _expire_escalation(escalation_id: uuid.UUID) -> bool:
+    lock_subject(Action.objects.get(escalations=escalation_id))
     escalation = (
         Escalation.objects.select_for_update(skip_locked=True, of=("self",))
         .select_related("action")

@@ -33,6 +33,11 @@ def move(action: Action, *, sources: Collection[ActionState], to: ActionState, *
     return bool(moved)
 
 
+def lock_subject(action: Action) -> None:
+    """First in a transaction that ends a question: what the action's kind will change then, as a stop takes it."""
+    kind_of(action.kind).lock(subject_id=action.subject_id)
+
+
 def close_unperformed(
     action: Action, *, source: ActionState, to: ActionState, actor: Principal, event: Event, payload: Mapping[str, Any]
 ) -> bool:

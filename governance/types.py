@@ -165,6 +165,10 @@ class ActionKind(Protocol):
     def prepare(self, *, proposer: Principal, proposal: Proposal) -> Prepared:
         """Facts for judging. Reads only. Raises RemitError (4xx) for what is not a well-formed proposal at all."""
 
+    def lock(self, *, subject_id: uuid.UUID | None) -> None:
+        """Called first in a transaction that ends a question without asking `still`: rows that `on_decided` changes
+        then and whose locks come before the question's, as a mission's does."""
+
     def on_decided(self, *, action_id: uuid.UUID, state: ActionState, actor: Principal) -> None:
         """Called inside the transaction whenever the action becomes waiting, permitted, denied, expired or withdrawn.
 

@@ -65,6 +65,9 @@ class Lift:
             still=functools.partial(_still, made),
         )
 
+    def lock(self, *, subject_id: uuid.UUID | None) -> None:
+        """An answer changes nothing but the stop it lifts, and then `still` was asked."""
+
     def on_decided(self, *, action_id: uuid.UUID, state: ActionState, actor: Principal) -> None:
         action = governance.decided_action(action_id)
         stop_id = uuid.UUID(action.arguments["stop_id"])

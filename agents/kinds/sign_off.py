@@ -42,6 +42,11 @@ class SignOff:
         guards += _stopped(mission)
         return _prepared(proposer, proposal, mission, version, f"Start “{mission.title}”", guards)
 
+    def lock(self, *, subject_id: uuid.UUID | None) -> None:
+        """The mission: without an approval it becomes a draft again."""
+        if subject_id is not None:
+            Mission.objects.filter(pk=subject_id).select_for_update(no_key=True).values_list("pk").first()
+
     def on_decided(self, *, action_id: uuid.UUID, state: ActionState, actor: Principal) -> None:
         action = governance.decided_action(action_id)
         mission_id, version = uuid.UUID(action.arguments["mission_id"]), int(action.arguments["version"])
@@ -73,6 +78,9 @@ class Widen:
         return _prepared(
             proposer, proposal, mission, version, f"Change “{mission.title}” to version {version.number}", guards
         )
+
+    def lock(self, *, subject_id: uuid.UUID | None) -> None:
+        """Without an approval only the version that was not agreed to changes."""
 
     def on_decided(self, *, action_id: uuid.UUID, state: ActionState, actor: Principal) -> None:
         action = governance.decided_action(action_id)

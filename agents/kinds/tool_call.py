@@ -100,6 +100,9 @@ class ToolCall:
             irreversible=not snapshot.read_only and not snapshot.reversible,
         )
 
+    def lock(self, *, subject_id: uuid.UUID | None) -> None:
+        """An answer changes nothing of the mission."""
+
     def on_decided(self, *, action_id: uuid.UUID, state: ActionState, actor: Principal) -> None:
         """Nothing to do here: the agent's own next call, or its poll, carries the action out."""
 

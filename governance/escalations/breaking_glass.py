@@ -22,9 +22,9 @@ from governance.choices import GLASS_NOT_JUSTIFIED, ActionState, EscalationState
 from governance.escalations.closing import LONGEST_REASON, subject_of_escalation
 from governance.escalations.deciding import check_open
 from governance.escalations.electorate import electorate_of
-from governance.gate import Overtaken, require_still
+from governance.gate import Overtaken
 from governance.models import Action, Escalation
-from governance.rejudging import Again, look_again, write_again
+from governance.rejudging import Again, lock_before_question, look_again, weigh_again, write_again
 from governance.transitions import close_unperformed, live_permits
 
 LONGEST_SECONDS: Final = 15 * 60
@@ -50,9 +50,15 @@ def break_glass(
             FieldError("/reason", f"at least {SHORTEST_REASON} characters"),
         )
     check_open(escalation, version)
-    action, lifted = escalation.action, {*escalation.decision.approved_policies, *escalation.policies}
+    action, before = escalation.action, escalation.decision
+    lifted = {*before.approved_policies, *escalation.policies}
     for _ in range(_ATTEMPTS):
-        again = look_again(action, audience="api" if action.tool else "remit", approved=lifted)
+        again = look_again(
+            action,
+            audience="api" if action.tool else "remit",
+            approved=lifted,
+            judged=before.judged_policies,
+        )
         lifted |= set(again.ladder.escalating)
         try:
             with transaction.atomic():
@@ -161,8 +167,7 @@ def _pass_over(
     actor: Principal, escalation: Escalation, version: int, reason: str, again: Again, seconds: int
 ) -> BreakGlass:
     moment, action = now(), escalation.action
-    if again.prepared is not None and not again.ladder.denied:
-        require_still(again.prepared)  # the mission first, then the question: a stop takes them in that order too
+    lock_before_question(action, again)
     won = Escalation.objects.filter(
         pk=escalation.pk, state=EscalationState.OPEN, version=version, expires_at__gt=moment
     ).update(
@@ -176,6 +181,7 @@ def _pass_over(
     if not won:
         escalation.refresh_from_db()
         check_open(escalation, version)
+    weigh_again(action, again)
     if not won or write_again(action, again, source=ActionState.WAITING, actor=actor, glass_broken=True) is None:
         raise conflict("escalation.closed", "The action is no longer waiting.", "Reload the page.")
     ladder = again.ladder

@@ -16,7 +16,7 @@ from controlplane.tenancy.types import Permission, Principal
 from governance.announcing import inbox_changed
 from governance.choices import ActionState, EscalationState
 from governance.models import Action, Escalation
-from governance.transitions import close_unperformed
+from governance.transitions import close_unperformed, lock_subject
 
 LONGEST_REASON: Final = 500
 
@@ -29,6 +29,7 @@ def withdraw(*, actor: Principal, action_id: uuid.UUID, reason: str = "") -> Act
     if action is None:
         raise not_found("action")
     with transaction.atomic():
+        lock_subject(action)
         if not withdraw_open(action, actor=actor, reason=reason.strip()[:LONGEST_REASON]):
             raise conflict(
                 "action.not_open",

@@ -22,11 +22,10 @@ from governance.choices import ActionState, EscalationState, Verdict
 from governance.escalations.closing import LONGEST_REASON, subject_of_escalation
 from governance.escalations.electorate import Electorate, electorate_of
 from governance.escalations.tiers import go_on
-from governance.gate import Overtaken, require_still
+from governance.gate import Overtaken
 from governance.models import Action, Escalation, Vote
-from governance.proposing import BundleChanged
-from governance.rejudging import Again, look_again, write_again
-from governance.transitions import close_unperformed
+from governance.rejudging import Again, lock_before_question, look_again, weigh_again, write_again
+from governance.transitions import close_unperformed, lock_subject
 
 _MOST_AT_ONCE: Final = 100
 _ATTEMPTS: Final = 3
@@ -201,6 +200,7 @@ def _count_with(escalation: Escalation, approver: Principal) -> int:
 
 def _refuse(escalation: Escalation, approver: Principal, version: int, reason: str) -> None:
     with transaction.atomic():
+        lock_subject(escalation.action)
         _vote(escalation, approver, version, approve=False, reason=reason, to=EscalationState.DENIED)
         record(
             event=Event.ESCALATION_DENIED,
@@ -237,16 +237,17 @@ def _approve_one(escalation: Escalation, approver: Principal, version: int, reas
 
 def _approve_last(escalation: Escalation, approver: Principal, version: int, reason: str) -> None:
     """The facts are read before the transaction; its conditional updates make sure that they are acted on only once."""
-    action = escalation.action
+    action, before = escalation.action, escalation.decision
     for _ in range(_ATTEMPTS):
         again = look_again(
-            action, audience=_audience(action), approved={*_approved_before(escalation), *escalation.policies}
+            action,
+            audience=_audience(action),
+            approved={*before.approved_policies, *escalation.policies},
+            judged=before.judged_policies,
         )
         try:
             with transaction.atomic():
-                # The mission first, then the question: a stop takes them in that order too.
-                if again.prepared is not None and not again.ladder.denied:
-                    require_still(again.prepared)
+                lock_before_question(action, again)
                 _settle(escalation, approver, version, reason, again)
             return
         except Overtaken:
@@ -256,18 +257,18 @@ def _approve_last(escalation: Escalation, approver: Principal, version: int, rea
 
 
 def _settle(escalation: Escalation, approver: Principal, version: int, reason: str, again: Again) -> None:
-    allowed = again.ladder.verdict is Verdict.ALLOW
-    to = EscalationState.APPROVED if allowed else EscalationState.SUPERSEDED
-    _vote(escalation, approver, version, approve=True, reason=reason, to=to)
+    _vote(escalation, approver, version, approve=True, reason=reason, to=EscalationState.OPEN)
     _record_approval(escalation, approver, reason)
     if _count_with(escalation, approver) < escalation.needed:
         raise conflict(
             "escalation.changed", "Somebody who approved may no longer decide.", "Look at it again, then decide."
         )
+    # What the run did meanwhile, and a judge that was not asked before, may object to what was approved.
+    allowed = weigh_again(escalation.action, again) is Verdict.ALLOW
+    to = EscalationState.APPROVED if allowed else EscalationState.SUPERSEDED
+    Escalation.objects.filter(pk=escalation.pk).update(state=to, closed_at=now())
     if write_again(escalation.action, again, source=ActionState.WAITING, actor=approver) is None:
         raise conflict("escalation.closed", "The action is no longer waiting.", "Reload the page.")
-    if allowed and again.ladder.verdict is not Verdict.ALLOW:
-        raise BundleChanged  # the sequence rules objected under the lock: look again, and close it as superseded
 
 
 def _vote(
@@ -312,11 +313,6 @@ def _record_approval(escalation: Escalation, approver: Principal, reason: str) -
         subject=subject_of_escalation(escalation),
         payload={"reason": reason, "digest": escalation.action.digest, "policies": list(escalation.policies)},
     )
-
-
-def _approved_before(escalation: Escalation) -> list[str]:
-    """What earlier approvals of the same action lifted, when it had to ask more than once."""
-    return list(escalation.decision.approved_policies)
 
 
 def _audience(action: Action) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -20,6 +19,7 @@ from governance import sequence, services
 from governance.models import Escalation
 from governance.types import Proposal
 from tests.agents.conftest import TOOL
+from tests.agents.lock_waits import somebody_waits
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -51,7 +51,7 @@ def test_who_waits_for_the_run_holds_no_budget_up(
         with transaction.atomic():
             sequence.await_run(run.run_id)
             editing = pool.submit(edit)
-            waits = _somebody_waits()
+            waits = somebody_waits()
             free = len(Window.objects.select_for_update(skip_locked=True))
         edited = editing.result(20)
     assert waits
@@ -90,14 +90,3 @@ def test_an_edit_beside_an_approval_of_the_same_question_ends_neither_in_a_deadl
             codes = sorted(pool.map(told, (edit, approve)))
         assert codes[0] == "", codes
         assert codes[1] in ("escalation.changed", "escalation.closed", "edit.refused"), codes
-
-
-def _somebody_waits() -> bool:
-    until = time.monotonic() + 15
-    with connection.cursor() as cursor:
-        while time.monotonic() < until:
-            cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
-            if cursor.fetchone() != (0,):
-                return True
-            time.sleep(0.02)
-    return False

@@ -250,6 +250,9 @@ class ToolCall:
             irreversible=scene.irreversible,
         )
 
+    def lock(self, *, subject_id: uuid.UUID | None) -> None:
+        """Nothing of it comes before a question."""
+
     def on_decided(self, *, action_id: uuid.UUID, state: ActionState, actor: Principal) -> None:
         self.scene.told.append((state, actor.name))
 

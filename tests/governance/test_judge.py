@@ -14,7 +14,7 @@ from django.conf import settings as django_settings
 from agents.samples import demo_judge as samples
 from controlplane.tenancy.types import Principal
 from governance import services
-from governance.choices import ActionState, Verdict
+from governance.choices import ActionState, EscalationState, Verdict
 from governance.judging import consulting, endpoints
 from governance.models import Action, Decision, Escalation
 
@@ -120,6 +120,45 @@ def test_unsure_waits_for_a_person_who_can_lift_it_without_another_question_to_t
     gate.decide(judgement, as_dana)
     assert Action.objects.get().state == ActionState.PERMITTED
     assert len(model.asked) == 1
+
+
+def test_what_the_judge_agreed_to_is_not_asked_again_when_people_approve(
+    gate: Gate, model: ModelServer, as_dana: Principal
+) -> None:
+    judgement = gate.propose(70)
+    assert Escalation.objects.get().policies == ["grant/0/ask"]
+    model.play = lambda _: says("unsure")
+    assert gate.decide(judgement, as_dana).state == EscalationState.APPROVED
+    assert gate.redeem(judgement).state == ActionState.EXECUTING
+    assert len(model.asked) == 1
+
+
+def test_what_the_judge_agreed_to_is_not_asked_again_when_glass_is_broken(
+    gate: Gate, model: ModelServer, as_nadia: Principal
+) -> None:
+    judgement = gate.propose(70)
+    model.play = lambda _: says("misaligned")
+    services.break_glass(
+        actor=as_nadia, escalation_id=Escalation.objects.get().pk, version=1, reason="The customer is cut off now."
+    )
+    assert gate.redeem(judgement).state == ActionState.EXECUTING
+    assert len(model.asked) == 1
+
+
+@pytest.mark.parametrize(("said", "state"), [("unsure", ActionState.WAITING), ("misaligned", ActionState.DENIED)])
+def test_a_judge_that_objects_when_people_approve_is_asked_once(
+    gate: Gate, model: ModelServer, as_dana: Principal, said: str, state: ActionState
+) -> None:
+    gate.scene.context = {"judge": False}
+    judgement = gate.propose(70)
+    gate.scene.context = {"judge": True}
+    model.play = lambda request: says(said) if len(model.asked) == 1 else agree(request)  # its second answer is yes
+    assert gate.decide(judgement, as_dana).state == EscalationState.SUPERSEDED
+    assert gate.action(judgement).state == state
+    assert len(model.asked) == 1
+    assert Action.objects.count() == 1
+    questions = Escalation.objects.filter(state=EscalationState.OPEN)
+    assert [row.policies for row in questions] == ([["judge-writes"]] if said == "unsure" else [])
 
 
 def test_a_judge_that_agrees_with_everything_changes_no_refusal(gate: Gate, model: ModelServer) -> None:

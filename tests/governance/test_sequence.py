@@ -10,9 +10,9 @@ import pytest
 from controlplane.common.clock import now
 from controlplane.tenancy.models import Organisation
 from controlplane.tenancy.types import Principal
-from governance import sequence
-from governance.choices import ActionState, Verdict
-from governance.models import Decision
+from governance import sequence, services
+from governance.choices import ActionState, EscalationState, Verdict
+from governance.models import Decision, Escalation
 from governance.sequence import History
 from governance.types import Judgement
 
@@ -50,8 +50,6 @@ def test_what_another_run_read_is_not_held_against_this_one(gate: Gate, scene: S
 
 
 def test_effects_that_were_only_noticed_when_it_ran_count_too(gate: Gate) -> None:
-    from governance import services
-
     action = gate.redeem(propose(gate))
     services.record_outcome(holder=gate.run, action_id=action.pk, outcome="success", effects=["secret.read"])
     assert propose(gate, "egress").verdict is Verdict.ESCALATE
@@ -96,6 +94,35 @@ def test_the_ladder_says_what_the_rules_saw(gate: Gate) -> None:
     stages = {stage["name"]: stage for stage in Decision.objects.get(action_id=judgement.action_id).stages}
     assert stages["sequence"]["saw"] == "Effects egress; before: secret.read."
     assert stages["sequence"]["verdict"] == "escalate"
+
+
+@pytest.mark.parametrize(("effect", "before"), [("egress", ["secret.read"]), ("blast:40", ["blast:40", "blast:40"])])
+def test_what_the_run_did_while_people_were_asked_is_a_new_question_and_not_a_wait_without_end(
+    gate: Gate, as_dana: Principal, as_bob: Principal, effect: str, before: list[str]
+) -> None:
+    gate.scene.effects = [effect]
+    judgement = gate.propose(60)
+    for earlier in before:
+        gate.redeem(propose(gate, earlier))
+    gate.scene.effects = [effect]
+    assert gate.decide(judgement, as_dana).state == EscalationState.SUPERSEDED
+    assert gate.action(judgement).state == ActionState.WAITING
+    second = Escalation.objects.get(action_id=judgement.action_id, state=EscalationState.OPEN)
+    assert [second.policies] in ([[sequence.EGRESS_RULE]], [[sequence.BLAST_RULE]])
+    services.decide(approver=as_bob, escalation_id=second.pk, version=second.version, approve=True, reason="")
+    assert gate.redeem(judgement).state == ActionState.EXECUTING
+
+
+def test_an_approval_that_comes_after_too_many_deletions_refuses_it(gate: Gate, as_dana: Principal) -> None:
+    gate.scene.effects = ["delete"]
+    judgement = gate.propose(60)
+    for _ in range(9):
+        propose(gate, "delete")
+    assert gate.decide(judgement, as_dana).state == EscalationState.SUPERSEDED
+    action = gate.action(judgement)
+    assert (action.state, action.reason_code) == (ActionState.DENIED, "sequence.too_many_deletes")
+    assert gate.scene.decided[-1] == (ActionState.DENIED, "Dana")
+    assert gate.ledger.states.count("voided") == 1
 
 
 def test_an_approval_of_the_egress_lifts_no_limit_on_deletions() -> None:
