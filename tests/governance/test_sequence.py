@@ -53,7 +53,9 @@ def test_effects_that_were_only_noticed_when_it_ran_count_too(gate: Gate) -> Non
     from governance import services
 
     action = gate.redeem(propose(gate))
-    services.record_outcome(holder=gate.run, action_id=action.pk, outcome="success", effects=["secret.read"])
+    services.record_outcome(
+        holder=gate.run, action_id=action.pk, audience="mcp", outcome="success", effects=["secret.read"]
+    )
     assert propose(gate, "egress").verdict is Verdict.ESCALATE
 
 
