@@ -20,7 +20,7 @@ from controlplane.common.written_amounts import written_amount
 from controlplane.tenancy.types import Permission, Principal, PrincipalKind
 from governance.announcing import action_changed
 from governance.choices import ActionState
-from governance.models import Action
+from governance.models import Action, Permit
 from governance.registry import ledger
 from governance.rows import end, ending, lock, locking, subject_of
 from governance.transitions import settle_hold
@@ -60,6 +60,7 @@ def record_outcome(
     *,
     holder: Principal,
     action_id: uuid.UUID,
+    audience: str,
     outcome: str,
     result_sha256: str = "",
     summary: str = "",
@@ -69,8 +70,9 @@ def record_outcome(
 ) -> Action:
     """End an executing action: success and failure settle its hold (at `money`, else the held price), unknown keeps it.
 
-    Reported twice alike is one report. What the sweep gave up in the meantime takes its first report all the same, as
-    long as no person has settled it. Raises 404, 403, 409 `outcome.*`, 422 `outcome.malformed`.
+    Only from the audience its permit was used for: of a call that Remit makes itself, its agent says nothing. Reported
+    twice alike is one report. What the sweep gave up in the meantime takes its first report all the same, as long as no
+    person has settled it. Raises 404, 403, 409 `outcome.*`, 422 `outcome.malformed`.
     """
     report = _report(outcome, result_sha256, summary, error, effects, money)
     action = Action.objects.restrict(holder, Permission.ACTION_VIEW).filter(pk=action_id).first()
@@ -78,6 +80,16 @@ def record_outcome(
         raise not_found("action")
     if holder.kind is not PrincipalKind.SYSTEM and action.proposer_id != holder.id:
         raise RemitError("outcome.other_holder", "Only who ran this action can say what came of it.", 403)
+    used = Permit.objects.filter(action=action, consumed_at__isnull=False).order_by("id").last()
+    if used is None:
+        raise _never_started(action)
+    if used.audience != audience:
+        raise RemitError(
+            "outcome.other_executor",
+            "Remit makes this call itself, and says itself what came of it.",
+            403,
+            remedies=("Ask for the action: its outcome stands there once the call has ended.",),
+        )
     return _record(holder, action, report, money)
 
 
@@ -262,16 +274,20 @@ def _reported_before(action: Action, report: Report) -> Action:
     if action.state == report.state and known.get("result_sha256") == report.result_sha256:
         return action
     if action.executing_at is None:
-        raise conflict(
-            "outcome.never_started",
-            "This action was never started, so nothing can have come of it.",
-            "Redeem its permit first.",
-            state=action.state,
-        )
+        raise _never_started(action)
     raise conflict(
         "outcome.already_recorded",
         f"What came of this action is recorded: {ActionState(action.state).label.lower()}.",
         "A person can settle an unknown outcome on the action's page.",
+        state=action.state,
+    )
+
+
+def _never_started(action: Action) -> RemitError:
+    return conflict(
+        "outcome.never_started",
+        "This action was never started, so nothing can have come of it.",
+        "Redeem its permit first.",
         state=action.state,
     )
 

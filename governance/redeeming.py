@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from django.db import transaction
@@ -31,13 +31,21 @@ from governance.transitions import live_permits
 _ATTEMPTS: Final = 3
 
 
-def redeem(*, holder: Principal, action_id: uuid.UUID, audience: str, permit_token: str | None = None) -> Action:
+def redeem(
+    *,
+    holder: Principal,
+    action_id: uuid.UUID,
+    audience: str,
+    permit_token: str | None = None,
+    hand_to: str | None = None,
+) -> Action:
     """Use the permit and start the action: on return it is executing and its hold is dispatched.
 
     The kind is asked again and the rules compared: changed since means judged again under today's rules, with the
     approvals it already has, and refused unless that says allow. An approved action has no live permit (they live 60
-    seconds): it is judged again and its permit made and used here. Raises RemitError: 404, 403 `permit.*`, 409
-    `permit.*` or the reason code of the new judgement; the loser of a race gets 409 `permit.consumed`.
+    seconds): it is judged again and its permit made and used here. `hand_to`: another audience that carries it out in
+    the holder's stead, and alone says what came of it. Raises RemitError: 404, 403 `permit.*`, 409 `permit.*` or the
+    reason code of the new judgement; the loser of a race gets 409 `permit.consumed`.
     """
     claims = permits.verify(permit_token) if permit_token is not None else None
     action = _action_of(holder, action_id)
@@ -57,7 +65,7 @@ def redeem(*, holder: Principal, action_id: uuid.UUID, audience: str, permit_tok
     moment = now()
     if permit is not None and permit.expires_at > moment and _holds(again, decision):
         try:
-            return _consume(holder, action, audience, claims, decision, again)
+            return _consume(holder, action, permit, claims, again, hand_to=hand_to)
         except Overtaken:
             again = _look_again(holder, action, audience, decision)
     if permit is None and not decision.approved_policies and action.replaces_id is None:
@@ -66,7 +74,7 @@ def redeem(*, holder: Principal, action_id: uuid.UUID, audience: str, permit_tok
         raise permits.expired()
     if permit is not None and permit.expires_at <= moment:
         raise permits.expired()
-    return _judge_again(holder, action, audience, again, decision)
+    return _judge_again(holder, action, hand_to or audience, again, decision)
 
 
 def _look_again(holder: Principal, action: Action, audience: str, decision: Decision) -> Again:
@@ -85,7 +93,7 @@ def _holds(again: Again, decision: Decision) -> bool:
 
 
 def _consume(
-    holder: Principal, action: Action, audience: str, claims: PermitClaims | None, decision: Decision, again: Again
+    holder: Principal, action: Action, permit: Permit, claims: PermitClaims | None, again: Again, *, hand_to: str | None
 ) -> Action:
     moment = now()
     with early_unlock():
@@ -94,18 +102,27 @@ def _consume(
         won = rows.consume(
             action_id=action.pk,
             holder_id=holder.id,
-            audience=audience,
+            audience=permit.audience,
             digest=action.digest,
             nonce_sha256=permits.nonce_sha256(claims.nonce) if claims else None,
-            bundle_sha256=decision.bundle_sha256,
+            bundle_sha256=permit.decision.bundle_sha256,
             moment=moment,
             entry=started_entry(holder, action),
         )
         if won:
             _started(action, moment)
+            if hand_to is not None:
+                _hand_over(permit, to=hand_to, moment=moment)
     if not won:
         raise _lost(holder, action)
     return action
+
+
+def _hand_over(permit: Permit, *, to: str, moment: datetime) -> None:
+    """What a permit says never changes: beside the one that was used stands one, used too, for who carries it out."""
+    permit.pk, permit.audience, permit.consumed_at = new_id(), to, moment
+    permit.nonce_sha256 = permits.nonce_sha256(permits.new_nonce())
+    permit.save(force_insert=True)
 
 
 def _judge_again(holder: Principal, action: Action, audience: str, again: Again, decision: Decision) -> Action:

@@ -265,7 +265,13 @@ def _redeem(
 def _start(principal: Principal, action_id: uuid.UUID, audience: str, permit_token: str | None) -> _Started:
     found = Action.objects.restrict(principal, Permission.ACTION_VIEW).filter(pk=action_id).first()
     tool = pinned_tool(principal, found.tool) if found else None
-    started = governance.redeem(holder=principal, action_id=action_id, audience=audience, permit_token=permit_token)
+    started = governance.redeem(
+        holder=principal,
+        action_id=action_id,
+        audience=audience,
+        permit_token=permit_token,
+        hand_to=AUDIENCE,
+    )
     return _Started(started, tool)
 
 

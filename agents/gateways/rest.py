@@ -208,7 +208,7 @@ async def _outcome(principal: Principal, action_id: uuid.UUID, body: Mapping[str
         if permit is not None:
             governance.check_outcome(**report)  # a report that can't be taken must not use up the permit
             governance.redeem(holder=principal, action_id=action_id, audience=AUDIENCE, permit_token=permit)
-        governance.record_outcome(holder=principal, action_id=action_id, **report)
+        governance.record_outcome(holder=principal, action_id=action_id, audience=AUDIENCE, **report)
         return selectors.action(principal=principal, action_id=action_id)
 
     return await in_thread(lambda: forms.detail_of(write()))

@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
@@ -89,7 +90,8 @@ def card_page(
     """The card beside its list; `error` says above it why nothing was done."""
     chosen = governance.escalation(principal=request.principal, escalation_id=escalation_id)
     tab = _tab(request)
-    if tab == "mine" and (chosen.state != EscalationState.OPEN or not _may_decide(request)):
+    elsewhere = chosen.state != EscalationState.OPEN and "tab" not in request.GET
+    if tab == "mine" and (elsewhere or not _may_decide(request)):
         tab = "open" if chosen.state == EscalationState.OPEN else "decided"
     rows = _rows(request, tab)
     return render(
@@ -107,6 +109,7 @@ def _context(request: PersonRequest, tab: str, rows: list[Escalation], chosen: E
         "may_decide": _may_decide(request),
         "groups": groups,
         "keep": _kept(request, tab),
+        "again": _again(request, tab, chosen),
         "identical": any(group.rest for group in groups),
         "filters": _filters(request),
         "filtered": any(value is not None for value in vars(_filters(request)).values()),
@@ -157,6 +160,13 @@ def _kept(request: PersonRequest, tab: str) -> str:
     names = {"tab": tab} if tab != "mine" else {}
     names |= {name: value for name in _FILTERS if (value := request.GET.get(name, ""))}
     return f"?{urlencode(names)}" if names else ""
+
+
+def _again(request: PersonRequest, tab: str, chosen: Escalation | None) -> str:
+    """Where the open page asks for its parts: the question somebody reads stays, whatever is more urgent by then."""
+    names = {"tab": tab} | {name: value for name in _FILTERS if (value := request.GET.get(name, ""))}
+    path = reverse("approvals") if chosen is None else reverse("approval", args=[chosen.pk])
+    return f"{path}?{urlencode(names)}"
 
 
 def _choices(request: PersonRequest) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from governance.judging.protocol import MAX_ANSWER_BYTES
 
 FAILURES_TO_OPEN: Final = 5
 OPEN_SECONDS: Final = 30.0
-_READ: Final = 4096
 
 
 class EndpointFailed(Exception):
@@ -121,7 +120,7 @@ def _client() -> httpx2.Client:
 
 def _read(response: httpx2.Response, until: float) -> bytes:
     body = bytearray()
-    for chunk in response.iter_raw(_READ):
+    for chunk in response.iter_raw():  # as it comes: chunks of a size would be waited for
         body += chunk
         if len(body) > MAX_ANSWER_BYTES * 4:
             raise EndpointFailed("judge.endless", "The model's response is too long.")

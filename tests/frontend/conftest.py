@@ -79,7 +79,11 @@ class World:
                 permit_token=judgement.permit.token,
             )
             governance.record_outcome(
-                holder=self.as_run, action_id=judgement.action_id, outcome=outcome, summary=summary or "done"
+                holder=self.as_run,
+                action_id=judgement.action_id,
+                audience="api",
+                outcome=outcome,
+                summary=summary or "done",
             )
         return judgement
 

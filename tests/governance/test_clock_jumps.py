@@ -93,7 +93,9 @@ def test_an_action_that_a_jump_ahead_gave_up_ends_once_with_what_its_executor_sa
     assert services.sweep() == SweepCounts(outcomes_lost=1)
     jump(timedelta(days=-1))
     assert services.sweep() == NOTHING
-    services.record_outcome(holder=gate.run, action_id=action.pk, outcome="success", result_sha256="sha256:aa")
+    services.record_outcome(
+        holder=gate.run, action_id=action.pk, audience="mcp", outcome="success", result_sha256="sha256:aa"
+    )
     jump(timedelta(days=3))
     assert services.sweep() == NOTHING
     assert gate.ledger.states == ["settled"]

@@ -31,6 +31,7 @@ def report(gate: Gate, action: Action, outcome: str = "success", **fields: Any) 
     values: dict[str, Any] = {
         "holder": gate.run,
         "action_id": action.pk,
+        "audience": "mcp",
         "outcome": outcome,
         "result_sha256": "sha256:" + "0" * 64,
         "summary": "credited",

@@ -88,7 +88,9 @@ class PermitMachine(RuleBasedStateMachine):
     @rule(outcome=st.sampled_from(["success", "failure", "unknown"]))
     def report(self, outcome: str) -> None:
         self.attempt(
-            lambda: services.record_outcome(holder=self.gate.run, action_id=self.judgement.action_id, outcome=outcome)
+            lambda: services.record_outcome(
+                holder=self.gate.run, action_id=self.judgement.action_id, audience="mcp", outcome=outcome
+            )
         )
 
     @rule()

@@ -154,6 +154,7 @@ def test_reports_of_one_outcome_at_once_settle_it_once(gate: Gate, at_once: AtOn
             lambda n: services.record_outcome(
                 holder=gate.run,
                 action_id=action.pk,
+                audience="mcp",
                 outcome=outcomes[n % 2],
                 result_sha256="",
                 summary="",

@@ -82,7 +82,9 @@ def test_a_call_goes_all_the_way(mission: Mission, as_run: Principal) -> None:
     assert hold_state(judgement.action_id) == "held"
     action = services.redeem(holder=as_run, action_id=judgement.action_id, audience="mcp")
     assert (action.state, hold_state(action.pk)) == (ActionState.EXECUTING, "dispatched")
-    ended = services.record_outcome(holder=as_run, action_id=action.pk, outcome="success", result_sha256="sha256:1")
+    ended = services.record_outcome(
+        holder=as_run, action_id=action.pk, audience="mcp", outcome="success", result_sha256="sha256:1"
+    )
     assert (ended.state, hold_state(action.pk)) == (ActionState.SUCCEEDED, "settled")
 
 

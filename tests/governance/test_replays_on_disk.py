@@ -62,7 +62,9 @@ def test_an_outcome_reported_before_is_on_disk_before_it_is_confirmed(gate: Gate
     gate.redeem(judgement)
 
     def report() -> Action:
-        return services.record_outcome(holder=gate.run, action_id=judgement.action_id, outcome="success")
+        return services.record_outcome(
+            holder=gate.run, action_id=judgement.action_id, audience="mcp", outcome="success"
+        )
 
     _unflushed(report)
     place = _ask("SELECT pg_current_wal_insert_lsn()")

@@ -51,7 +51,9 @@ def test_what_another_run_read_is_not_held_against_this_one(gate: Gate, scene: S
 
 def test_effects_that_were_only_noticed_when_it_ran_count_too(gate: Gate) -> None:
     action = gate.redeem(propose(gate))
-    services.record_outcome(holder=gate.run, action_id=action.pk, outcome="success", effects=["secret.read"])
+    services.record_outcome(
+        holder=gate.run, action_id=action.pk, audience="mcp", outcome="success", effects=["secret.read"]
+    )
     assert propose(gate, "egress").verdict is Verdict.ESCALATE
 
 

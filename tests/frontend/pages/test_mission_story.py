@@ -50,7 +50,11 @@ def test_what_ran_after_an_approval_stands_after_it_with_its_cost(
     assert "held" in asked
     governance.redeem(holder=world.as_run, action_id=question.action_id, audience="mcp")
     governance.record_outcome(
-        holder=world.as_run, action_id=question.action_id, outcome="success", summary="Credit note CN-0007"
+        holder=world.as_run,
+        action_id=question.action_id,
+        audience="mcp",
+        outcome="success",
+        summary="Credit note CN-0007",
     )
     asked, read, approved, ran = story(page(browser, address))[-4:]
     assert "[Asks a person] books__apply_credit" in asked

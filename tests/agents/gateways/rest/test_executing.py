@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -112,26 +114,75 @@ def test_repeated_execute_with_one_key_gets_the_same_result_and_calls_once(api: 
     assert (other.status, other.code) == (422, "idempotency.other_body")
 
 
-def test_execute_in_flight_says_so_to_a_repeat_with_its_key(api: Api, upstream: Any) -> None:
-    release = threading.Event()
+@pytest.fixture
+def release(upstream: Any) -> Iterator[threading.Event]:
+    """Calls last until it is set."""
+    event = threading.Event()
 
-    async def slow() -> None:
-        import asyncio
-
-        await asyncio.get_running_loop().run_in_executor(None, release.wait, 20)
+    async def slow() -> dict[str, Any]:
+        await asyncio.get_running_loop().run_in_executor(None, event.wait, 20)
+        return {"content": [{"type": "text", "text": "the book is locked"}], "isError": True}
 
     upstream.behave = lambda _name, _arguments: slow()
+    yield event
+    event.set()
+
+
+def await_call(upstream: Any) -> None:
+    deadline = time.monotonic() + 20
+    while not upstream.calls and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def reported(api: Api, action_id: str) -> list[tuple[int, str]]:
+    """What an agent is told that says itself what came of a call."""
+    replies = [
+        api.post(f"/{action_id}:outcome", {"outcome": outcome, "summary": "paid", "result_sha256": "sha256:1"})
+        for outcome in ("success", "failure", "unknown")
+    ]
+    return [(reply.status, reply.code) for reply in replies]
+
+
+OTHER_EXECUTOR = [(403, "outcome.other_executor")] * 3
+
+
+def test_of_a_call_that_remit_makes_the_agent_can_not_say_what_came_of_it(
+    api: Api, agent: Any, approver: Principal, upstream: Any, release: threading.Event
+) -> None:
+    """By MCP, by `:execute` with a permit, and by `:execute` after an approval; while it runs, and after."""
+    own, waiting = api.propose(CREDIT).body, api.propose(LARGE_CREDIT).body
+    approve(approver, waiting["id"])
+    ways = (
+        lambda: agent.call("books__apply_credit", {"invoice": "INV-9", "amount": "1.00"}),
+        lambda: api.post(f"/{own['id']}:execute", {"permit": own["permit"]["token"]}),
+        lambda: api.post(f"/{waiting['id']}:execute", {}),
+    )
+    for way in ways:
+        upstream.calls.clear()
+        release.clear()
+        with ThreadPoolExecutor(1) as pool:
+            call = pool.submit(way)
+            await_call(upstream)
+            action = Action.objects.get(state=ActionState.EXECUTING)
+            refused, outcome = reported(api, str(action.pk)), Action.objects.get(pk=action.pk).outcome
+            release.set()
+            call.result(30)
+        assert (refused, outcome) == (OTHER_EXECUTOR, None)
+        assert reported(api, str(action.pk)) == OTHER_EXECUTOR
+        action.refresh_from_db()
+        assert (action.state, action.outcome["error"]) == (ActionState.FAILED, "tool.error: the book is locked")
+
+
+def test_execute_in_flight_says_so_to_a_repeat_with_its_key(api: Api, upstream: Any, release: threading.Event) -> None:
     proposed = api.propose(CREDIT).body
     body = {"permit": proposed["permit"]["token"]}
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(api.post, f"/{proposed['id']}:execute", body, idempotency_key="e2")
-        deadline = time.monotonic() + 20
-        while not upstream.calls and time.monotonic() < deadline:
-            time.sleep(0.02)
+        await_call(upstream)
         second = api.post(f"/{proposed['id']}:execute", body, idempotency_key="e2")
         assert (second.status, second.code) == (409, "idempotency.in_flight")
         release.set()
-        assert first.result(30).body["state"] == "succeeded"
+        assert first.result(30).body["state"] == "failed"
 
 
 async def test_refusals_are_repeated_and_breakdowns_are_not() -> None:
