@@ -22,6 +22,7 @@ from budgets.spending import spend_per_day as spend_per_day  # one of what may b
 from budgets.types import Amounts, Balance, ChangeState, HoldState, LedgerLine, Level, Limits, WindowKind
 from controlplane.common.errors import FieldError, invalid, not_found
 from controlplane.tenancy.models import Organisation
+from controlplane.tenancy.selectors import zone_of
 from controlplane.tenancy.types import Permission, Principal
 
 MAX_PAGE: Final = 200
@@ -65,9 +66,9 @@ class LinePage:
 
 
 def tree(principal: Principal, *, window: WindowKind | None = None, with_over: bool = True) -> list[Balance]:
-    """Every budget the principal may see, nested; the roots are those whose parent they may not see. Two queries.
+    """Every budget the principal may see, nested; the roots are those whose parent they may not see. Three queries.
 
-    `window`: each account in that window, with what was spent in it even where it limits nothing (two queries more).
+    `window`: each account in that window, with what was spent in it even where it limits nothing (one query more).
     `with_over`: also those of missions that are over, which are most of them after a while.
     """
     visible = Account.objects.restrict(principal, Permission.BUDGET_VIEW)
@@ -217,9 +218,10 @@ def _shown(principal: Principal, ids: Any, window: WindowKind | None) -> dict[uu
     found = _balances(ids)
     if not found:
         return found
+    zone = zone_of(principal)
     if window is not None:
-        found = in_window(principal, found, window)
-    return with_burn(found, principal.organisation_id)
+        found = in_window(found, principal.organisation_id, zone, window)
+    return with_burn(found, principal.organisation_id, zone)
 
 
 def _balances(visible: Any) -> dict[uuid.UUID, Balance]:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import date, datetime, time, timedelta
 from typing import Final
+from zoneinfo import ZoneInfo
 
 from django.db import connection
 from django.db.models import Sum
@@ -37,14 +38,15 @@ GROUP BY p.id
 
 
 def spend_per_day(principal: Principal, *, account_id: uuid.UUID | None = None, days: int = 30) -> list[DayOfSpend]:
-    """What was charged on each of the last days with any charge, oldest first. Reads the daily sums only."""
+    """What was charged on each of the last local days with any charge, oldest first. Reads the daily sums only."""
     visible = Account.objects.restrict(principal, Permission.BUDGET_VIEW)
     if account_id is not None:
         if not visible.filter(pk=account_id).exists():
             raise not_found("budget")
         visible = visible.filter(path__contains=[account_id])
+    after = tenancy.today_of(principal) - timedelta(days=days)
     rows = (
-        DailySpend.objects.filter(account__in=visible, day__gt=(now() - timedelta(days=days)).date())
+        DailySpend.objects.filter(account__in=visible, day__gt=after)
         .values("day")
         .annotate(Sum("money"), Sum("tokens"), Sum("steps"))
         .order_by("day")
@@ -52,20 +54,21 @@ def spend_per_day(principal: Principal, *, account_id: uuid.UUID | None = None, 
     return [DayOfSpend(row["day"], Amounts(row["money__sum"], row["tokens__sum"], row["steps__sum"])) for row in rows]
 
 
-def with_burn(balances: Mapping[uuid.UUID, Balance], organisation_id: uuid.UUID) -> dict[uuid.UUID, Balance]:
-    """With the mean money a day over the last week."""
-    since = (now() - timedelta(days=BURN_DAYS - 1)).date()
+def with_burn(
+    balances: Mapping[uuid.UUID, Balance], organisation_id: uuid.UUID, zone: ZoneInfo
+) -> dict[uuid.UUID, Balance]:
+    """With the mean money a day over the last week, today included."""
+    since = now().astimezone(zone).date() - timedelta(days=BURN_DAYS - 1)
     spent = _below(balances, organisation_id, since)
     return {key: replace(entry, burn_per_day=spent[key].money / BURN_DAYS) for key, entry in balances.items()}
 
 
 def in_window(
-    principal: Principal, balances: Mapping[uuid.UUID, Balance], window: WindowKind
+    balances: Mapping[uuid.UUID, Balance], organisation_id: uuid.UUID, zone: ZoneInfo, window: WindowKind
 ) -> dict[uuid.UUID, Balance]:
     """Accounts that have this kind of window as it is; the others as what their leaves were charged in these days."""
-    zone = tenancy.zone_of(principal)
     first = first_day(window, now().astimezone(zone).date())
-    spent = _below(balances, principal.organisation_id, first or date.min)
+    spent = _below(balances, organisation_id, first or date.min)
     result = {}
     for account_id, balance in balances.items():
         own = next((entry for entry in (balance, *balance.also) if entry.window == window), None)

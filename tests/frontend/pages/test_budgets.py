@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -14,26 +12,15 @@ from django.test import Client
 from django.urls import reverse
 
 from budgets import services as budgets
-from budgets.costs.folding import fold_all
 from budgets.models import Account, AccountLimit, LimitChange
-from budgets.types import Amounts, Level, Limits, WindowKind
+from budgets.types import Level, Limits, WindowKind
 from controlplane.audit.models import Entry
-from controlplane.common.ids import new_id
 from controlplane.tenancy.models import User
 from controlplane.tenancy.types import Principal
 
+from .spending import page, rows_of, spend
+
 SignIn = Callable[..., Client]
-
-
-def page(browser: Client, path: str, status: int = 200) -> str:
-    response = browser.get(path)
-    assert response.status_code == status, path
-    return response.content.decode()
-
-
-def rows_of(browser: Client, path: str) -> list[dict[str, str]]:
-    content = b"".join(browser.get(path).streaming_content).decode()  # type: ignore[attr-defined]
-    return list(csv.DictReader(io.StringIO(content)))
 
 
 @pytest.fixture
@@ -62,21 +49,6 @@ def form_of(browser: Client, account: Any, window: str = "month") -> dict[str, s
 
 def limit(account: Any, window: str = "month") -> Decimal | None:
     return AccountLimit.objects.get(account_id=account, kind=window).money
-
-
-def spend(world: Any, money: str) -> None:
-    world.mission.refresh_from_db()
-    hold = new_id()
-    refusal = budgets.reserve(
-        hold_id=hold,
-        account_id=world.mission.account_id,
-        organisation_id=world.organisation.pk,
-        amounts=Amounts(Decimal(money), 0, 0),
-        ttl_seconds=60,
-    )
-    assert refusal is None
-    budgets.settle(hold_id=hold)
-    fold_all()
 
 
 def test_finance_changes_a_limit_and_says_why(world: Any, team_budget: Any, finn: User, signed_in: SignIn) -> None:
