@@ -32,9 +32,7 @@ OVER: Final = Q(level=Level.MISSION.value, closed_at__isnull=False)
 _ORDER: Final = (WindowKind.TOTAL, WindowKind.MONTH, WindowKind.WEEK, WindowKind.DAY)
 _BALANCES: Final = """
 SELECT a.id, a.name, a.level, a.parent_id, a.team_id, a.subject_type, a.subject_id, a.frozen, o.currency, l.kind,
-    CASE WHEN w.id IS NULL THEN l.money ELSE w.limit_money END,
-    CASE WHEN w.id IS NULL THEN l.tokens ELSE w.limit_tokens END,
-    CASE WHEN w.id IS NULL THEN l.steps ELSE w.limit_steps END,
+    l.money, l.tokens, l.steps,
     coalesce(w.held_money, 0), coalesce(w.held_tokens, 0), coalesce(w.held_steps, 0),
     coalesce(w.spent_money, 0), coalesce(w.spent_tokens, 0), coalesce(w.spent_steps, 0),
     coalesce(w.overrun_money, 0), coalesce(w.overrun_tokens, 0), coalesce(w.overrun_steps, 0),

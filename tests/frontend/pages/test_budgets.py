@@ -99,6 +99,20 @@ def test_a_stale_form_overwrites_nothing_and_shows_what_is_there_now(
     assert limit(team_budget) == 60
 
 
+def test_a_limit_below_what_is_spent_is_shown_as_it_was_typed(
+    world: Any, team_budget: Any, finn: User, signed_in: SignIn
+) -> None:
+    spend(world, "1.80")
+    browser = signed_in(finn)
+    browser.post(reverse("budget-limit", args=[team_budget]), {**form_of(browser, team_budget), "money": "1.00"})
+    html = page(browser, reverse("budget", args=[team_budget]))
+    assert "More than the limit is spent or held already." in html
+    assert "$1.00" in html.split("<dt>Limit</dt>")[1].split("</dd>")[0]
+    (row,) = [row for row in rows_of(browser, reverse("budgets") + "?format=csv") if row["id"] == str(team_budget)]
+    assert (Decimal(row["limit"]), Decimal(row["spent"]), Decimal(row["left"])) == (1, Decimal("1.80"), 0)
+    assert "more is spent or held" in page(browser, reverse("budgets"))
+
+
 @pytest.mark.parametrize(
     ("field", "typed"),
     [
