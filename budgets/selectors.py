@@ -17,7 +17,7 @@ from django.db.models import Count, Q
 
 from budgets.journal import Narrowed, Window, newest
 from budgets.models import Account, AccountLimit, Allocation, Hold, JournalEntry, LimitChange
-from budgets.spending import in_window, with_burn
+from budgets.spending import in_window, windowed, with_burn
 from budgets.spending import spend_per_day as spend_per_day  # one of what may be read
 from budgets.types import Amounts, Balance, ChangeState, HoldState, LedgerLine, Level, Limits, WindowKind
 from controlplane.common.errors import FieldError, invalid, not_found
@@ -108,6 +108,11 @@ def balances_of(
     return _shown(principal, visible.values("pk"), window)
 
 
+def within(principal: Principal, balance: Balance, window: WindowKind) -> Balance:
+    """A budget in this kind of window: its own, or the time alone where it has none."""
+    return windowed(balance, window, zone_of(principal))
+
+
 def mission_spend(*, mission_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, Balance]:
     """What each mission's own budget has left, for missions the caller may see; absent without one. One query."""
     wanted = list(mission_ids)
@@ -167,15 +172,13 @@ def lines(
         raise not_found("budget")
     if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
         raise invalid("cursor.invalid", "This page address is not one of ours.", FieldError("/cursor", "a cursor"))
-    if within is not None and within.window_id is None:
-        return LinePage([], None)
     size = max(1, min(limit, MAX_PAGE))
     found = newest(
         visible if account_id is None else visible.filter(path__contains=[account_id]),
         organisation_id=principal.organisation_id,
         narrowed=Narrowed(
             kinds,
-            Window(within.window_id, within.starts_at) if within is not None and within.window_id is not None else None,
+            Window(within.window_id, within.starts_at) if within is not None else None,
             int(cursor) if cursor is not None else None,
         ),
         limit=size + 1,

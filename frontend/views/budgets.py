@@ -98,7 +98,8 @@ def lines(request: PersonRequest, account_id: uuid.UUID) -> HttpResponseBase:
     windows = [balance, *balance.also]
     show = request.GET.get("show", "")
     show = show if show in SHOWN else "all"
-    within = next((entry for entry in windows if entry.window.value == request.GET.get("window")), None)
+    window = _window(request)
+    within = selectors.within(principal, balance, window) if window else None
     kinds = SHOWN[show][1]
     if request.GET.get("format") == "csv":
         return csv_response(f"budget-{account_id}", _CSV_HEADER, _csv_rows(request, account_id, kinds, within))
