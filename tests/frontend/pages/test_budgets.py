@@ -11,6 +11,7 @@ from django.core.cache import cache
 from django.test import Client
 from django.urls import reverse
 
+from budgets import selectors
 from budgets import services as budgets
 from budgets.models import Account, AccountLimit, LimitChange
 from budgets.types import Level, Limits, WindowKind
@@ -247,7 +248,14 @@ def test_every_number_opens_exactly_its_lines(busy: Any, finn: User, signed_in: 
 
 
 def test_budgets_below_one_are_paged_beside_the_lines_and_found_by_name(
-    world: Any, team_budget: Any, as_finn: Principal, finn: User, bob: User, charlie: User, signed_in: SignIn
+    world: Any,
+    team_budget: Any,
+    as_finn: Principal,
+    finn: User,
+    bob: User,
+    charlie: User,
+    signed_in: SignIn,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for number in range(60):
         budgets.open_account(
@@ -267,6 +275,10 @@ def test_budgets_below_one_are_paged_beside_the_lines_and_found_by_name(
     older = first.split('aria-label="Pages of budgets"')[1].split('href="')[1].split('"')[0]
     assert older.startswith("?below=")
     assert ">Region 03</a>" in page(browser, path + older)
+    monkeypatch.setattr(selectors, "MAX_PAGE", 7)
+    rows = rows_of(browser, reverse("budgets") + "?q=region&window=week&format=csv")
+    assert sorted(row["budget"] for row in rows) == [f"Region {number:02d}" for number in range(60)]
+    assert rows_of(signed_in(charlie), reverse("budgets") + "?q=region&format=csv") == []
     for who in (finn, bob):
         found = page(signed_in(who), reverse("budgets") + "?q=region+03&window=week")
         assert ">Region 03</a>" in found
