@@ -289,6 +289,19 @@ def test_budgets_below_one_are_paged_beside_the_lines_and_found_by_name(
     assert browser.get(path + "?below=nonsense").status_code == 422
 
 
+@pytest.mark.parametrize(
+    ("window", "words"),
+    [("total", "In total, of"), ("month", "This month, of"), ("week", "This week, of"), ("day", "Today, of")],
+)
+def test_home_names_the_window_that_it_shows(
+    world: Any, as_finn: Principal, finn: User, signed_in: SignIn, window: str, words: str
+) -> None:
+    account = world.account_of("organisation", world.organisation.pk)
+    budgets.set_limit(actor=as_finn, account_id=account, window=WindowKind.MONTH, limits=Limits())
+    budgets.set_limit(actor=as_finn, account_id=account, window=WindowKind(window), limits=Limits(Decimal(70)))
+    assert f"{words} <" in page(signed_in(finn), reverse("home")).split("<h2>Spend</h2>")[1]
+
+
 def test_a_budget_nearly_spent_is_said_in_the_frame_until_it_is_not(
     world: Any, team_budget: Any, as_finn: Principal, finn: User, bob: User, charlie: User, signed_in: SignIn
 ) -> None:
