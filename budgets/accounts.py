@@ -13,7 +13,7 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 
 from budgets import alerts, calls
-from budgets.holds import subject_of
+from budgets.holds import subject_of, tell_pages
 from budgets.models import Account, AccountLimit, Allocation, JournalEntry
 from budgets.types import Level, Limits, WindowKind
 from controlplane.audit.events import Event
@@ -22,7 +22,6 @@ from controlplane.common.clock import now
 from controlplane.common.errors import FieldError, RemitError, conflict, forbidden, invalid, not_found
 from controlplane.common.ids import new_id
 from controlplane.common.written_amounts import written_amount
-from controlplane.live.services import announce
 from controlplane.tenancy.models import Team
 from controlplane.tenancy.types import Permission, Principal, system_principal
 
@@ -221,7 +220,7 @@ def apply(
         payload={**facts(window, limits), "reason": reason, "action": str(action_id) if action_id else None},
     )
     alerts.raise_for_account(account.pk)
-    announce(f"budget:{account.pk}", "balance")
+    tell_pages(account)
 
 
 def _allocate(
@@ -262,7 +261,7 @@ def record_release(actor: Principal, account: Account, reason: str) -> None:
     calls.set_frozen(account_id=account.pk, frozen=False, reason="")
     _journal(account, "unfreeze", reason)
     record(event=Event.BUDGET_UNFROZEN, actor=actor, subject=subject_of(account), payload={"reason": reason})
-    announce(f"budget:{account.pk}", "balance")
+    tell_pages(account)
 
 
 def record_freeze(actor: Principal, account: Account, reason: str, **told: str) -> None:
@@ -270,7 +269,7 @@ def record_freeze(actor: Principal, account: Account, reason: str, **told: str) 
     calls.set_frozen(account_id=account.pk, frozen=True, reason=reason[:300])
     _journal(account, "freeze", reason)
     record(event=Event.BUDGET_FROZEN, actor=actor, subject=subject_of(account), payload={"reason": reason, **told})
-    announce(f"budget:{account.pk}", "balance")
+    tell_pages(account)
 
 
 def _journal(account: Account, kind: str, note: str) -> None:

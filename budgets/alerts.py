@@ -10,13 +10,12 @@ from typing import Final
 from django.db import connection
 from django.db.models import F
 
-from budgets.holds import subject_of
+from budgets.holds import subject_of, tell_pages
 from budgets.models import Account, Alert, Window
 from controlplane.audit.events import Event
 from controlplane.audit.services import record
 from controlplane.common.clock import now
 from controlplane.common.written_amounts import written_amount
-from controlplane.live.services import announce
 from controlplane.tenancy.types import Permission, Principal, system_principal
 
 THRESHOLDS: Final = (50, 80, 100)
@@ -57,8 +56,7 @@ def raise_for(window_ids: Collection[int]) -> int:
                 "limit": f"{written_amount(limit)} {currency}",
             },
         )
-        announce(f"budget:{account_id}", "balance")
-        announce(f"organisation:{account.organisation_id}", "budgets")
+        tell_pages(account)
     return len(raised)
 
 

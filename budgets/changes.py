@@ -13,7 +13,7 @@ from decimal import Decimal
 from django.db import transaction
 
 from budgets import accounts
-from budgets.holds import subject_of
+from budgets.holds import subject_of, tell_pages
 from budgets.models import Account, AccountLimit, Allocation, LimitChange
 from budgets.types import ChangeState, Limits, WindowKind
 from controlplane.audit.events import Event
@@ -21,7 +21,6 @@ from controlplane.audit.services import record
 from controlplane.common.clock import now
 from controlplane.common.errors import FieldError, RemitError, conflict, forbidden, invalid, not_found
 from controlplane.common.written_amounts import written_amount
-from controlplane.live.services import announce
 from controlplane.tenancy.types import Permission, Principal
 
 NO_LIMIT = ""  # the wording of a window that has none yet
@@ -187,5 +186,4 @@ def _tell(event: Event, actor: Principal, account: Account, change: LimitChange,
         "reason": reason or change.reason,
     }
     record(event=event, actor=actor, subject=subject_of(account), payload=payload)
-    announce(f"budget:{account.pk}", "balance")
-    announce(f"organisation:{account.organisation_id}", "budgets")
+    tell_pages(account)

@@ -145,7 +145,13 @@ def tell_overrun(account_ids: Sequence[uuid.UUID], beyond: Decimal, hold_id: uui
             subject=subject_of(account),
             payload={"amount": f"{written_amount(beyond)} {account.organisation.currency}", "hold": str(hold_id)},
         )
-        announce(f"budget:{account.pk}", "balance")
+        tell_pages(account)
+
+
+def tell_pages(account: Account) -> None:
+    """That of the budget, and those that show it among others. Holds and charges come of actions, which are told."""
+    announce(f"budget:{account.pk}", "balance")
+    announce(f"organisation:{account.organisation_id}", "budgets")
 
 
 def subject_of(account: Account) -> Subject:

@@ -20,9 +20,9 @@ RARE_KINDS: Final = ("allocation", "freeze", "unfreeze", "guard", "overrun")
 
 
 class Window(NamedTuple):
-    """Only lines that count in it. None of them is older than its start."""
+    """Only lines of holds that count in it, none of them older than its start. Without a row it is the time alone."""
 
-    id: int
+    id: int | None
     starts_at: datetime | None
 
 
@@ -48,6 +48,9 @@ CROSS JOIN LATERAL (
 """
 _COUNTS_IN: Final = """
 AND (SELECT h.window_ids @> ARRAY[%(window)s::bigint] FROM budgets_hold AS h WHERE h.id = j.hold_id)
+"""
+_HELD_SINCE: Final = """
+AND (SELECT h.created_at >= coalesce(%(since)s::timestamptz, '-infinity') FROM budgets_hold AS h WHERE h.id = j.hold_id)
 """
 _OF_MANY: Final = """
 SELECT j.* FROM budgets_journal AS j
@@ -84,11 +87,10 @@ def _condition(narrowed: Narrowed, parameters: dict[str, Any]) -> str:
         parts.append("AND j.id < %(before)s")
         parameters["before"] = narrowed.before
     if narrowed.window is not None:
-        parts.append(_COUNTS_IN)
-        parameters["window"] = narrowed.window.id
+        parts.append(_HELD_SINCE if narrowed.window.id is None else _COUNTS_IN)
+        parameters |= {"window": narrowed.window.id, "since": narrowed.window.starts_at}
         if narrowed.window.starts_at is not None:
             parts.append("AND j.at >= %(since)s")
-            parameters["since"] = narrowed.window.starts_at
     return " ".join(parts)
 
 

@@ -17,11 +17,12 @@ from django.db.models import Count, Q
 
 from budgets.journal import Narrowed, Window, newest
 from budgets.models import Account, AccountLimit, Allocation, Hold, JournalEntry, LimitChange
-from budgets.spending import in_window, with_burn
+from budgets.spending import in_window, windowed, with_burn
 from budgets.spending import spend_per_day as spend_per_day  # one of what may be read
 from budgets.types import Amounts, Balance, ChangeState, HoldState, LedgerLine, Level, Limits, WindowKind
 from controlplane.common.errors import FieldError, invalid, not_found
 from controlplane.tenancy.models import Organisation
+from controlplane.tenancy.selectors import zone_of
 from controlplane.tenancy.types import Permission, Principal
 
 MAX_PAGE: Final = 200
@@ -31,9 +32,7 @@ OVER: Final = Q(level=Level.MISSION.value, closed_at__isnull=False)
 _ORDER: Final = (WindowKind.TOTAL, WindowKind.MONTH, WindowKind.WEEK, WindowKind.DAY)
 _BALANCES: Final = """
 SELECT a.id, a.name, a.level, a.parent_id, a.team_id, a.subject_type, a.subject_id, a.frozen, o.currency, l.kind,
-    CASE WHEN w.id IS NULL THEN l.money ELSE w.limit_money END,
-    CASE WHEN w.id IS NULL THEN l.tokens ELSE w.limit_tokens END,
-    CASE WHEN w.id IS NULL THEN l.steps ELSE w.limit_steps END,
+    l.money, l.tokens, l.steps,
     coalesce(w.held_money, 0), coalesce(w.held_tokens, 0), coalesce(w.held_steps, 0),
     coalesce(w.spent_money, 0), coalesce(w.spent_tokens, 0), coalesce(w.spent_steps, 0),
     coalesce(w.overrun_money, 0), coalesce(w.overrun_tokens, 0), coalesce(w.overrun_steps, 0),
@@ -65,9 +64,9 @@ class LinePage:
 
 
 def tree(principal: Principal, *, window: WindowKind | None = None, with_over: bool = True) -> list[Balance]:
-    """Every budget the principal may see, nested; the roots are those whose parent they may not see. Two queries.
+    """Every budget the principal may see, nested; the roots are those whose parent they may not see. Three queries.
 
-    `window`: each account in that window, with what was spent in it even where it limits nothing (two queries more).
+    `window`: each account in that window, with what was spent in it even where it limits nothing (one query more).
     `with_over`: also those of missions that are over, which are most of them after a while.
     """
     visible = Account.objects.restrict(principal, Permission.BUDGET_VIEW)
@@ -107,6 +106,11 @@ def balances_of(
     """These budgets as far as the principal may see them, each without what is below it. As `tree`, not nested."""
     visible = Account.objects.restrict(principal, Permission.BUDGET_VIEW).filter(pk__in=list(account_ids))
     return _shown(principal, visible.values("pk"), window)
+
+
+def within(principal: Principal, balance: Balance, window: WindowKind) -> Balance:
+    """A budget in this kind of window: its own, or the time alone where it has none."""
+    return windowed(balance, window, zone_of(principal))
 
 
 def mission_spend(*, mission_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, Balance]:
@@ -168,15 +172,13 @@ def lines(
         raise not_found("budget")
     if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
         raise invalid("cursor.invalid", "This page address is not one of ours.", FieldError("/cursor", "a cursor"))
-    if within is not None and within.window_id is None:
-        return LinePage([], None)
     size = max(1, min(limit, MAX_PAGE))
     found = newest(
         visible if account_id is None else visible.filter(path__contains=[account_id]),
         organisation_id=principal.organisation_id,
         narrowed=Narrowed(
             kinds,
-            Window(within.window_id, within.starts_at) if within is not None and within.window_id is not None else None,
+            Window(within.window_id, within.starts_at) if within is not None else None,
             int(cursor) if cursor is not None else None,
         ),
         limit=size + 1,
@@ -217,9 +219,10 @@ def _shown(principal: Principal, ids: Any, window: WindowKind | None) -> dict[uu
     found = _balances(ids)
     if not found:
         return found
+    zone = zone_of(principal)
     if window is not None:
-        found = in_window(principal, found, window)
-    return with_burn(found, principal.organisation_id)
+        found = in_window(found, principal.organisation_id, zone, window)
+    return with_burn(found, principal.organisation_id, zone)
 
 
 def _balances(visible: Any) -> dict[uuid.UUID, Balance]:

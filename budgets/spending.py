@@ -7,7 +7,8 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import date, datetime, time, timedelta
-from typing import Final
+from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 from django.db import connection
 from django.db.models import Sum
@@ -34,17 +35,27 @@ CROSS JOIN LATERAL unnest(a.path) AS p (id)
 WHERE p.id = ANY(%(accounts)s::uuid[])
 GROUP BY p.id
 """
+_HELD_BELOW: Final = """
+SELECT p.id, sum(h.money), sum(h.tokens), sum(h.steps)
+FROM budgets_hold AS h
+JOIN budgets_account AS a ON a.id = h.account_id
+CROSS JOIN LATERAL unnest(a.path) AS p (id)
+WHERE h.closed_at IS NULL AND h.organisation_id = %(organisation)s
+    AND h.created_at >= coalesce(%(since)s::timestamptz, '-infinity') AND p.id = ANY(%(accounts)s::uuid[])
+GROUP BY p.id
+"""
 
 
 def spend_per_day(principal: Principal, *, account_id: uuid.UUID | None = None, days: int = 30) -> list[DayOfSpend]:
-    """What was charged on each of the last days with any charge, oldest first. Reads the daily sums only."""
+    """What was charged on each of the last local days with any charge, oldest first. Reads the daily sums only."""
     visible = Account.objects.restrict(principal, Permission.BUDGET_VIEW)
     if account_id is not None:
         if not visible.filter(pk=account_id).exists():
             raise not_found("budget")
         visible = visible.filter(path__contains=[account_id])
+    after = tenancy.today_of(principal) - timedelta(days=days)
     rows = (
-        DailySpend.objects.filter(account__in=visible, day__gt=(now() - timedelta(days=days)).date())
+        DailySpend.objects.filter(account__in=visible, day__gt=after)
         .values("day")
         .annotate(Sum("money"), Sum("tokens"), Sum("steps"))
         .order_by("day")
@@ -52,54 +63,83 @@ def spend_per_day(principal: Principal, *, account_id: uuid.UUID | None = None, 
     return [DayOfSpend(row["day"], Amounts(row["money__sum"], row["tokens__sum"], row["steps__sum"])) for row in rows]
 
 
-def with_burn(balances: Mapping[uuid.UUID, Balance], organisation_id: uuid.UUID) -> dict[uuid.UUID, Balance]:
-    """With the mean money a day over the last week."""
-    since = (now() - timedelta(days=BURN_DAYS - 1)).date()
+def with_burn(
+    balances: Mapping[uuid.UUID, Balance], organisation_id: uuid.UUID, zone: ZoneInfo
+) -> dict[uuid.UUID, Balance]:
+    """With the mean money a day over the last week, today included."""
+    since = now().astimezone(zone).date() - timedelta(days=BURN_DAYS - 1)
     spent = _below(balances, organisation_id, since)
     return {key: replace(entry, burn_per_day=spent[key].money / BURN_DAYS) for key, entry in balances.items()}
 
 
 def in_window(
-    principal: Principal, balances: Mapping[uuid.UUID, Balance], window: WindowKind
+    balances: Mapping[uuid.UUID, Balance], organisation_id: uuid.UUID, zone: ZoneInfo, window: WindowKind
 ) -> dict[uuid.UUID, Balance]:
-    """Accounts that have this kind of window as it is; the others as what their leaves were charged in these days."""
-    zone = tenancy.zone_of(principal)
-    first = first_day(window, now().astimezone(zone).date())
-    spent = _below(balances, principal.organisation_id, first or date.min)
-    result = {}
-    for account_id, balance in balances.items():
-        own = next((entry for entry in (balance, *balance.also) if entry.window == window), None)
-        result[account_id] = own or replace(
-            balance,
-            window=window,
-            limits=Limits(),
-            left=Limits(),
-            spent=spent[account_id],
-            overrun=Amounts(),
-            starts_at=None if first is None else datetime.combine(first, time(), zone),
-            ends_at=None,
-            also=(),
-            window_id=None,
-        )
-    return result
+    """Accounts that have this kind of window as it is; the others as what was held and charged below them in it."""
+    start = start_of(window, zone)
+    spent = _below(balances, organisation_id, date.min if start is None else start.date())
+    held = _sums(_HELD_BELOW, {"accounts": list(balances), "organisation": organisation_id, "since": start})
+    return {
+        key: _own(balance, window) or _without_limit(balance, window, start, held=held[key], spent=spent[key])
+        for key, balance in balances.items()
+    }
 
 
-def first_day(window: WindowKind, today: date) -> date | None:
-    """When the window of this kind that holds `today` began; None: at the beginning."""
+def windowed(balance: Balance, window: WindowKind, zone: ZoneInfo) -> Balance:
+    """One account in this kind of window; where it has none, that is the time alone, without what was spent in it."""
+    return _own(balance, window) or _without_limit(balance, window, start_of(window, zone))
+
+
+def start_of(window: WindowKind, zone: ZoneInfo) -> datetime | None:
+    """When the window of this kind that holds now began; None: at the beginning."""
+    today = now().astimezone(zone).date()
     match window:
         case WindowKind.DAY:
-            return today
+            first = today
         case WindowKind.WEEK:
-            return today - timedelta(days=today.weekday())
+            first = today - timedelta(days=today.weekday())
         case WindowKind.MONTH:
-            return today.replace(day=1)
-    return None
+            first = today.replace(day=1)
+        case WindowKind.TOTAL:
+            return None
+    return datetime.combine(first, time(), zone)
+
+
+def _own(balance: Balance, window: WindowKind) -> Balance | None:
+    return next((entry for entry in (balance, *balance.also) if entry.window == window), None)
+
+
+def _without_limit(
+    balance: Balance,
+    window: WindowKind,
+    start: datetime | None,
+    *,
+    held: Amounts = Amounts(),  # noqa: B008 immutable
+    spent: Amounts = Amounts(),  # noqa: B008 immutable
+) -> Balance:
+    return replace(
+        balance,
+        window=window,
+        limits=Limits(),
+        left=Limits(),
+        held=held,
+        spent=spent,
+        overrun=Amounts(),
+        starts_at=start,
+        ends_at=None,
+        also=(),
+        window_id=None,
+    )
 
 
 def _below(accounts: Collection[uuid.UUID], organisation_id: uuid.UUID, since: date) -> defaultdict[uuid.UUID, Amounts]:
     """What was charged since that day to each of these accounts and all below it."""
-    spent: defaultdict[uuid.UUID, Amounts] = defaultdict(Amounts)
+    return _sums(_BELOW, {"accounts": list(accounts), "organisation": organisation_id, "since": since})
+
+
+def _sums(sql: str, parameters: Mapping[str, Any]) -> defaultdict[uuid.UUID, Amounts]:
+    found: defaultdict[uuid.UUID, Amounts] = defaultdict(Amounts)
     with connection.cursor() as cursor:
-        cursor.execute(_BELOW, {"accounts": list(accounts), "organisation": organisation_id, "since": since})
-        spent.update((row[0], Amounts(*row[1:])) for row in cursor.fetchall())
-    return spent
+        cursor.execute(sql, parameters)
+        found.update((row[0], Amounts(*row[1:])) for row in cursor.fetchall())
+    return found

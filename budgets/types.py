@@ -98,7 +98,8 @@ class HoldState(StatusChoices):
 
 @dataclass(frozen=True)
 class Balance:
-    """One account in its current window. `left` is None without a limit. `overrun`: charged beyond the limit."""
+    """One account in its current window. `limits`: as they were decided, also where more is held and spent already.
+    `left` is None without a limit. `overrun`: charged beyond the limit."""
 
     account_id: uuid.UUID
     name: str
@@ -124,6 +125,11 @@ class Balance:
     frozen_reason: str = ""
     closed: bool = False  # what it was for is over
     window_id: int | None = None  # None: nothing was held or spent in it yet, or it has no limit of this kind
+
+    @property
+    def lowered(self) -> bool:
+        """The limit in money was set below what is held and spent: nothing more is held, and it sinks to the limit."""
+        return self.limits.money is not None and self.held.money + self.spent.money > self.limits.money
 
 
 @dataclass(frozen=True)

@@ -67,8 +67,12 @@ def tree(request: PersonRequest) -> HttpResponseBase:
     require_anywhere(principal, Permission.BUDGET_VIEW, "Budgets")
     window = _window(request)
     if request.GET.get("format") == "csv":
-        every = _rows(selectors.tree(principal, window=window, with_over=_with_over(request)), 0)
-        return csv_response("budgets", _TREE_HEADER, (_tree_csv_row(row) for row in every))
+        every: Iterable[Balance]
+        if _text(request):
+            every = _every_found(request, window)
+        else:
+            every = selectors.tree(principal, window=window, with_over=_with_over(request))
+        return csv_response("budgets", _TREE_HEADER, map(_tree_csv_row, _rows(every, 0)))
     context = {
         **(_found(request, window) if _text(request) else _outline(request, window)),
         "window": window,
@@ -98,7 +102,8 @@ def lines(request: PersonRequest, account_id: uuid.UUID) -> HttpResponseBase:
     windows = [balance, *balance.also]
     show = request.GET.get("show", "")
     show = show if show in SHOWN else "all"
-    within = next((entry for entry in windows if entry.window.value == request.GET.get("window")), None)
+    window = _window(request)
+    within = selectors.within(principal, balance, window) if window else None
     kinds = SHOWN[show][1]
     if request.GET.get("format") == "csv":
         return csv_response(f"budget-{account_id}", _CSV_HEADER, _csv_rows(request, account_id, kinds, within))
@@ -133,14 +138,30 @@ def _outline(request: PersonRequest, window: WindowKind | None) -> dict[str, obj
 
 
 def _found(request: PersonRequest, window: WindowKind | None) -> dict[str, object]:
-    found = listing.named(
+    return _listed(request, _named(request, window, request.GET.get("below")), None)
+
+
+def _every_found(request: PersonRequest, window: WindowKind | None) -> Iterator[Balance]:
+    cursor: str | None = None
+    while True:
+        found = _named(request, window, cursor, selectors.MAX_PAGE)
+        yield from found.items
+        cursor = found.next
+        if cursor is None:
+            return
+
+
+def _named(
+    request: PersonRequest, window: WindowKind | None, cursor: str | None, limit: int = 50
+) -> listing.BalancePage:
+    return listing.named(
         request.principal,
         _text(request),
         window=window,
         with_over=_with_over(request),
-        cursor=request.GET.get("below"),
+        cursor=cursor,
+        limit=limit,
     )
-    return _listed(request, found, None)
 
 
 def _listed(request: PersonRequest, found: listing.BalancePage, account_id: uuid.UUID | None) -> dict[str, object]:

@@ -20,7 +20,7 @@ from budgets import selectors as budgets
 from controlplane.common.clock import now
 from controlplane.common.ids import parse_id
 from controlplane.tenancy.middleware import SESSION_ORGANISATION
-from controlplane.tenancy.selectors import teams_with
+from controlplane.tenancy.selectors import teams_with, today_of
 from controlplane.tenancy.types import Permission
 from frontend.pages import PersonRequest, page
 from governance import selectors as governance
@@ -124,6 +124,6 @@ def _spend(request: PersonRequest) -> dict[str, object]:
         day.day: day.spent.money
         for day in budgets.spend_per_day(principal, account_id=widest.account_id, days=SPEND_DAYS)
     }
-    today = now().date()
+    today = today_of(principal)
     days = [charged.get(today - timedelta(days=back), Decimal(0)) for back in range(SPEND_DAYS - 1, -1, -1)]
     return {"budget": widest, "today": days[-1], "days": days, "spend_days": SPEND_DAYS}

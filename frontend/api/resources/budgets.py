@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
 
 from django.http.response import HttpResponseBase
 from rest_framework.request import Request
@@ -34,9 +33,9 @@ class BudgetResource(Resource):
 
 
 def version_of(balance: Balance) -> str:
-    """What people set: the limits of every window, and the freeze."""
-    windows: Sequence[Balance] = [balance, *balance.also]
-    return digest_of(balance.frozen, *((window.window.value, window.limits) for window in windows))
+    """What people set: the limits of every window, and the freeze. Nothing that spending moves, not even an order."""
+    windows = sorted((balance, *balance.also), key=lambda entry: entry.window.value)
+    return digest_of(balance.frozen_by_person, *((entry.window.value, entry.limits) for entry in windows))
 
 
 class Budgets(BudgetResource):

@@ -9,7 +9,6 @@ from rest_framework.response import Response
 
 from budgets.costs import selectors
 from budgets.costs.types import Span
-from controlplane.common.clock import now
 from controlplane.common.errors import FieldError, invalid
 from controlplane.tenancy import selectors as tenancy
 from controlplane.tenancy.types import Permission
@@ -23,7 +22,7 @@ class CostResource(Resource):
     tag = "costs"
 
     def span(self) -> Span:
-        today = now().astimezone(tenancy.zone_of(self.principal)).date()
+        today = tenancy.today_of(self.principal)
         return shapes.span_of(self.query, today=today)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import uuid
+from datetime import date
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 from django.db.models import Q, QuerySet
 
+from controlplane.common.clock import now
 from controlplane.common.errors import not_found
 from controlplane.tenancy.models import Membership, Organisation, Team, Token, TokenKind, User
 from controlplane.tenancy.types import ROLE_PERMISSIONS, Permission, Principal, Role
@@ -87,6 +89,11 @@ def currency_of(principal: Principal) -> str:
 def zone_of(principal: Principal) -> ZoneInfo:
     """The time zone of the principal's organisation: where its days, weeks and months begin."""
     return ZoneInfo(Organisation.objects.values_list("time_zone", flat=True).get(pk=principal.organisation_id))
+
+
+def today_of(principal: Principal) -> date:
+    """The organisation's local day, as the ledger keeps days."""
+    return now().astimezone(zone_of(principal)).date()
 
 
 def sign_off_above(principal: Principal) -> Decimal:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -13,27 +11,17 @@ from django.core.cache import cache
 from django.test import Client
 from django.urls import reverse
 
+from budgets import selectors
 from budgets import services as budgets
-from budgets.costs.folding import fold_all
 from budgets.models import Account, AccountLimit, LimitChange
-from budgets.types import Amounts, Level, Limits, WindowKind
+from budgets.types import Level, Limits, WindowKind
 from controlplane.audit.models import Entry
-from controlplane.common.ids import new_id
 from controlplane.tenancy.models import User
 from controlplane.tenancy.types import Principal
 
+from .spending import page, rows_of, spend
+
 SignIn = Callable[..., Client]
-
-
-def page(browser: Client, path: str, status: int = 200) -> str:
-    response = browser.get(path)
-    assert response.status_code == status, path
-    return response.content.decode()
-
-
-def rows_of(browser: Client, path: str) -> list[dict[str, str]]:
-    content = b"".join(browser.get(path).streaming_content).decode()  # type: ignore[attr-defined]
-    return list(csv.DictReader(io.StringIO(content)))
 
 
 @pytest.fixture
@@ -62,21 +50,6 @@ def form_of(browser: Client, account: Any, window: str = "month") -> dict[str, s
 
 def limit(account: Any, window: str = "month") -> Decimal | None:
     return AccountLimit.objects.get(account_id=account, kind=window).money
-
-
-def spend(world: Any, money: str) -> None:
-    world.mission.refresh_from_db()
-    hold = new_id()
-    refusal = budgets.reserve(
-        hold_id=hold,
-        account_id=world.mission.account_id,
-        organisation_id=world.organisation.pk,
-        amounts=Amounts(Decimal(money), 0, 0),
-        ttl_seconds=60,
-    )
-    assert refusal is None
-    budgets.settle(hold_id=hold)
-    fold_all()
 
 
 def test_finance_changes_a_limit_and_says_why(world: Any, team_budget: Any, finn: User, signed_in: SignIn) -> None:
@@ -125,6 +98,20 @@ def test_a_stale_form_overwrites_nothing_and_shows_what_is_there_now(
     assert 'value="101"' in html  # what was typed stays
     assert "$60.00" in html
     assert limit(team_budget) == 60
+
+
+def test_a_limit_below_what_is_spent_is_shown_as_it_was_typed(
+    world: Any, team_budget: Any, finn: User, signed_in: SignIn
+) -> None:
+    spend(world, "1.80")
+    browser = signed_in(finn)
+    browser.post(reverse("budget-limit", args=[team_budget]), {**form_of(browser, team_budget), "money": "1.00"})
+    html = page(browser, reverse("budget", args=[team_budget]))
+    assert "More than the limit is spent or held already." in html
+    assert "$1.00" in html.split("<dt>Limit</dt>")[1].split("</dd>")[0]
+    (row,) = [row for row in rows_of(browser, reverse("budgets") + "?format=csv") if row["id"] == str(team_budget)]
+    assert (Decimal(row["limit"]), Decimal(row["spent"]), Decimal(row["left"])) == (1, Decimal("1.80"), 0)
+    assert "more is spent or held" in page(browser, reverse("budgets"))
 
 
 @pytest.mark.parametrize(
@@ -261,7 +248,14 @@ def test_every_number_opens_exactly_its_lines(busy: Any, finn: User, signed_in: 
 
 
 def test_budgets_below_one_are_paged_beside_the_lines_and_found_by_name(
-    world: Any, team_budget: Any, as_finn: Principal, finn: User, bob: User, charlie: User, signed_in: SignIn
+    world: Any,
+    team_budget: Any,
+    as_finn: Principal,
+    finn: User,
+    bob: User,
+    charlie: User,
+    signed_in: SignIn,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for number in range(60):
         budgets.open_account(
@@ -281,6 +275,10 @@ def test_budgets_below_one_are_paged_beside_the_lines_and_found_by_name(
     older = first.split('aria-label="Pages of budgets"')[1].split('href="')[1].split('"')[0]
     assert older.startswith("?below=")
     assert ">Region 03</a>" in page(browser, path + older)
+    monkeypatch.setattr(selectors, "MAX_PAGE", 7)
+    rows = rows_of(browser, reverse("budgets") + "?q=region&window=week&format=csv")
+    assert sorted(row["budget"] for row in rows) == [f"Region {number:02d}" for number in range(60)]
+    assert rows_of(signed_in(charlie), reverse("budgets") + "?q=region&format=csv") == []
     for who in (finn, bob):
         found = page(signed_in(who), reverse("budgets") + "?q=region+03&window=week")
         assert ">Region 03</a>" in found
@@ -289,6 +287,19 @@ def test_budgets_below_one_are_paged_beside_the_lines_and_found_by_name(
     assert "Nothing matches" in page(browser, path + "?q=<nowhere>")
     assert ">Region 03</a>" not in signed_in(charlie).get(reverse("budgets") + "?q=region").content.decode()
     assert browser.get(path + "?below=nonsense").status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("window", "words"),
+    [("total", "In total, of"), ("month", "This month, of"), ("week", "This week, of"), ("day", "Today, of")],
+)
+def test_home_names_the_window_that_it_shows(
+    world: Any, as_finn: Principal, finn: User, signed_in: SignIn, window: str, words: str
+) -> None:
+    account = world.account_of("organisation", world.organisation.pk)
+    budgets.set_limit(actor=as_finn, account_id=account, window=WindowKind.MONTH, limits=Limits())
+    budgets.set_limit(actor=as_finn, account_id=account, window=WindowKind(window), limits=Limits(Decimal(70)))
+    assert f"{words} <" in page(signed_in(finn), reverse("home")).split("<h2>Spend</h2>")[1]
 
 
 def test_a_budget_nearly_spent_is_said_in_the_frame_until_it_is_not(
