@@ -138,6 +138,23 @@ def test_an_administrator_of_one_team_invites_to_that_team_only(
     assert [item.email for item, _ in invitations.visible(lead)] == [INES]
 
 
+def test_an_administrator_of_one_team_kills_no_invitation_to_more_than_that_team(
+    make_person, northwind, team, other_team, acting, as_nadia
+) -> None:
+    lead = acting(make_person("Tea", northwind, Role.ADMIN, team=team))
+    attempt = lambda: invitations.invite(principal=lead, email=INES.upper(), roles=[(team.pk, Role.AUDITOR)])  # noqa: E731
+    for roles in ([(None, Role.ADMIN)], [(team.pk, Role.ADMIN), (other_team.pk, Role.AUDITOR)]):
+        secret = invitations.invite(principal=as_nadia, email=INES, roles=roles)[1]
+        before = (list(Invitation.objects.values_list()), events())
+        assert code_of(attempt) == "invitation.exists"
+        assert (list(Invitation.objects.values_list()), events()) == before
+        assert invitations.look_up(secret=secret)
+    Invitation.objects.update(expires_at=now())  # a dead link keeps nobody out
+    assert attempt()
+    assert attempt()
+    assert Invitation.objects.open().count() == 1
+
+
 def test_a_token_with_few_scopes_gives_no_more_than_it_holds(as_nadia, nadia) -> None:
     text = credentials.issue_personal_token(
         principal=as_nadia,
