@@ -62,9 +62,7 @@ def invite(
             principal.require(Permission.MEMBER_WRITE)
         elif not Team.objects.restrict(principal, Permission.MEMBER_WRITE).filter(pk=team_id).exists():
             raise not_found("team")
-    members.check_may_give(principal, _user_id(email), roles)
-    if Membership.objects.filter(organisation_id=principal.organisation_id, user__email__iexact=email).exists():
-        raise conflict("member.exists", f"{email} is a member already.", "Change their roles instead.")
+    _check_may_offer(principal, email, roles)
     try:
         with transaction.atomic():
             for earlier in _open(principal).select_for_update(of=("self",)).filter(email__iexact=email):
@@ -92,14 +90,18 @@ def invite(
 
 
 def renew(*, principal: Principal, invitation_id: uuid.UUID) -> tuple[Invitation, str]:
-    """A new link for another week; the one before is dead at once. Raises 404."""
+    """A new link for another week, backed by whoever makes it; the one before is dead at once. Raises 403, 404 and 409
+    `member.exists`."""
     secret = secrets.token_urlsafe(32)
     with transaction.atomic():
         invitation = _find(principal, invitation_id)
-        members.check_may_give(principal, None, _asked(invitation))
+        if principal.user_id is None:
+            raise forbidden(Permission.MEMBER_WRITE.value)
+        _check_may_offer(principal, invitation.email, _asked(invitation))
+        invitation.invited_by_id = principal.user_id
         invitation.hash, invitation.linked_at, invitation.mailed_at = tokens.keyed_hash(secret), now(), None
         invitation.expires_at = now() + LIFE
-        invitation.save(update_fields=["hash", "linked_at", "mailed_at", "expires_at"])
+        invitation.save(update_fields=["invited_by", "hash", "linked_at", "mailed_at", "expires_at"])
         _tell("invitation.renewed", principal, invitation)
     return invitation, secret
 
@@ -226,6 +228,12 @@ def _find(principal: Principal, invitation_id: uuid.UUID) -> Invitation:
     if found is None or not _within_reach(principal, found):
         raise not_found("invitation")
     return found
+
+
+def _check_may_offer(principal: Principal, email: str, roles: Collection[tuple[uuid.UUID | None, Role]]) -> None:
+    members.check_may_give(principal, _user_id(email), roles)
+    if Membership.objects.filter(organisation_id=principal.organisation_id, user__email__iexact=email).exists():
+        raise conflict("member.exists", f"{email} is a member already.", "Change their roles instead.")
 
 
 def _within_reach(principal: Principal, invitation: Invitation) -> bool:
