@@ -20,6 +20,10 @@ from governance import selectors as governance
 SHOWN: Final = 5
 SHORTEST: Final = 2
 LONGEST: Final = 100
+REACH: Final = (
+    "Names need two letters; ids are found whole. By their words, calls are looked for among the newest "
+    f"{governance.ACTIONS_SEARCHED:,} and questions among the newest {governance.QUESTIONS_SEARCHED:,}."
+)
 
 
 @dataclass(frozen=True)

@@ -52,8 +52,8 @@ from governance.registry import known_kinds as known_kinds
 
 MAX_PAGE: Final = 200
 MOST_COUNTED: Final = 100
-_SEARCHED: Final = 3000
-_QUESTIONS_SEARCHED: Final = 1000
+ACTIONS_SEARCHED: Final = 3000
+QUESTIONS_SEARCHED: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def find_actions(principal: Principal, *, text: str, limit: int = 5) -> list[Act
     key = parse_id(text.lower())
     if key is not None:
         return list(rows.filter(pk=key))
-    newest = rows.order_by("-id").values_list("pk", "title")[:_SEARCHED]
+    newest = rows.order_by("-id").values_list("pk", "title")[:ACTIONS_SEARCHED]
     wanted = text.lower()
     found = [pk for pk, title in newest if wanted in title.lower()]
     return list(Action.objects.filter(pk__in=found[:limit]).order_by("-id")) if found else []
@@ -164,7 +164,7 @@ def find_escalations(principal: Principal, *, text: str, limit: int = 5) -> list
     key = parse_id(text.lower())
     if key is not None:
         return list(rows.filter(pk=key))
-    newest = rows.order_by("-id").values_list("pk", "title", "action__arguments", "state")[:_QUESTIONS_SEARCHED]
+    newest = rows.order_by("-id").values_list("pk", "title", "action__arguments", "state")[:QUESTIONS_SEARCHED]
     wanted = text.lower()
     found = [
         (state != EscalationState.OPEN, place, pk)

@@ -23,6 +23,7 @@ from frontend.audit_folds import Fold, Line, folded, last_of, line_of
 from frontend.exports import csv_response
 from frontend.pages import PersonRequest, page, require_anywhere
 from frontend.saved import saved_views
+from frontend.templatetags.amounts import absolute_text
 
 LONGEST_EXPORT = 5000
 MISSIONS_OFFERED = 100
@@ -62,10 +63,13 @@ def listing(request: PersonRequest) -> HttpResponseBase:
     if request.GET.get("format") == "csv":
         return csv_response("audit", _CSV_HEADER, _csv_rows(request.principal, filters))
     each = bool(request.GET.get("each")) or _picks_entries(filters)
-    lines, older = _page(request.principal, filters, parse_id(request.GET.get("cursor")), each=each)
+    cursor = parse_id(request.GET.get("cursor"))
+    lines, older, looked_to = _page(request.principal, filters, cursor, each=each)
     context = {
         "lines": lines,
         "next": older,
+        "looked": _looked(request.principal, looked_to),
+        "none_fits": "No older entry fits these filters." if cursor else "No entry fits these filters.",
         "each": each,
         "may_fold": not _picks_entries(filters),
         "filters": filters,
@@ -127,16 +131,25 @@ def _picks_entries(filters: selectors.Filters) -> bool:
 
 def _page(
     principal: Principal, filters: selectors.Filters, cursor: uuid.UUID | None, *, each: bool
-) -> tuple[list[Line | Fold], uuid.UUID | None]:
-    """The lines of one page and the cursor of the next. Folded, a page takes in more entries for as many lines."""
+) -> tuple[list[Line | Fold], uuid.UUID | None, datetime | None]:
+    """The lines of one page, the cursor of the next, and how far back a search for words went if not to the end.
+    Folded, a page takes in more entries for as many lines."""
     if each:
         found = selectors.entries(principal=principal, filters=filters, cursor=cursor)
-        return [line_of(entry) for entry in found.items], found.next
+        return [line_of(entry) for entry in found.items], found.next, found.looked_to
     found = selectors.entries(principal=principal, filters=filters, cursor=cursor, limit=selectors.LARGEST_PAGE)
     lines = folded(found.items)
     if len(lines) <= selectors.PAGE:
-        return lines, found.next
-    return lines[: selectors.PAGE], last_of(lines[selectors.PAGE - 1])
+        return lines, found.next, None
+    return lines[: selectors.PAGE], last_of(lines[selectors.PAGE - 1]), None
+
+
+def _looked(principal: Principal, looked_to: datetime | None) -> str:
+    """What a search for words has not read is not denied."""
+    if looked_to is None:
+        return ""
+    back_to = absolute_text(looked_to, ZoneInfo(principal.time_zone))
+    return f"Looked at {selectors.SEARCHED:,} entries, back to {back_to}. Older ones were not looked at yet."
 
 
 def _filters(request: PersonRequest) -> selectors.Filters:
@@ -172,7 +185,8 @@ def _day(text: str | None, zone: ZoneInfo) -> datetime | None:
 
 def _csv_rows(principal: Principal, filters: selectors.Filters) -> Iterator[Sequence[object]]:
     cursor: uuid.UUID | None = None
-    for _ in range(LONGEST_EXPORT // selectors.LARGEST_PAGE):
+    written = 0
+    while written < LONGEST_EXPORT:  # not so many pages: of a rare word there may be none on most of them
         found = selectors.entries(principal=principal, filters=filters, cursor=cursor, limit=selectors.LARGEST_PAGE)
         for line in map(line_of, found.items):
             entry = line.entry
@@ -187,6 +201,7 @@ def _csv_rows(principal: Principal, filters: selectors.Filters) -> Iterator[Sequ
                 entry.subject_name,
                 entry.payload_sha256,
             )
+        written += len(found.items)
         cursor = found.next
         if cursor is None:
             return

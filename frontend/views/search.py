@@ -16,4 +16,6 @@ def search(request: PersonRequest) -> HttpResponse:
     """Options for the palette, or a page of them without script. Only what the viewer may see."""
     text = request.GET.get("q", "").strip()[: finding.LONGEST].replace("\x00", "")
     template = "search/options.html" if is_part(request) else "search/page.html"
-    return render(request, template, {"hits": finding.find(request.principal, text), "text": text})
+    return render(
+        request, template, {"hits": finding.find(request.principal, text), "text": text, "reach": finding.REACH}
+    )

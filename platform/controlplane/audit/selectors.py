@@ -41,10 +41,12 @@ class Filters:
 
 @dataclass(frozen=True)
 class Page:
-    """Newest first. `next` is the cursor of the following page, None on the last."""
+    """Newest first. `next` is the cursor of the following page, None on the last. `looked_to`: the moment of the last
+    entry looked at, where a search for words ended before the trail did."""
 
     items: Sequence[Entry]
     next: uuid.UUID | None
+    looked_to: datetime | None = None
 
 
 def entries(
@@ -53,20 +55,22 @@ def entries(
     """One page of what `principal` may see of the trail; each entry comes with its seal where it has one.
 
     A role in some teams sees entries of those teams, not those of the organisation as a whole. A text is looked for in
-    the next SEARCHED entries only, however few of them hold it: `next` goes on from there.
+    the next SEARCHED entries only, however few of them hold it, none perhaps: `next` goes on from there.
     """
     size = max(1, min(limit, LARGEST_PAGE))
     chosen = filters or Filters()
     rows = Entry.objects.restrict(principal, Permission.AUDIT_VIEW).filter(_conditions(chosen)).order_by("-pk")
     if cursor is not None:
         rows = rows.filter(pk__lt=cursor)
-    end: uuid.UUID | None = None
+    end: tuple[uuid.UUID, datetime] | None = None
     if chosen.text:
-        end = rows.values_list("pk", flat=True)[SEARCHED - 1 : SEARCHED].first()
+        end = rows.values_list("pk", "at")[SEARCHED - 1 : SEARCHED].first()
         rows = rows.filter(_holds_text(chosen.text))
-        rows = rows.filter(pk__gte=end) if end is not None else rows
+        rows = rows.filter(pk__gte=end[0]) if end is not None else rows
     found = list(rows.select_related("seal")[: size + 1])
-    return Page(found[:size], found[size - 1].pk if len(found) > size else end)
+    if len(found) > size:
+        return Page(found[:size], found[size - 1].pk)
+    return Page(found, *end) if end is not None else Page(found, None)
 
 
 def entry(*, principal: Principal, entry_id: uuid.UUID) -> Entry | None:

@@ -38,9 +38,10 @@ class Offer:
 def invite(
     *, principal: Principal, email: str, roles: Collection[tuple[uuid.UUID | None, Role]]
 ) -> tuple[Invitation, str]:
-    """A new invitation and the secret of its link, which is shown once. An open one for the address is replaced.
+    """A new invitation and the secret of its link, which is shown once. An open one for the address is replaced, unless
+    it works and the principal could not take it back.
 
-    Raises 403, 422 `invitation.invalid`, 409 `member.exists`.
+    Raises 403, 422 `invitation.invalid`, 409 `member.exists` and `invitation.exists`.
     """
     email = email.strip().lower()
     errors = []
@@ -61,12 +62,16 @@ def invite(
             principal.require(Permission.MEMBER_WRITE)
         elif not Team.objects.restrict(principal, Permission.MEMBER_WRITE).filter(pk=team_id).exists():
             raise not_found("team")
-    members.check_may_give(principal, _user_id(email), roles)
-    if Membership.objects.filter(organisation_id=principal.organisation_id, user__email__iexact=email).exists():
-        raise conflict("member.exists", f"{email} is a member already.", "Change their roles instead.")
+    _check_may_offer(principal, email, roles)
     try:
         with transaction.atomic():
-            for earlier in _open(principal).filter(email__iexact=email):
+            for earlier in _open(principal).select_for_update(of=("self",)).filter(email__iexact=email):
+                if not _within_reach(principal, earlier) and earlier.expires_at > now() and _still_backed(earlier):
+                    raise conflict(
+                        "invitation.exists",
+                        f"{email} is invited already, to more than you give roles in. That invitation stays.",
+                        "Ask an administrator of the whole organisation.",
+                    )
                 _revoke(principal, earlier)
             secret = secrets.token_urlsafe(32)
             invitation = Invitation.objects.create(
@@ -85,14 +90,18 @@ def invite(
 
 
 def renew(*, principal: Principal, invitation_id: uuid.UUID) -> tuple[Invitation, str]:
-    """A new link for another week; the one before is dead at once. Raises 404."""
+    """A new link for another week, backed by whoever makes it; the one before is dead at once. Raises 403, 404 and 409
+    `member.exists`."""
     secret = secrets.token_urlsafe(32)
     with transaction.atomic():
         invitation = _find(principal, invitation_id)
-        members.check_may_give(principal, None, _asked(invitation))
+        if principal.user_id is None:
+            raise forbidden(Permission.MEMBER_WRITE.value)
+        _check_may_offer(principal, invitation.email, _asked(invitation))
+        invitation.invited_by_id = principal.user_id
         invitation.hash, invitation.linked_at, invitation.mailed_at = tokens.keyed_hash(secret), now(), None
         invitation.expires_at = now() + LIFE
-        invitation.save(update_fields=["hash", "linked_at", "mailed_at", "expires_at"])
+        invitation.save(update_fields=["invited_by", "hash", "linked_at", "mailed_at", "expires_at"])
         _tell("invitation.renewed", principal, invitation)
     return invitation, secret
 
@@ -201,8 +210,7 @@ def spent() -> RemitError:
 def visible(principal: Principal) -> list[tuple[Invitation, list[tuple[Team | None, Role]]]]:
     """Open invitations to places the principal may give roles in, newest first, with what each gives."""
     rows = _open(principal).select_related("invited_by").order_by("-created_at")
-    where = principal.teams_with(Permission.MEMBER_WRITE)
-    seen = [row for row in rows if where is ALL_TEAMS or all(team in where for team, _ in _asked(row))]
+    seen = [row for row in rows if _within_reach(principal, row)]
     teams = Team.objects.filter(organisation_id=principal.organisation_id).in_bulk(
         [team for row in seen for team, _ in _asked(row) if team]
     )
@@ -217,10 +225,21 @@ def _find(principal: Principal, invitation_id: uuid.UUID) -> Invitation:
     if not principal.has_anywhere(Permission.MEMBER_WRITE):
         raise not_found("invitation")
     found = _open(principal).select_for_update(of=("self",)).filter(pk=invitation_id).first()
-    where = principal.teams_with(Permission.MEMBER_WRITE)
-    if found is None or (where is not ALL_TEAMS and not all(team in where for team, _ in _asked(found))):
+    if found is None or not _within_reach(principal, found):
         raise not_found("invitation")
     return found
+
+
+def _check_may_offer(principal: Principal, email: str, roles: Collection[tuple[uuid.UUID | None, Role]]) -> None:
+    members.check_may_give(principal, _user_id(email), roles)
+    if Membership.objects.filter(organisation_id=principal.organisation_id, user__email__iexact=email).exists():
+        raise conflict("member.exists", f"{email} is a member already.", "Change their roles instead.")
+
+
+def _within_reach(principal: Principal, invitation: Invitation) -> bool:
+    """Whether the principal may give roles in every place it is for: others neither see it nor take it back."""
+    where = principal.teams_with(Permission.MEMBER_WRITE)
+    return where is ALL_TEAMS or all(team in where for team, _ in _asked(invitation))
 
 
 def _revoke(principal: Principal, invitation: Invitation) -> None:

@@ -287,6 +287,18 @@ def test_the_trail_is_read_filtered_and_checked(nadia_api: Api, mission: Mission
     assert nadia_api.get(f"audit-jobs/{job.json()['id']}").json()["intact"] is True
 
 
+def test_a_search_of_the_trail_goes_on_at_next_after_an_empty_page(
+    nadia_api: Api, mission: Mission, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("controlplane.audit.selectors.SEARCHED", 1)
+    nadia_api.post(f"missions/{mission.pk}:pause", {"reason": "Quarter end"})
+    nadia_api.post(f"missions/{mission.pk}:resume")
+    first = nadia_api.get("audit-entries?q=paused").json()
+    assert first["items"] == []
+    then = nadia_api.get(f"audit-entries?q=paused&cursor={first['next']}").json()
+    assert [item["event"] for item in then["items"]] == ["mission.paused"]
+
+
 def test_costs_are_a_report_of_days(nadia_api: Api) -> None:
     answer = nadia_api.get("costs?first=2031-01-01&last=2031-01-31").json()
     assert answer["goals"] == []

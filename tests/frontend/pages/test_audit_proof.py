@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -19,12 +20,13 @@ from django.test import Client
 from django.urls import reverse
 
 from agents.models import Agent
-from controlplane.audit import jobs, tasks, verification
+from controlplane.audit import jobs, selectors, tasks, verification
 from controlplane.audit.checkpoints import sign_heads
 from controlplane.audit.models import Entry, Job, JobState
 from controlplane.audit.sealing import seal_all
 from controlplane.common.clock import now
 from controlplane.common.errors import RemitError
+from controlplane.tenancy import members
 from controlplane.tenancy.models import User
 from controlplane.tenancy.types import Role
 
@@ -72,6 +74,31 @@ def test_filters_by_person_agent_mission_and_kind_stand_in_the_address(
     assert sentences(browser, "?person=nonsense&agent=nonsense&event=drop.*") == sentences(browser, "")
     csv = b"".join(browser.get(reverse("audit") + f"?person={bob.pk}&format=csv")).decode()
     assert len(csv.splitlines()) == len(by_bob) + 1
+
+
+def test_a_search_denies_no_older_entry_that_it_has_not_looked_at(
+    nadia: User, as_nadia: Any, signed_in: SignIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selectors, "SEARCHED", 3)
+    for name in ("Rarities", "Two", "Three", "Four", "Five", "Six", "Seven"):
+        members.add_team(principal=as_nadia, name=name)
+    browser, path, pages = signed_in(nadia), reverse("audit") + "?q=rarities", []
+    for _ in range(3):
+        html = browser.get(path).content.decode()
+        pages.append(html)
+        links = re.findall(r'href="([^"]*cursor=[^"]+)"[^>]*>(?:Look further back|Older)', html)
+        path = reverse("audit") + links[0].replace("&amp;", "&") if links else ""
+    for html in pages[:2]:
+        assert "Nothing so far" in html
+        assert "Looked at 3 entries, back to" in html
+        assert "No entry fits" not in html
+    assert "Nadia" in pages[2]
+    assert "Looked at" not in pages[2]
+    assert not path
+    monkeypatch.setattr("frontend.views.audit.LONGEST_EXPORT", selectors.LARGEST_PAGE)
+    csv = b"".join(browser.get(reverse("audit") + "?q=rarities&format=csv")).decode()
+    assert "Rarities" in csv
+    assert "No entry fits these filters" in browser.get(reverse("audit") + "?event=stop.made&q=two").content.decode()
 
 
 def test_a_long_check_shows_its_progress_and_goes_on_in_the_worker(

@@ -109,6 +109,28 @@ def test_a_revoked_invitation_and_one_of_who_may_not_invite_any_more_are_dead(
     assert code_of(lambda: invitations.look_up(secret=invited)) == "invitation.spent"
 
 
+def test_a_new_link_is_backed_by_whoever_makes_it(as_nadia, dana, acting) -> None:
+    members.add_member(principal=as_nadia, user=dana, role=Role.ADMIN)
+    invitations.invite(principal=acting(dana), email=INES, roles=[(None, Role.ADMIN)])
+    Membership.objects.filter(user=dana, role="admin").delete()
+    renewed = invitations.renew(principal=as_nadia, invitation_id=Invitation.objects.get().pk)[1]
+    assert invitations.look_up(secret=renewed).invited_by == "Nadia"
+    invitations.accept_as_new_person(secret=renewed, name="Ines", password=PASSWORD)
+    assert Membership.objects.get(user__email=INES).role == "admin"
+
+
+def test_a_new_link_is_refused_where_a_new_invitation_would_be(invited, as_nadia, dana, make_person, acting) -> None:
+    """To somebody who joined meanwhile; above all not by themselves."""
+    ines = User.objects.create(email=INES, name="Ines")
+    Membership.objects.create(user=ines, organisation_id=as_nadia.organisation_id, role=Role.ADMIN.value)
+    before = (list(Invitation.objects.values_list()), events())
+    invitation = Invitation.objects.get()
+    for principal, code in ((acting(ines), "member.own_rights"), (as_nadia, "member.exists")):
+        attempt = lambda who=principal: invitations.renew(principal=who, invitation_id=invitation.pk)  # noqa: E731
+        assert code_of(attempt) == code
+    assert (list(Invitation.objects.values_list()), events()) == before
+
+
 def test_who_may_not_invite_invites_nobody(as_alice, as_bob, as_finn, as_charlie, as_run, team, invited) -> None:
     before = list(Invitation.objects.values_list())
     for principal in (as_alice, as_bob, as_finn, as_run):
@@ -136,6 +158,23 @@ def test_an_administrator_of_one_team_invites_to_that_team_only(
             invitations.invite(principal=lead, email="x@x.example", roles=[(place, Role.AUDITOR)])
         assert refused.value.code in ("permission.denied", "team.not_found")
     assert [item.email for item, _ in invitations.visible(lead)] == [INES]
+
+
+def test_an_administrator_of_one_team_kills_no_invitation_to_more_than_that_team(
+    make_person, northwind, team, other_team, acting, as_nadia
+) -> None:
+    lead = acting(make_person("Tea", northwind, Role.ADMIN, team=team))
+    attempt = lambda: invitations.invite(principal=lead, email=INES.upper(), roles=[(team.pk, Role.AUDITOR)])  # noqa: E731
+    for roles in ([(None, Role.ADMIN)], [(team.pk, Role.ADMIN), (other_team.pk, Role.AUDITOR)]):
+        secret = invitations.invite(principal=as_nadia, email=INES, roles=roles)[1]
+        before = (list(Invitation.objects.values_list()), events())
+        assert code_of(attempt) == "invitation.exists"
+        assert (list(Invitation.objects.values_list()), events()) == before
+        assert invitations.look_up(secret=secret)
+    Invitation.objects.update(expires_at=now())  # a dead link keeps nobody out
+    assert attempt()
+    assert attempt()
+    assert Invitation.objects.open().count() == 1
 
 
 def test_a_token_with_few_scopes_gives_no_more_than_it_holds(as_nadia, nadia) -> None:
