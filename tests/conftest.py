@@ -16,7 +16,7 @@ import pytest
 from django.conf import settings
 from django.contrib.auth.hashers import make_password
 from django.db import connection
-from django.db.backends.base.operations import BaseDatabaseOperations
+from django.test import TransactionTestCase
 
 from agents.choices import MissionState, RunState, Runtime, VersionState
 from agents.models import Agent, AgentVersion, Mission, MissionVersion, Run
@@ -24,6 +24,7 @@ from controlplane.common.clock import now
 from controlplane.tenancy import services, tokens
 from controlplane.tenancy.models import Membership, Organisation, Team, TokenKind, User
 from controlplane.tenancy.types import Permission, Principal, Role
+from governance.bundles import ensure_baseline
 
 CHROMIUM = Path("/usr/bin/chromium")
 PASSWORD = "correct-horse-battery-staple"
@@ -31,26 +32,28 @@ _NUMBERS = itertools.count(1)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _tests_may_empty_append_only_tables() -> Iterator[None]:
-    """Tests with threads end with a TRUNCATE of every table, which the audit trail refuses until its owner, as here,
-    takes the triggers away."""
-    original = BaseDatabaseOperations.execute_sql_flush
-    tables = (
-        *("audit_entry", "audit_seal", "audit_checkpoint", "audit_restatement"),
-        *("governance_decision", "governance_vote"),
-    )
-
-    def without_triggers(self: BaseDatabaseOperations, sql_list: list[str]) -> None:
-        with self.connection.cursor() as cursor:
-            cursor.execute("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'audit_entry'::regclass")
-            every = (*tables, *(month for (month,) in cursor.fetchall()))
-        off = [f"ALTER TABLE {table} DISABLE TRIGGER USER" for table in every]
-        on = [f"ALTER TABLE {table} ENABLE TRIGGER USER" for table in every]
-        original(self, [*off, *sql_list, *on])
-
+def _tests_with_threads_empty_what_they_filled() -> Iterator[None]:
+    """Django would truncate every table, which the audit trail refuses, and fill those it makes itself once more: more
+    than half a second after each such test. Only the baseline of the policies has to be there again."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(BaseDatabaseOperations, "execute_sql_flush", without_triggers)
+        patch.setattr(TransactionTestCase, "_fixture_teardown", lambda _: _empty_tables())
         yield
+
+
+def _empty_tables() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+            " AND pg_relation_size(oid) > 0 AND relname <> ALL (%s)",
+            [["django_migrations", "django_content_type", "auth_permission"]],
+        )
+        tables = [name for (name,) in cursor.fetchall()]
+        # As a replica does: without triggers, neither those that keep the trail nor those of foreign keys.
+        cursor.execute("SET session_replication_role = replica")
+        for name in tables:
+            cursor.execute(f"DELETE FROM {name}")
+        cursor.execute("RESET session_replication_role")
+    ensure_baseline()
 
 
 @functools.cache

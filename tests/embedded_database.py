@@ -14,6 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import psycopg
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[1:1] = [folder for folder in (str(ROOT), str(ROOT / "platform")) if folder not in sys.path]
 
@@ -37,6 +39,8 @@ def _start() -> None:
     for child in children:
         atexit.register(child.stop)
         child.wait_ready(seconds=30)
+    with psycopg.connect(postgres.url, user="postgres", autocommit=True) as superuser:
+        superuser.execute("GRANT SET ON PARAMETER session_replication_role TO remit")  # to empty tables after a test
     os.environ.update(
         DATABASE_URL=postgres.url,
         REDIS_URL=valkey.url,
