@@ -264,6 +264,16 @@ def test_a_sign_off_that_waited_is_withdrawn_and_its_mission_is_a_draft_again(wo
         gate.decide(approver=person("Bob"), escalation_id=asked.escalation.id, version=1, approve=True, reason="")
 
 
+def test_what_waited_or_was_permitted_tells_its_agent_that_it_was_stopped(work, person) -> None:
+    clerk = work()
+    ended = [clerk.ask().action_id, clerk.read().action_id]
+    services.stop(actor=person("Alice"), scope=StopScope.AGENT, scope_id=clerk.agent.pk, reason="It went astray")
+    for action in Action.objects.filter(pk__in=ended):
+        assert (action.state, action.reason_code) == (ActionState.WITHDRAWN, "action.withdrawn")
+        assert action.message == "Withdrawn: Stopped with the agent Clerk: It went astray"
+        assert action.remedies == ["Go on with other work; ask again only if it is still needed."]
+
+
 def test_the_proofs_look_at_the_rows_not_at_what_the_stop_counted(work, person) -> None:
     clerk = work()
     stop = services.stop(actor=person("Alice"), scope=StopScope.AGENT, scope_id=clerk.agent.pk)
