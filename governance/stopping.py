@@ -21,7 +21,7 @@ from governance.choices import ActionState, EscalationState
 from governance.models import Action, Escalation, Permit
 from governance.registry import kind_of
 from governance.rows import subject_of
-from governance.transitions import live_permits
+from governance.transitions import live_permits, withdrawal
 
 _OPEN: Final = (ActionState.WAITING, ActionState.PERMITTED)
 
@@ -85,7 +85,7 @@ def void_reach(*, actor: Principal, reach: Reach, stop: str, reason: str) -> Voi
         permits = live_permits().filter(action_id__in=identifiers).update(voided_at=moment)
         actions = _lock(identifiers)
         Action.objects.filter(pk__in=[action.pk for action in actions]).update(
-            state=ActionState.WITHDRAWN, ended_at=moment
+            state=ActionState.WITHDRAWN, ended_at=moment, **withdrawal(actor=actor, reason=reason)
         )
         for action in actions:
             action.state, action.ended_at = ActionState.WITHDRAWN, moment

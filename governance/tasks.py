@@ -24,7 +24,7 @@ def tell(escalation_id: str) -> None:
 
 @shared_task(base=Task, name="governance.tasks.tell_all")  # type: ignore[untyped-decorator]
 def tell_all() -> None:
-    """Questions that were opened, those whose message was lost, and mail that was not sent."""
+    """Questions that were opened, whatever was not told because a message was lost, and mail that was not sent."""
     for escalation_id in services.untold():
         services.tell_about(escalation_id)
     services.send_mails()

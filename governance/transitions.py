@@ -38,13 +38,30 @@ def lock_subject(action: Action) -> None:
     kind_of(action.kind).lock(subject_id=action.subject_id)
 
 
+def withdrawal(*, actor: Principal, reason: str) -> dict[str, Any]:
+    """What a withdrawn action says of itself, to whoever asks how it stands."""
+    return {
+        "reason_code": "action.withdrawn",
+        "message": f"Withdrawn: {reason}"[:500] if reason else f"Withdrawn by {actor.name}.",
+        "remedies": ["Go on with other work; ask again only if it is still needed."],
+    }
+
+
 def close_unperformed(
-    action: Action, *, source: ActionState, to: ActionState, actor: Principal, event: Event, payload: Mapping[str, Any]
+    action: Action,
+    *,
+    source: ActionState,
+    to: ActionState,
+    actor: Principal,
+    event: Event,
+    payload: Mapping[str, Any],
+    **changes: Any,
 ) -> bool:
-    """An open action ends without ever running: permits die, the hold is released, its kind hears of it."""
+    """An open action ends without ever running: permits die, the hold is released, its kind hears of it. `changes`: its
+    columns that say why."""
     moment = now()
     void_permits(action_ids=[action.pk], moment=moment)
-    if not move(action, sources=[source], to=to, ended_at=moment):
+    if not move(action, sources=[source], to=to, ended_at=moment, **changes):
         return False
     if action.hold_id is not None:
         ledger().void(hold_id=action.hold_id)

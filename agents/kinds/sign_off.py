@@ -55,6 +55,8 @@ class SignOff:
             missions.activate(actor=actor, mission_id=mission_id, number=version, signed_off_by=second)
         elif state is ActionState.WAITING:
             missions.await_sign_off(actor=actor, mission_id=mission_id, number=version, reason=action.message)
+        elif state is ActionState.WITHDRAWN:
+            missions.withdraw_sign_off(actor=actor, mission_id=mission_id, number=version, reason=action.message)
         else:
             missions.refuse_sign_off(actor=actor, mission_id=mission_id, number=version, reason=action.message)
 

@@ -142,13 +142,13 @@ def activate(*, actor: Principal, mission_id: uuid.UUID, number: int, signed_off
 
 def refuse_sign_off(*, actor: Principal, mission_id: uuid.UUID, number: int, reason: str) -> None:
     """Back to a draft, so that it can be reworded. Inside the transaction that refused it."""
-    startable = [MissionState.DRAFT, MissionState.AWAITING_SIGN_OFF]
-    if _move(mission_id, startable, MissionState.DRAFT, f"Not signed off: {reason}", number=number):
-        mission = Mission.objects.get(pk=mission_id)
-        mission.versions.filter(number=number).update(state=VersionState.DRAFT)
-        record(
-            event=Event.MISSION_SIGN_OFF_REFUSED, actor=actor, subject=subject_of(mission), payload={"reason": reason}
-        )
+    shown = f"Not signed off: {reason}"
+    _back_to_draft(actor, mission_id, number, Event.MISSION_SIGN_OFF_REFUSED, reason, shown=shown)
+
+
+def withdraw_sign_off(*, actor: Principal, mission_id: uuid.UUID, number: int, reason: str) -> None:
+    """Back to a draft, which nobody refused. Inside the transaction that withdrew the question."""
+    _back_to_draft(actor, mission_id, number, Event.MISSION_SIGN_OFF_WITHDRAWN, reason, shown=reason)
 
 
 def pause_mission(*, actor: Principal, mission_id: uuid.UUID, reason: str = "") -> Mission:
@@ -307,6 +307,16 @@ def _move(
         organisation = Mission.objects.values_list("organisation_id", flat=True).get(pk=mission_id)
         announce(f"organisation:{organisation}", "missions")
     return bool(moved)
+
+
+def _back_to_draft(
+    actor: Principal, mission_id: uuid.UUID, number: int, event: Event, reason: str, *, shown: str
+) -> None:
+    startable = [MissionState.DRAFT, MissionState.AWAITING_SIGN_OFF]
+    if _move(mission_id, startable, MissionState.DRAFT, shown, number=number):
+        mission = Mission.objects.get(pk=mission_id)
+        mission.versions.filter(number=number).update(state=VersionState.DRAFT)
+        record(event=event, actor=actor, subject=subject_of(mission), payload={"reason": reason})
 
 
 def _operate(

@@ -16,7 +16,7 @@ from controlplane.tenancy.types import Permission, Principal
 from governance.announcing import inbox_changed
 from governance.choices import ActionState, EscalationState
 from governance.models import Action, Escalation
-from governance.transitions import close_unperformed, lock_subject
+from governance.transitions import close_unperformed, lock_subject, withdrawal
 
 LONGEST_REASON: Final = 500
 
@@ -53,6 +53,7 @@ def withdraw_open(action: Action, *, actor: Principal, reason: str) -> bool:
         actor=actor,
         event=Event.ACTION_WITHDRAWN,
         payload={"reason": reason, "digest": action.digest},
+        **withdrawal(actor=actor, reason=reason),
     )
 
 

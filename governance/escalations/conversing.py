@@ -51,6 +51,8 @@ def answer_question(
     ).select_related("escalation")
     if question_id is not None:
         open_ones = open_ones.filter(pk=question_id)
+    else:  # an action may be asked about again after its first question was closed
+        open_ones = open_ones.filter(escalation__state=EscalationState.OPEN)
     question = open_ones.order_by("id").first()
     if question is None:
         raise conflict("question.none", "Nobody waits for an answer about this action.", "Go on with other work.")

@@ -12,7 +12,7 @@ import structlog
 from django.conf import settings
 from django.core import mail, signing
 from django.db import transaction
-from django.db.models import F
+from django.db.models import Exists, F, OuterRef
 
 from controlplane.common.clock import now
 from controlplane.common.ids import parse_id
@@ -44,9 +44,18 @@ def tell_about(escalation_id: uuid.UUID) -> int:
 
 
 def untold() -> list[uuid.UUID]:
-    """Open questions whose people have not been told: the net under lost messages."""
-    rows = Escalation.objects.filter(state=EscalationState.OPEN, told_tier__lt=F("tier"))
-    return list(rows.order_by("id").values_list("pk", flat=True)[:_BATCH])
+    """Questions of which somebody has not been told, of their answers or of glass broken over them: the net under lost
+    messages. What an agent answered beside a question that is settled by now needs nobody."""
+    opened = Escalation.objects.filter(state=EscalationState.OPEN, told_tier__lt=F("tier"))
+    answered = EscalationMessage.objects.filter(kind=MessageKind.ANSWER, escalation__state=EscalationState.OPEN)
+    broken = BreakGlass.objects.filter(reviewed_at__isnull=True)
+    told = Exists(Notice.objects.filter(escalation_id=OuterRef("escalation_id"), about_id=OuterRef("pk")))
+    found = [
+        *opened.order_by("id").values_list("pk", flat=True)[:_BATCH],
+        *answered.exclude(told).order_by("id").values_list("escalation_id", flat=True)[:_BATCH],
+        *broken.exclude(told).order_by("id").values_list("escalation_id", flat=True)[:_BATCH],
+    ]
+    return list(dict.fromkeys(found))
 
 
 def send_mails() -> int:

@@ -117,6 +117,16 @@ def test_large_budget_waits_for_a_second_person_who_is_not_its_owner(
     assert Run.objects.filter(mission=mission).count() == 1
 
 
+def test_a_sign_off_that_was_taken_back_was_refused_by_nobody(alice: Principal, clerk: Agent) -> None:
+    mission = services.draft_mission(actor=alice, agent_id=clerk.pk, title="Big", remit=remit(budget="20.00"))
+    asked = services.submit_mission(actor=alice, mission_id=mission.pk)
+    gate.withdraw(actor=alice, action_id=asked.action_id, reason="Not this month")
+    mission.refresh_from_db()
+    assert (mission.state, mission.state_reason) == (MissionState.DRAFT, "Withdrawn: Not this month")
+    assert events_of(mission).count(Event.MISSION_SIGN_OFF_WITHDRAWN) == 1
+    assert Event.MISSION_SIGN_OFF_REFUSED not in events_of(mission)
+
+
 def test_refused_sign_off_goes_back_to_a_draft_and_nothing_runs(alice: Principal, bob: Principal, clerk: Agent) -> None:
     mission = services.draft_mission(actor=alice, agent_id=clerk.pk, title="Big", remit=remit(budget="20.00"))
     services.submit_mission(actor=alice, mission_id=mission.pk)

@@ -263,6 +263,17 @@ def test_an_agent_may_take_back_what_is_still_open(gate: Gate, amount: int) -> N
         services.withdraw(actor=gate.run, action_id=judgement.action_id)
 
 
+@pytest.mark.parametrize("amount", [10, 60])
+def test_a_withdrawn_action_says_so_and_why(gate: Gate, as_alice: Principal, amount: int) -> None:
+    first, second = gate.propose(amount), gate.propose(amount + 1)
+    services.withdraw(actor=as_alice, action_id=first.action_id, reason=" The customer has paid. ")
+    services.withdraw(actor=as_alice, action_id=second.action_id)
+    told = [gate.action(judgement) for judgement in (first, second)]
+    assert [action.message for action in told] == ["Withdrawn: The customer has paid.", "Withdrawn by Alice."]
+    assert {action.reason_code for action in told} == {"action.withdrawn"}
+    assert all("later" not in remedy for action in told for remedy in action.remedies)
+
+
 def test_others_take_back_only_what_they_operate(
     gate: Gate, as_alice: Principal, as_bob: Principal, as_charlie: Principal
 ) -> None:

@@ -48,6 +48,7 @@ class Event(models.TextChoices):
     MISSION_DRAFTED = "mission.drafted", "{actor} drafted the mission {subject}"
     MISSION_SUBMITTED = "mission.submitted", "{actor} sent {subject} for sign-off"
     MISSION_SIGNED_OFF = "mission.signed_off", "{actor} signed off {subject}, version {version}"
+    MISSION_SIGN_OFF_WITHDRAWN = "mission.sign_off_withdrawn", "{subject} is a draft again. {reason}"
     MISSION_SIGN_OFF_REFUSED = "mission.sign_off_refused", "{actor} refused to sign off {subject}: {reason}"
     MISSION_STARTED = "mission.started", "{actor} started {subject}"
     MISSION_CHANGED = "mission.changed", "{actor} changed {subject} to version {version}"

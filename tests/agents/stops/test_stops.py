@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from agents import services, stop_proofs, stops
-from agents.choices import MissionState, RunState, StopScope
+from agents.choices import MissionState, RunState, StopScope, VersionState
 from agents.models import Mission, Run, Stop
 from budgets.models import Account, Hold
 from controlplane.audit.events import Event
 from controlplane.audit.models import Entry
+from controlplane.audit.sentences import sentence
 from controlplane.common.clock import now
 from controlplane.common.errors import RemitError
 from controlplane.tenancy import credentials
@@ -256,12 +257,27 @@ def test_a_sign_off_that_waited_is_withdrawn_and_its_mission_is_a_draft_again(wo
     alice = person("Alice")
     large = services.draft_mission(actor=alice, agent_id=clerk.agent.pk, title="Large", remit=make_remit("20"))
     asked = services.submit_mission(actor=alice, mission_id=large.pk)
-    services.stop(actor=alice, scope=StopScope.AGENT, scope_id=clerk.agent.pk)
+    services.stop(actor=alice, scope=StopScope.AGENT, scope_id=clerk.agent.pk, reason="drill")
     large.refresh_from_db()
     assert large.state == MissionState.DRAFT
+    assert large.state_reason == "Withdrawn: Stopped with the agent Clerk: drill"
+    assert large.versions.get().state == VersionState.DRAFT
+    told = Entry.objects.filter(subject_type="mission", subject_id=large.pk).latest("id")
+    assert sentence(told) == "Large is a draft again. Withdrawn: Stopped with the agent Clerk: drill"
+    assert not Entry.objects.filter(event=Event.MISSION_SIGN_OFF_REFUSED).exists()
     assert asked.escalation is not None
     with pytest.raises(RemitError, match="settled before you"):
         gate.decide(approver=person("Bob"), escalation_id=asked.escalation.id, version=1, approve=True, reason="")
+
+
+def test_what_waited_or_was_permitted_tells_its_agent_that_it_was_stopped(work, person) -> None:
+    clerk = work()
+    ended = [clerk.ask().action_id, clerk.read().action_id]
+    services.stop(actor=person("Alice"), scope=StopScope.AGENT, scope_id=clerk.agent.pk, reason="It went astray")
+    for action in Action.objects.filter(pk__in=ended):
+        assert (action.state, action.reason_code) == (ActionState.WITHDRAWN, "action.withdrawn")
+        assert action.message == "Withdrawn: Stopped with the agent Clerk: It went astray"
+        assert action.remedies == ["Go on with other work; ask again only if it is still needed."]
 
 
 def test_the_proofs_look_at_the_rows_not_at_what_the_stop_counted(work, person) -> None:
