@@ -9,14 +9,18 @@ from django.test import Client
 from django.urls import reverse
 
 from agents import services as agents
-from agents.choices import StopScope
-from agents.models import McpServer
+from agents.choices import MissionState, StopScope
+from agents.models import McpServer, Mission
 from agents.servers import services as servers
+from agents.services.runs import RunSandboxes
 from budgets import services as budgets
+from controlplane.audit.models import Entry
+from controlplane.clusters.types import ExitReason, SandboxPhase
 from controlplane.tenancy.models import User
 from controlplane.tenancy.types import Principal
 from governance import services as governance
 from governance.choices import ReviewVerdict
+from governance.models import Action
 
 from .live_parts import Hints, again, heard, hints, parts_of
 
@@ -109,6 +113,21 @@ def test_broken_glass_that_was_reviewed_is_so_on_every_open_page(
     assert again(browser, body_of(late, 422), "broken-glass")
 
 
+def test_an_agent_that_retires_and_comes_back_is_told_of(
+    world: Any, alice: User, signed_in: SignIn, hints: Hints
+) -> None:
+    agents.stop(actor=world.owner, scope=StopScope.MISSION, scope_id=world.mission.pk)
+    browser = signed_in(alice)
+    page, listed = opened(browser, "agent", world.agent.pk), opened(browser, "agents")
+    for change, offered in ((agents.retire_agent, "Bring it back"), (agents.reinstate_agent, "Retire the agent")):
+        told = hints(lambda change=change: change(actor=world.owner, agent_id=world.agent.pk))
+        assert heard(page, "agent-head", told)
+        assert heard(page, "agent-body", told)
+        assert heard(listed, "agent-rows", told)
+        assert offered in again(browser, page, "agent-head")
+        assert hints(lambda change=change: change(actor=world.owner, agent_id=world.agent.pk)) == set()
+
+
 def test_a_server_that_was_switched_off_offers_to_be_switched_on(
     world: Any, nadia: User, as_nadia: Principal, signed_in: SignIn, hints: Hints
 ) -> None:
@@ -133,3 +152,45 @@ def test_a_budget_that_was_frozen_offers_its_release_and_has_its_question_ready(
     head = again(browser, page, "budget-head")
     assert 'data-opens="release"' in head
     assert '<dialog id="release"' in head
+
+
+def test_a_mission_that_pauses_by_itself_is_told_of_to_the_lists(
+    world: Any, alice: User, signed_in: SignIn, hints: Hints
+) -> None:
+    browser = signed_in(alice)
+    home, listed, page = (
+        opened(browser, "home"),
+        opened(browser, "missions"),
+        opened(browser, "mission", world.mission.pk),
+    )
+    sandbox = world.run.sandbox
+    sandbox.observed_phase, sandbox.exit_reason = SandboxPhase.EXITED, ExitReason.WALL_CLOCK
+    sandbox.save()
+    told = hints(lambda: RunSandboxes().on_change(sandbox=sandbox))
+    assert Mission.objects.get(pk=world.mission.pk).state == MissionState.PAUSED
+    assert heard(home, "home-live", told)
+    assert heard(listed, "mission-rows", told)
+    assert heard(page, "mission-head", told)
+
+
+def test_a_mission_that_can_not_go_on_after_a_stop_says_so_in_the_trail_and_to_the_lists(
+    world: Any, alice: User, as_finn: Principal, signed_in: SignIn, hints: Hints
+) -> None:
+    browser = signed_in(alice)
+    listed, page = opened(browser, "missions"), opened(browser, "mission", world.mission.pk)
+    made = agents.stop(actor=world.owner, scope=StopScope.AGENT, scope_id=world.agent.pk)
+    agents.ask_to_lift(actor=world.owner, stop_id=made.pk, resume=True)
+    account_id = world.account_of("mission", world.mission.pk)
+    budgets.freeze(actor=as_finn, account_id=account_id, reason="Looks odd")
+    before = Entry.objects.filter(event="mission.paused").count()
+    told = hints(agents.resume_lifted)
+    mission = Mission.objects.get(pk=world.mission.pk)
+    assert (mission.state, mission.paused_by_id) == (MissionState.PAUSED, None)
+    assert heard(page, "mission-head", told)
+    assert heard(listed, "mission-rows", told)
+    entry = Entry.objects.filter(event="mission.paused").latest("id")
+    assert Entry.objects.filter(event="mission.paused").count() == before + 1
+    assert (entry.subject_id, entry.payload["reason"]) == (mission.pk, mission.state_reason)
+    assert "It could not go on after the stop" in mission.state_reason
+    assert not Action.objects.filter(state="executing").exists()
+    assert hints(agents.resume_lifted) == set()
