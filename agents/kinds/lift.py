@@ -12,6 +12,7 @@ from agents.services import lifting
 from controlplane.common.errors import FieldError, invalid, not_found
 from controlplane.common.ids import parse_id
 from controlplane.common.written_amounts import written_amount
+from controlplane.live.services import announce
 from controlplane.tenancy.types import Principal
 from governance import selectors as governance
 from governance.choices import ActionState, Verdict
@@ -71,6 +72,7 @@ class Lift:
     def on_decided(self, *, action_id: uuid.UUID, state: ActionState, actor: Principal) -> None:
         action = governance.decided_action(action_id)
         stop_id = uuid.UUID(action.arguments["stop_id"])
+        announce(f"stop:{stop_id}", "proofs")  # its page says who asked, and whether it waits
         if state is ActionState.PERMITTED:
             resume = bool(action.arguments["resume"])
             lifting.lift(actor=actor, stop_id=stop_id, action_id=action_id, resume=resume)

@@ -139,6 +139,7 @@ def retire_agent(*, actor: Principal, agent_id: uuid.UUID) -> Agent:
             raise conflict("agent.busy", "This agent still has missions.", "Stop or finish them first.")
         if Agent.objects.filter(pk=agent.pk, state=AgentState.ACTIVE).update(state=AgentState.RETIRED):
             record(event=Event.AGENT_RETIRED, actor=actor, subject=subject_of(agent))
+            _announce_state(agent)
         agent.refresh_from_db()
     return agent
 
@@ -151,8 +152,14 @@ def reinstate_agent(*, actor: Principal, agent_id: uuid.UUID) -> Agent:
             raise not_found("agent")
         if Agent.objects.filter(pk=agent.pk, state=AgentState.RETIRED).update(state=AgentState.ACTIVE):
             record(event=Event.AGENT_REINSTATED, actor=actor, subject=subject_of(agent))
+            _announce_state(agent)
         agent.refresh_from_db()
     return agent
+
+
+def _announce_state(agent: Agent) -> None:
+    announce(f"agent:{agent.pk}", "state")
+    announce(f"organisation:{agent.organisation_id}", "agents")
 
 
 def note_heartbeat(*, principal: Principal) -> None:

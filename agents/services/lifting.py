@@ -159,17 +159,32 @@ def _resume(mission_id: uuid.UUID) -> bool:
                 return False
             Mission.objects.filter(pk=row.pk).update(state=MissionState.ACTIVE, state_reason="", paused_by=None)
             actor = system_principal(organisation_id=organisation_id)
-            audit.record(
-                event=Event.MISSION_RESUMED,
-                actor=actor,
-                subject=Subject("mission", row.pk, row.title, row.team_id, row.pk),
-            )
+            audit.record(event=Event.MISSION_RESUMED, actor=actor, subject=_subject(row))
             runs.start_run(actor=actor, mission=row)
-            for topic, part in ((f"mission:{row.pk}", "state"), (f"organisation:{organisation_id}", "missions")):
-                announce(topic, part)
+            _tell(row)
     except RemitError as error:
-        Mission.objects.filter(pk=mission_id, state=MissionState.PAUSED).update(
-            paused_by=None, state_reason=f"It could not go on after the stop: {error.message}"[:300]
-        )
+        _stays_paused(mission_id, f"It could not go on after the stop: {error.message}"[:300])
         return False
     return True
+
+
+@transaction.atomic
+def _stays_paused(mission_id: uuid.UUID, reason: str) -> None:
+    """Unless a person or another stop was first."""
+    rows = Mission.objects.select_for_update(no_key=True, of=("self",))
+    row = rows.filter(pk=mission_id, state=MissionState.PAUSED, paused_by__lifted_at__isnull=False).first()
+    if row is None:
+        return
+    Mission.objects.filter(pk=row.pk).update(paused_by=None, state_reason=reason)
+    actor = system_principal(organisation_id=row.organisation_id)
+    audit.record(event=Event.MISSION_PAUSED, actor=actor, subject=_subject(row), payload={"reason": reason})
+    _tell(row)
+
+
+def _subject(mission: Mission) -> Subject:
+    return Subject("mission", mission.pk, mission.title, mission.team_id, mission.pk)
+
+
+def _tell(mission: Mission) -> None:
+    announce(f"mission:{mission.pk}", "state")
+    announce(f"organisation:{mission.organisation_id}", "missions")

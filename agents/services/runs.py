@@ -248,6 +248,7 @@ def _ended_by_itself(run: Run, sandbox: Sandbox) -> None:
     else:
         _pause(actor, mission, f"Attempt {run.attempt} ended: {reason}")
     announce(f"mission:{mission.pk}", "state")
+    announce(f"organisation:{mission.organisation_id}", "missions")
 
 
 def _may_try_again(run: Run, sandbox: Sandbox) -> bool:

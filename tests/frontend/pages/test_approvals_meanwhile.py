@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import html
-import re
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -17,6 +15,8 @@ from controlplane.tenancy.models import User
 from governance.choices import EscalationState
 from governance.models import Escalation
 
+from .live_parts import again, parts_of
+
 SignIn = Callable[..., Client]
 PARTS = ("approval-card", "approvals-inbox")
 
@@ -28,19 +28,6 @@ def answer(browser: Client, escalation: Escalation, what: str, **body: str) -> A
 def body_of(response: Any, status: int = 200) -> str:
     assert response.status_code == status
     return str(response.content.decode())
-
-
-def part(page: str, name: str) -> str:
-    found = re.search(rf'<section class="card" id="{name}".*?</section>', page, re.DOTALL)
-    assert found is not None, name
-    return found[0]
-
-
-def again(browser: Client, page: str, name: str) -> str:
-    """The part as the open page gets it after a hint."""
-    address = re.search(r'hx-get="([^"]*)"', part(page, name))
-    assert address is not None
-    return part(body_of(browser.get(html.unescape(address[1]), headers={"HX-Request": "true"})), name)
 
 
 def urgent(world: Any) -> Escalation:
@@ -96,7 +83,7 @@ def test_a_page_that_says_why_nothing_was_done_goes_on_following(
             assert "Dana approved" in again(browser, page, "approval-card")
             assert again(browser, page, name)
     assert "Dana approved before you. Your answer was not counted." in late
-    assert "before you" not in part(late, "approval-card"), (
+    assert "before you" not in parts_of(late)["approval-card"], (
         "the next hint takes the card anew, and the reader still reads"
     )
 
@@ -104,7 +91,7 @@ def test_a_page_that_says_why_nothing_was_done_goes_on_following(
 def test_words_that_were_refused_stay_in_their_field(world: Any, bob: User, signed_in: SignIn) -> None:
     browser, asked = signed_in(bob), world.ask_credit("150.00")
     page = body_of(browser.post(reverse("approval-say", args=[asked.pk]), {"text": "x" * 3000}), 422)
-    form = part(page, "approval-card").split(reverse("approval-say", args=[asked.pk]))[1]
+    form = parts_of(page)["approval-card"].split(reverse("approval-say", args=[asked.pk]))[1]
     assert form.startswith('" data-changed'), "a part with something typed in it waits for who typed it"
     assert "x" * 3000 in form
     asked.refresh_from_db()

@@ -33,11 +33,11 @@ export function refresh(part) {
   }, wait));
 }
 
-// Someone types, has marked text, or decides in a dialog or menu in there: their turn first.
+// Someone types, has marked text, decides in a dialog or menu in there, or has just pressed a button: their turn first.
 function isInUse(part) {
   const field = document.activeElement;
   if (part.contains(field) && field.matches("input:not([type=checkbox], [type=radio]), textarea, select, [contenteditable]")) return true;
-  if (part.querySelector("dialog[open], details.menu[open], form[data-changed]")) return true;
+  if (part.querySelector("dialog[open], details.menu[open], form:is([data-changed], [data-busy].htmx-request)")) return true;
   const selection = getSelection();
   return Boolean(selection && !selection.isCollapsed && selection.containsNode(part, true));
 }

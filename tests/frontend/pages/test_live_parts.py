@@ -1,0 +1,196 @@
+"""Pages that stay open: what their head and their side say changes with what stands between, and they hear of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django.test import Client
+from django.urls import reverse
+
+from agents import services as agents
+from agents.choices import MissionState, StopScope
+from agents.models import McpServer, Mission
+from agents.servers import services as servers
+from agents.services.runs import RunSandboxes
+from budgets import services as budgets
+from controlplane.audit.models import Entry
+from controlplane.clusters.types import ExitReason, SandboxPhase
+from controlplane.tenancy.models import User
+from controlplane.tenancy.types import Principal
+from governance import services as governance
+from governance.choices import ReviewVerdict
+from governance.models import Action
+
+from .live_parts import Hints, again, heard, hints, parts_of
+
+__all__ = ["hints"]
+SignIn = Callable[..., Client]
+
+
+def opened(browser: Client, address: str, *arguments: Any) -> str:
+    response = browser.get(reverse(address, args=arguments))
+    assert response.status_code == 200
+    return str(response.content.decode())
+
+
+def body_of(response: Any, status: int) -> str:
+    assert response.status_code == status
+    return str(response.content.decode())
+
+
+def test_a_stop_that_was_lifted_is_so_at_its_head_too(world: Any, alice: User, signed_in: SignIn, hints: Hints) -> None:
+    made = agents.stop(actor=world.owner, scope=StopScope.AGENT, scope_id=world.agent.pk, reason="Look first")
+    browser = signed_in(alice)
+    page = opened(browser, "stop", made.pk)
+    assert "Lift the stop</button>" in parts_of(page)["stop-head"]
+    told = hints(lambda: agents.ask_to_lift(actor=world.owner, stop_id=made.pk, resume=False))
+    for name in ("stop-head", "stop-body", "stop-aside"):
+        assert heard(page, name, told), name
+    head = again(browser, page, "stop-head")
+    assert "Lifted" in head
+    assert "Lift the stop</button>" not in head
+    assert "Paused by it" not in again(browser, page, "stop-aside")
+
+
+def test_a_stop_whose_lifting_waits_offers_it_to_nobody_again(
+    world: Any, alice: User, dana: User, signed_in: SignIn, hints: Hints
+) -> None:
+    made = agents.stop(actor=world.owner, scope=StopScope.TEAM, scope_id=world.team.pk)
+    browser = signed_in(alice)
+    page = opened(browser, "stop", made.pk)
+    told = hints(lambda: agents.ask_to_lift(actor=world.owner, stop_id=made.pk, resume=False))
+    assert heard(page, "stop-head", told)
+    assert "Lift the stop</button>" not in again(browser, page, "stop-head")
+
+
+def test_an_action_that_becomes_unknown_offers_to_be_settled(
+    world: Any, alice: User, signed_in: SignIn, hints: Hints
+) -> None:
+    action = world.begin("books__customer", invoice="INV-0199").started
+    browser = signed_in(alice)
+    page = opened(browser, "action", action.pk)
+    assert "Settle it" not in page
+    told = hints(
+        lambda: governance.record_outcome_of(holder=world.as_run, started=action, outcome="unknown", error="gone")
+    )
+    names = ("action-head", "action-body", "action-settle", "action-aside")
+    assert all(heard(page, name, told) for name in names)
+    head, _, settle, aside = (again(browser, page, name) for name in names)
+    assert "Outcome unknown" in head
+    assert "Settle it</button>" in settle
+    assert "held" in aside
+    response = browser.post(reverse("action-settle", args=[action.pk]), {"outcome": "success", "reason": " "})
+    refused = body_of(response, 422)
+    assert "data-changed" in parts_of(refused)["action-settle"], "what was typed waits for who typed it"
+    governance.reconcile(actor=world.owner, action_id=action.pk, outcome="success", reason="It is in the book.")
+    assert "Settle it" not in again(browser, refused, "action-settle")
+    assert "Outcome unknown" not in again(browser, refused, "action-head")
+    late = body_of(
+        browser.post(reverse("action-settle", args=[action.pk]), {"outcome": "failure", "reason": "No"}), 409
+    )
+    assert "known already" in late
+    assert "known already" not in "".join(parts_of(late).values()), "the next hint takes the parts anew"
+
+
+def test_broken_glass_that_was_reviewed_is_so_on_every_open_page(
+    world: Any, as_nadia: Principal, bob: User, dana: User, as_dana: Principal, signed_in: SignIn, hints: Hints
+) -> None:
+    question = world.ask_credit()
+    reason = "The payment run closes in five minutes."
+    broken = governance.break_glass(actor=as_nadia, escalation_id=question.pk, version=1, reason=reason)
+    browser = signed_in(bob)
+    page = opened(browser, "broken-glass")
+    assert "Record the review" in parts_of(page)["broken-glass"]
+    told = hints(
+        lambda: governance.review_break_glass(
+            reviewer=as_dana, break_glass_id=broken.pk, verdict=ReviewVerdict.JUSTIFIED, note="It was right"
+        )
+    )
+    assert heard(page, "broken-glass", told)
+    assert "Record the review" not in again(browser, page, "broken-glass")
+    late = browser.post(reverse("broken-glass-review", args=[broken.pk]), {"verdict": "x", "note": "x"})
+    assert again(browser, body_of(late, 422), "broken-glass")
+
+
+def test_an_agent_that_retires_and_comes_back_is_told_of(
+    world: Any, alice: User, signed_in: SignIn, hints: Hints
+) -> None:
+    agents.stop(actor=world.owner, scope=StopScope.MISSION, scope_id=world.mission.pk)
+    browser = signed_in(alice)
+    page, listed = opened(browser, "agent", world.agent.pk), opened(browser, "agents")
+    for change, offered in ((agents.retire_agent, "Bring it back"), (agents.reinstate_agent, "Retire the agent")):
+        told = hints(lambda change=change: change(actor=world.owner, agent_id=world.agent.pk))
+        assert heard(page, "agent-head", told)
+        assert heard(page, "agent-body", told)
+        assert heard(listed, "agent-rows", told)
+        assert offered in again(browser, page, "agent-head")
+        assert hints(lambda change=change: change(actor=world.owner, agent_id=world.agent.pk)) == set()
+
+
+def test_a_server_that_was_switched_off_offers_to_be_switched_on(
+    world: Any, nadia: User, as_nadia: Principal, signed_in: SignIn, hints: Hints
+) -> None:
+    browser = signed_in(nadia)
+    page = opened(browser, "server", world.server.pk)
+    told = hints(lambda: servers.switch_server(actor=as_nadia, server_id=world.server.pk, on=False))
+    for name in ("server-head", "server-body", "server-aside"):
+        assert heard(page, name, told), name
+    assert "Switch on" in again(browser, page, "server-head")
+    assert McpServer.objects.get(pk=world.server.pk).state == "disabled"
+
+
+def test_a_budget_that_was_frozen_offers_its_release_and_has_its_question_ready(
+    world: Any, finn: User, as_finn: Principal, signed_in: SignIn, hints: Hints
+) -> None:
+    account_id = world.account_of("team", world.team.pk)
+    browser = signed_in(finn)
+    page = opened(browser, "budget", account_id)
+    told = hints(lambda: budgets.freeze(actor=as_finn, account_id=account_id, reason="Looks odd"))
+    assert heard(page, "budget-body", told)
+    body = again(browser, page, "budget-body")
+    assert 'hx-select-oob="#budget-lead,#budget-actions,#budget-numbers"' in body  # the same answer renews its frame
+    assert '<dialog id="release"' in body
+    assert 'data-opens="release"' in opened(browser, "budget", account_id).partition('id="budget-actions"')[2]
+
+
+def test_a_mission_that_pauses_by_itself_is_told_of_to_the_lists(
+    world: Any, alice: User, signed_in: SignIn, hints: Hints
+) -> None:
+    browser = signed_in(alice)
+    home, listed, page = (
+        opened(browser, "home"),
+        opened(browser, "missions"),
+        opened(browser, "mission", world.mission.pk),
+    )
+    sandbox = world.run.sandbox
+    sandbox.observed_phase, sandbox.exit_reason = SandboxPhase.EXITED, ExitReason.WALL_CLOCK
+    sandbox.save()
+    told = hints(lambda: RunSandboxes().on_change(sandbox=sandbox))
+    assert Mission.objects.get(pk=world.mission.pk).state == MissionState.PAUSED
+    assert heard(home, "home-live", told)
+    assert heard(listed, "mission-rows", told)
+    assert heard(page, "mission-head", told)
+
+
+def test_a_mission_that_can_not_go_on_after_a_stop_says_so_in_the_trail_and_to_the_lists(
+    world: Any, alice: User, as_finn: Principal, signed_in: SignIn, hints: Hints
+) -> None:
+    browser = signed_in(alice)
+    listed, page = opened(browser, "missions"), opened(browser, "mission", world.mission.pk)
+    made = agents.stop(actor=world.owner, scope=StopScope.AGENT, scope_id=world.agent.pk)
+    agents.ask_to_lift(actor=world.owner, stop_id=made.pk, resume=True)
+    account_id = world.account_of("mission", world.mission.pk)
+    budgets.freeze(actor=as_finn, account_id=account_id, reason="Looks odd")
+    before = Entry.objects.filter(event="mission.paused").count()
+    told = hints(agents.resume_lifted)
+    mission = Mission.objects.get(pk=world.mission.pk)
+    assert (mission.state, mission.paused_by_id) == (MissionState.PAUSED, None)
+    assert heard(page, "mission-head", told)
+    assert heard(listed, "mission-rows", told)
+    entry = Entry.objects.filter(event="mission.paused").latest("id")
+    assert Entry.objects.filter(event="mission.paused").count() == before + 1
+    assert (entry.subject_id, entry.payload["reason"]) == (mission.pk, mission.state_reason)
+    assert "It could not go on after the stop" in mission.state_reason
+    assert not Action.objects.filter(state="executing").exists()
+    assert hints(agents.resume_lifted) == set()
