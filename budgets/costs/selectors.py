@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, Final
@@ -39,6 +39,7 @@ MAX_PAGE: Final = 200
 # So few lines are counted on the spot; more, and the page says how far the counting is.
 FEW_LINES: Final = 5_000
 _TRIES: Final = 5
+_CHUNK: Final = 1_000
 _NOBODY: Final = "'00000000-0000-0000-0000-000000000000'::uuid"
 SORTS: Final = {"money": "money", "mission": "title", "attempts": "attempts", "denied": "denied"}
 
@@ -123,19 +124,25 @@ def missions_of_goal(
     principal: Principal, span: Span, goal: str, *, sort: str = "-money", limit: int = 50, offset: int = 0
 ) -> MissionPage:
     """The missions of one kind of goal, and how many there are. `sort`: a key of SORTS, with - for falling."""
-    column = SORTS.get(sort.removeprefix("-"), "money")
-    order = f"{column} {'DESC' if sort.startswith('-') else 'ASC'}"
     query, parameters = _missions(principal, span)
     if not query:
         return MissionPage((), 0, Decimal(0))
     with connection.cursor() as cursor:
-        cursor.execute(query + _ONE_GOAL.format(order=order), [*parameters, goal, limit, offset])
+        cursor.execute(query + _one_goal(sort), [*parameters, goal, limit, offset])
         found = cursor.fetchall()
-    rows = [
-        MissionRow(row[0], row[1], Standing(row[2]), row[3], row[4], Effort(*(int(number) for number in row[5:10])))
-        for row in found
-    ]
+    rows = [_mission_row(row) for row in found]
     return MissionPage(rows, found[0][10] if found else 0, found[0][11] if found else Decimal(0))
+
+
+def every_mission_of_goal(principal: Principal, span: Span, goal: str, *, sort: str = "-money") -> Iterator[MissionRow]:
+    """As `missions_of_goal`, all of them, of one moment and not all in memory."""
+    query, parameters = _missions(principal, span)
+    if not query:
+        return
+    with connection.chunked_cursor() as cursor:
+        cursor.execute(query + _one_goal(sort), [*parameters, goal, None, 0])
+        while found := cursor.fetchmany(_CHUNK):
+            yield from map(_mission_row, found)
 
 
 def outside_missions(principal: Principal, span: Span) -> list[AccountRow]:
@@ -224,6 +231,16 @@ def _missions(principal: Principal, span: Span) -> tuple[str, list[Any]]:
             return "", []
         parameters += more
     return _MISSIONS.format(**filled), parameters
+
+
+def _one_goal(sort: str) -> str:
+    column = SORTS.get(sort.removeprefix("-"), "money")
+    return _ONE_GOAL.format(order=f"{column} {'DESC' if sort.startswith('-') else 'ASC'}")
+
+
+def _mission_row(row: Sequence[Any]) -> MissionRow:
+    effort = Effort(*(int(number) for number in row[5:10]))
+    return MissionRow(row[0], row[1], Standing(row[2]), row[3], row[4], effort)
 
 
 def _goals(principal: Principal, span: Span) -> list[GoalRow]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
 from collections.abc import Iterator, Sequence
 from datetime import datetime, time, timedelta
@@ -20,11 +21,10 @@ from controlplane.common.ids import parse_id
 from controlplane.tenancy import selectors as tenancy
 from controlplane.tenancy.types import Permission, Principal
 from frontend.audit_folds import Fold, Line, folded, last_of, line_of
-from frontend.exports import csv_response
+from frontend.exports import csv_response, every_page
 from frontend.pages import PersonRequest, page, require_anywhere
 from frontend.saved import saved_views
 
-LONGEST_EXPORT = 5000
 MISSIONS_OFFERED = 100
 SUBJECT_TYPES = (
     "mission",
@@ -171,9 +171,8 @@ def _day(text: str | None, zone: ZoneInfo) -> datetime | None:
 
 
 def _csv_rows(principal: Principal, filters: selectors.Filters) -> Iterator[Sequence[object]]:
-    cursor: uuid.UUID | None = None
-    for _ in range(LONGEST_EXPORT // selectors.LARGEST_PAGE):
-        found = selectors.entries(principal=principal, filters=filters, cursor=cursor, limit=selectors.LARGEST_PAGE)
+    read = functools.partial(selectors.entries, principal=principal, filters=filters, limit=selectors.LARGEST_PAGE)
+    for found in every_page(lambda cursor: read(cursor=cursor)):
         for line in map(line_of, found.items):
             entry = line.entry
             yield (
@@ -187,6 +186,3 @@ def _csv_rows(principal: Principal, filters: selectors.Filters) -> Iterator[Sequ
                 entry.subject_name,
                 entry.payload_sha256,
             )
-        cursor = found.next
-        if cursor is None:
-            return
