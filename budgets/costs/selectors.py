@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator, Sequence
-from datetime import datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
 from django.core.exceptions import EmptyResultSet
 from django.db import connection
-from django.db.models import Exists, OuterRef, Q, QuerySet, Sum
+from django.db.models import BooleanField, Q, QuerySet, Sum
+from django.db.models.expressions import RawSQL
 
-from budgets.costs.folding import CHARGES, DAY_OF_HOLD
+from budgets.costs.folding import CHARGES
 from budgets.costs.models import CostActivity, CostDay, CostMission, CostState
 from budgets.costs.types import (
     OUTSIDE,
@@ -28,9 +28,10 @@ from budgets.costs.types import (
     Span,
     StandingDay,
 )
-from budgets.models import Account, Hold, JournalEntry
+from budgets.models import Account, JournalEntry
 from budgets.selectors import line_of
 from budgets.types import ChargeKind, Standing
+from budgets.zones import DAY_OF_HOLD
 from controlplane.common.errors import FieldError, invalid, not_found
 from controlplane.tenancy import selectors as tenancy
 from controlplane.tenancy.types import Permission, Principal
@@ -38,6 +39,10 @@ from controlplane.tenancy.types import Permission, Principal
 MAX_PAGE: Final = 200
 # So few lines are counted on the spot; more, and the page says how far the counting is.
 FEW_LINES: Final = 5_000
+_HELD_BETWEEN: Final = f"""EXISTS (
+    SELECT FROM budgets_hold AS h JOIN tenancy_organisation AS o ON o.id = h.organisation_id
+    WHERE h.id = budgets_journal.hold_id AND {DAY_OF_HOLD} BETWEEN %s AND %s
+)"""
 _TRIES: Final = 5
 _CHUNK: Final = 1_000
 _NOBODY: Final = "'00000000-0000-0000-0000-000000000000'::uuid"
@@ -328,17 +333,12 @@ def _wrong_days(principal: Principal, span: Span, wrong: Sequence[dict[str, Any]
 def _lines(principal: Principal, mission_id: uuid.UUID, span: Span) -> QuerySet[JournalEntry]:
     """Charges of the mission whose hold was made in the span. Its accounts are looked up in the sums, so that the
     journal is read by its index."""
-    zone = tenancy.zone_of(principal)
-    holds = Hold.objects.filter(
-        pk=OuterRef("hold_id"),
-        created_at__gte=datetime.combine(span.first, time(), zone),
-        created_at__lt=datetime.combine(span.last + timedelta(days=1), time(), zone),
-    )
     accounts = list(
         _days(principal, span).filter(mission_id=mission_id).values_list("account_id", flat=True).distinct()
     )
+    of_these_days = RawSQL(_HELD_BETWEEN, [span.first, span.last], output_field=BooleanField())  # noqa: S611 ours
     return JournalEntry.objects.filter(
-        Exists(holds), account_id__in=accounts, mission_id=mission_id, kind__in=("settle", "correct")
+        of_these_days, account_id__in=accounts, mission_id=mission_id, kind__in=("settle", "correct")
     )
 
 
