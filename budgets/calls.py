@@ -144,6 +144,10 @@ def set_limit(
     _one("SELECT budgets_set_limit(%s, %s, %s, %s, %s)", (account_id, kind, money, tokens, steps))
 
 
+def follow_zone(*, organisation_id: uuid.UUID, before: str) -> None:
+    _one("SELECT budgets_follow_zone(%s, %s)", (organisation_id, before))
+
+
 def lock_for_stop(*, hold_ids: Sequence[uuid.UUID], account_id: uuid.UUID | None) -> None:
     """Holds, then windows in the order every writer takes them (see budgets.models.Window), until the transaction ends:
     of several holds, each voided leaf → root, the second would else begin below what the first already has."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from django.core.exceptions import EmptyResultSet
 from django.db.models import QuerySet
 
 from budgets.models import Account, JournalEntry
+from budgets.zones import DAY_OF_HOLD
 
 # Above so many budgets it is quicker to go through everybody's lines and pick than to look at each budget's newest.
 FEW: Final = 1000
@@ -20,7 +21,7 @@ RARE_KINDS: Final = ("allocation", "freeze", "unfreeze", "guard", "overrun")
 
 
 class Window(NamedTuple):
-    """Only lines of holds that count in it, none of them older than its start. Without a row it is the time alone."""
+    """Only lines of holds that count in it. Without a row these are the days since its start, which is local."""
 
     id: int | None
     starts_at: datetime | None
@@ -49,9 +50,14 @@ CROSS JOIN LATERAL (
 _COUNTS_IN: Final = """
 AND (SELECT h.window_ids @> ARRAY[%(window)s::bigint] FROM budgets_hold AS h WHERE h.id = j.hold_id)
 """
-_HELD_SINCE: Final = """
-AND (SELECT h.created_at >= coalesce(%(since)s::timestamptz, '-infinity') FROM budgets_hold AS h WHERE h.id = j.hold_id)
-"""
+_HELD_SINCE: Final = f"""
+AND (
+    SELECT {DAY_OF_HOLD} >= coalesce(%(first)s::date, '-infinity')
+    FROM budgets_hold AS h JOIN tenancy_organisation AS o ON o.id = h.organisation_id WHERE h.id = j.hold_id
+)
+"""  # noqa: S608 only a constant
+# What counts in a window is older than its start by less than this, and only where the time zone was changed in it.
+_MOVED: Final = timedelta(days=2)
 _OF_MANY: Final = """
 SELECT j.* FROM budgets_journal AS j
 WHERE j.organisation_id = %(organisation)s {narrowed}
@@ -88,9 +94,11 @@ def _condition(narrowed: Narrowed, parameters: dict[str, Any]) -> str:
         parameters["before"] = narrowed.before
     if narrowed.window is not None:
         parts.append(_HELD_SINCE if narrowed.window.id is None else _COUNTS_IN)
-        parameters |= {"window": narrowed.window.id, "since": narrowed.window.starts_at}
-        if narrowed.window.starts_at is not None:
+        start = narrowed.window.starts_at
+        parameters |= {"window": narrowed.window.id, "first": start and start.date()}
+        if start is not None:
             parts.append("AND j.at >= %(since)s")
+            parameters["since"] = start - _MOVED
     return " ".join(parts)
 
 

@@ -142,7 +142,7 @@ class Window(models.Model):
 
 class Chain(models.Model):
     """The windows an account's reserves pass now, leaf → root. A cache: made when first needed, dropped when the
-    account or a level above gets a new kind of window."""
+    account or a level above gets a new kind of window, or the organisation another time zone."""
 
     account = models.OneToOneField(
         Account, on_delete=models.PROTECT, primary_key=True, db_constraint=False, related_name="+"
@@ -285,6 +285,18 @@ class DailySpend(models.Model):
     class Meta:
         constraints = [models.UniqueConstraint(fields=["account", "day"], name="budget_day_once")]
         indexes = [BrinIndex(fields=["day"], name="budget_day_newest", pages_per_range=32, autosummarize=True)]
+
+
+class FormerZone(models.Model):
+    """The time zone in which the days of an organisation were counted until then; see `budgets.zones`."""
+
+    id = models.BigAutoField(primary_key=True)
+    organisation = models.ForeignKey("tenancy.Organisation", on_delete=models.PROTECT, db_index=False, related_name="+")
+    zone = models.CharField(max_length=64)
+    until = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["organisation", "until"], name="budget_zone_once")]
 
 
 class Price(models.Model):

@@ -15,6 +15,7 @@ from django.db.models import Sum
 
 from budgets.models import Account, DailySpend
 from budgets.types import Amounts, Balance, DayOfSpend, Limits, WindowKind
+from budgets.zones import DAY_OF_HOLD
 from controlplane.common.clock import now
 from controlplane.common.errors import not_found
 from controlplane.tenancy import selectors as tenancy
@@ -35,15 +36,16 @@ CROSS JOIN LATERAL unnest(a.path) AS p (id)
 WHERE p.id = ANY(%(accounts)s::uuid[])
 GROUP BY p.id
 """
-_HELD_BELOW: Final = """
+_HELD_BELOW: Final = f"""
 SELECT p.id, sum(h.money), sum(h.tokens), sum(h.steps)
 FROM budgets_hold AS h
+JOIN tenancy_organisation AS o ON o.id = h.organisation_id
 JOIN budgets_account AS a ON a.id = h.account_id
 CROSS JOIN LATERAL unnest(a.path) AS p (id)
 WHERE h.closed_at IS NULL AND h.organisation_id = %(organisation)s
-    AND h.created_at >= coalesce(%(since)s::timestamptz, '-infinity') AND p.id = ANY(%(accounts)s::uuid[])
+    AND {DAY_OF_HOLD} >= %(since)s AND p.id = ANY(%(accounts)s::uuid[])
 GROUP BY p.id
-"""
+"""  # noqa: S608 only a constant
 
 
 def spend_per_day(principal: Principal, *, account_id: uuid.UUID | None = None, days: int = 30) -> list[DayOfSpend]:
@@ -77,8 +79,9 @@ def in_window(
 ) -> dict[uuid.UUID, Balance]:
     """Accounts that have this kind of window as it is; the others as what was held and charged below them in it."""
     start = start_of(window, zone)
-    spent = _below(balances, organisation_id, date.min if start is None else start.date())
-    held = _sums(_HELD_BELOW, {"accounts": list(balances), "organisation": organisation_id, "since": start})
+    since = date.min if start is None else start.date()
+    spent = _below(balances, organisation_id, since)
+    held = _sums(_HELD_BELOW, {"accounts": list(balances), "organisation": organisation_id, "since": since})
     return {
         key: _own(balance, window) or _without_limit(balance, window, start, held=held[key], spent=spent[key])
         for key, balance in balances.items()

@@ -1,4 +1,5 @@
-"""What budgets registers with the layers below at start: the ledger, the kind `budget.topup`, a live topic."""
+"""What budgets registers with the layers below at start: the ledger, the kind `budget.topup`, a live topic,
+who follows a change of the time zone."""
 
 from __future__ import annotations
 
@@ -10,12 +11,15 @@ def register() -> None:
     from budgets import monitoring
     from budgets.port import LedgerPort
     from budgets.topup import TopUp
+    from budgets.zones import follow_zone
     from controlplane.live.services import register_topic
+    from controlplane.tenancy.organisations import register_zone_watcher
     from governance.registry import register_kind, register_ledger
 
     register_ledger(LedgerPort())
     register_kind(TopUp())
     register_topic("budget", _may_see)
+    register_zone_watcher(follow_zone)
     monitoring.register()
 
 

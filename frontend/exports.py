@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from django.db import models
 from django.http import StreamingHttpResponse
@@ -17,7 +17,13 @@ from controlplane.common.written_amounts import written_amount
 
 M = TypeVar("M", bound=models.Model)
 
-LONGEST = 50_000  # rows of one file
+
+class _Listed(Protocol):
+    @property
+    def next(self) -> Any: ...
+
+
+P = TypeVar("P", bound=_Listed)
 
 # What spreadsheets take for the beginning of a formula, also in full width and behind what they trim.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "|", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -29,13 +35,22 @@ def csv_response(name: str, header: Sequence[str], rows: Iterable[Sequence[objec
     return response
 
 
-def in_pages(
-    rows: models.QuerySet[M], *, beside: Callable[[Sequence[M]], Iterable[Any]] = iter, most: int = LONGEST
-) -> Iterator[Any]:
-    """Rows newest id first, read page by page while the answer is sent: nothing long is held in memory. `beside` makes
-    of one page what the lines are made of."""
+def every_page(read: Callable[[Any], P]) -> Iterator[P]:
+    """Page after page to the last, each read when the one before was sent: a file is whole, and nothing long is held in
+    memory. `read` takes the cursor of a page."""
+    cursor = None
+    while True:
+        found = read(cursor)
+        yield found
+        cursor = found.next
+        if cursor is None:
+            return
+
+
+def in_pages(rows: models.QuerySet[M], *, beside: Callable[[Sequence[M]], Iterable[Any]] = iter) -> Iterator[Any]:
+    """Rows newest id first, read as `every_page` does. `beside` makes of one page what the lines are made of."""
     cursor: str | None = None
-    for _ in range(most // LARGEST):
+    while True:
         found = cursor_page(rows, cursor=cursor, limit=LARGEST)
         yield from beside(found.items)
         cursor = found.older

@@ -7,8 +7,9 @@ from typing import Final
 
 from django.db import connection, transaction
 
-from budgets.costs.folding import CHARGES, DAY_OF_HOLD, locked_state
+from budgets.costs.folding import CHARGES, locked_state
 from budgets.costs.models import CostState
+from budgets.zones import DAY_OF_HOLD
 from controlplane.common.clock import now
 
 MOST_WRONG: Final = 200

@@ -19,6 +19,7 @@ from budgets import alerts
 from budgets.costs import facts
 from budgets.costs.models import CostState
 from budgets.types import ChargeKind
+from budgets.zones import DAY_OF_HOLD
 from controlplane.common.clock import now
 
 BATCH: Final = 20_000
@@ -26,7 +27,6 @@ MOST_BATCHES: Final = 25
 CHARGES: Final = "('settle', 'correct')"  # what a hold was charged, and what a later report changed about it
 
 # A line belongs to the local day of its hold, as its budget's windows do: a late report corrects the day of the work.
-DAY_OF_HOLD: Final = "(h.created_at AT TIME ZONE o.time_zone)::date"
 _NOTE: Final = """
 SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence('budgets_journal', 'id')::regclass), 0)
 """

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Sequence
-from datetime import datetime, time, timedelta
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
 from django.core.exceptions import EmptyResultSet
 from django.db import connection
-from django.db.models import Exists, OuterRef, Q, QuerySet, Sum
+from django.db.models import BooleanField, Q, QuerySet, Sum
+from django.db.models.expressions import RawSQL
 
-from budgets.costs.folding import CHARGES, DAY_OF_HOLD
+from budgets.costs.folding import CHARGES
 from budgets.costs.models import CostActivity, CostDay, CostMission, CostState
 from budgets.costs.types import (
     OUTSIDE,
@@ -28,9 +28,10 @@ from budgets.costs.types import (
     Span,
     StandingDay,
 )
-from budgets.models import Account, Hold, JournalEntry
+from budgets.models import Account, JournalEntry
 from budgets.selectors import line_of
 from budgets.types import ChargeKind, Standing
+from budgets.zones import DAY_OF_HOLD
 from controlplane.common.errors import FieldError, invalid, not_found
 from controlplane.tenancy import selectors as tenancy
 from controlplane.tenancy.types import Permission, Principal
@@ -38,7 +39,12 @@ from controlplane.tenancy.types import Permission, Principal
 MAX_PAGE: Final = 200
 # So few lines are counted on the spot; more, and the page says how far the counting is.
 FEW_LINES: Final = 5_000
+_HELD_BETWEEN: Final = f"""EXISTS (
+    SELECT FROM budgets_hold AS h JOIN tenancy_organisation AS o ON o.id = h.organisation_id
+    WHERE h.id = budgets_journal.hold_id AND {DAY_OF_HOLD} BETWEEN %s AND %s
+)"""
 _TRIES: Final = 5
+_CHUNK: Final = 1_000
 _NOBODY: Final = "'00000000-0000-0000-0000-000000000000'::uuid"
 SORTS: Final = {"money": "money", "mission": "title", "attempts": "attempts", "denied": "denied"}
 
@@ -123,19 +129,25 @@ def missions_of_goal(
     principal: Principal, span: Span, goal: str, *, sort: str = "-money", limit: int = 50, offset: int = 0
 ) -> MissionPage:
     """The missions of one kind of goal, and how many there are. `sort`: a key of SORTS, with - for falling."""
-    column = SORTS.get(sort.removeprefix("-"), "money")
-    order = f"{column} {'DESC' if sort.startswith('-') else 'ASC'}"
     query, parameters = _missions(principal, span)
     if not query:
         return MissionPage((), 0, Decimal(0))
     with connection.cursor() as cursor:
-        cursor.execute(query + _ONE_GOAL.format(order=order), [*parameters, goal, limit, offset])
+        cursor.execute(query + _one_goal(sort), [*parameters, goal, limit, offset])
         found = cursor.fetchall()
-    rows = [
-        MissionRow(row[0], row[1], Standing(row[2]), row[3], row[4], Effort(*(int(number) for number in row[5:10])))
-        for row in found
-    ]
+    rows = [_mission_row(row) for row in found]
     return MissionPage(rows, found[0][10] if found else 0, found[0][11] if found else Decimal(0))
+
+
+def every_mission_of_goal(principal: Principal, span: Span, goal: str, *, sort: str = "-money") -> Iterator[MissionRow]:
+    """As `missions_of_goal`, all of them, of one moment and not all in memory."""
+    query, parameters = _missions(principal, span)
+    if not query:
+        return
+    with connection.chunked_cursor() as cursor:
+        cursor.execute(query + _one_goal(sort), [*parameters, goal, None, 0])
+        while found := cursor.fetchmany(_CHUNK):
+            yield from map(_mission_row, found)
 
 
 def outside_missions(principal: Principal, span: Span) -> list[AccountRow]:
@@ -226,6 +238,16 @@ def _missions(principal: Principal, span: Span) -> tuple[str, list[Any]]:
     return _MISSIONS.format(**filled), parameters
 
 
+def _one_goal(sort: str) -> str:
+    column = SORTS.get(sort.removeprefix("-"), "money")
+    return _ONE_GOAL.format(order=f"{column} {'DESC' if sort.startswith('-') else 'ASC'}")
+
+
+def _mission_row(row: Sequence[Any]) -> MissionRow:
+    effort = Effort(*(int(number) for number in row[5:10]))
+    return MissionRow(row[0], row[1], Standing(row[2]), row[3], row[4], effort)
+
+
 def _goals(principal: Principal, span: Span) -> list[GoalRow]:
     query, parameters = _missions(principal, span)
     if not query:
@@ -311,17 +333,12 @@ def _wrong_days(principal: Principal, span: Span, wrong: Sequence[dict[str, Any]
 def _lines(principal: Principal, mission_id: uuid.UUID, span: Span) -> QuerySet[JournalEntry]:
     """Charges of the mission whose hold was made in the span. Its accounts are looked up in the sums, so that the
     journal is read by its index."""
-    zone = tenancy.zone_of(principal)
-    holds = Hold.objects.filter(
-        pk=OuterRef("hold_id"),
-        created_at__gte=datetime.combine(span.first, time(), zone),
-        created_at__lt=datetime.combine(span.last + timedelta(days=1), time(), zone),
-    )
     accounts = list(
         _days(principal, span).filter(mission_id=mission_id).values_list("account_id", flat=True).distinct()
     )
+    of_these_days = RawSQL(_HELD_BETWEEN, [span.first, span.last], output_field=BooleanField())  # noqa: S611 ours
     return JournalEntry.objects.filter(
-        Exists(holds), account_id__in=accounts, mission_id=mission_id, kind__in=("settle", "correct")
+        of_these_days, account_id__in=accounts, mission_id=mission_id, kind__in=("settle", "correct")
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
 from collections.abc import Iterator, Sequence
 from datetime import datetime, time, timedelta
@@ -20,12 +21,11 @@ from controlplane.common.ids import parse_id
 from controlplane.tenancy import selectors as tenancy
 from controlplane.tenancy.types import Permission, Principal
 from frontend.audit_folds import Fold, Line, folded, last_of, line_of
-from frontend.exports import csv_response
+from frontend.exports import csv_response, every_page
 from frontend.pages import PersonRequest, page, require_anywhere
 from frontend.saved import saved_views
 from frontend.templatetags.amounts import absolute_text
 
-LONGEST_EXPORT = 5000
 MISSIONS_OFFERED = 100
 SUBJECT_TYPES = (
     "mission",
@@ -184,10 +184,8 @@ def _day(text: str | None, zone: ZoneInfo) -> datetime | None:
 
 
 def _csv_rows(principal: Principal, filters: selectors.Filters) -> Iterator[Sequence[object]]:
-    cursor: uuid.UUID | None = None
-    written = 0
-    while written < LONGEST_EXPORT:  # not so many pages: of a rare word there may be none on most of them
-        found = selectors.entries(principal=principal, filters=filters, cursor=cursor, limit=selectors.LARGEST_PAGE)
+    read = functools.partial(selectors.entries, principal=principal, filters=filters, limit=selectors.LARGEST_PAGE)
+    for found in every_page(lambda cursor: read(cursor=cursor)):
         for line in map(line_of, found.items):
             entry = line.entry
             yield (
@@ -201,7 +199,3 @@ def _csv_rows(principal: Principal, filters: selectors.Filters) -> Iterator[Sequ
                 entry.subject_name,
                 entry.payload_sha256,
             )
-        written += len(found.items)
-        cursor = found.next
-        if cursor is None:
-            return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,13 +17,12 @@ from budgets.models import LimitChange
 from budgets.types import Balance, LedgerLine, Level, WindowKind
 from controlplane.tenancy import selectors as tenancy
 from controlplane.tenancy.types import Permission
-from frontend.exports import csv_response
+from frontend.exports import csv_response, every_page
 from frontend.pages import PersonRequest, page, require_anywhere
 from governance import selectors as governance
 from governance.models import Action
 
 SPEND_DAYS = 30
-LONGEST_EXPORT = 5000
 _ICONS = {Level.ORGANISATION: "organisation", Level.TEAM: "users", Level.AGENT: "agent", Level.MISSION: "mission"}
 # What the lines of an account are narrowed to, and which kinds that are.
 SHOWN: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -142,13 +142,8 @@ def _found(request: PersonRequest, window: WindowKind | None) -> dict[str, objec
 
 
 def _every_found(request: PersonRequest, window: WindowKind | None) -> Iterator[Balance]:
-    cursor: str | None = None
-    while True:
-        found = _named(request, window, cursor, selectors.MAX_PAGE)
+    for found in every_page(lambda cursor: _named(request, window, cursor, selectors.MAX_PAGE)):
         yield from found.items
-        cursor = found.next
-        if cursor is None:
-            return
 
 
 def _named(
@@ -240,20 +235,16 @@ def _tree_csv_row(row: Row) -> Sequence[object]:
 def _csv_rows(
     request: PersonRequest, account_id: uuid.UUID, kinds: Sequence[str], within: Balance | None
 ) -> Iterator[Sequence[object]]:
-    cursor: str | None = None
-    for _ in range(LONGEST_EXPORT // selectors.MAX_PAGE):
-        found = selectors.lines(
-            request.principal,
-            account_id=account_id,
-            kinds=kinds,
-            within=within,
-            cursor=cursor,
-            limit=selectors.MAX_PAGE,
-        )
-        yield from (_csv_row(line) for line in found.items)
-        cursor = found.next
-        if cursor is None:
-            return
+    read = functools.partial(
+        selectors.lines,
+        request.principal,
+        account_id=account_id,
+        kinds=kinds,
+        within=within,
+        limit=selectors.MAX_PAGE,
+    )
+    for found in every_page(lambda cursor: read(cursor=cursor)):
+        yield from map(_csv_row, found.items)
 
 
 def _csv_row(line: LedgerLine) -> Sequence[object]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
@@ -15,12 +16,12 @@ from django.views.decorators.http import require_GET
 
 from budgets import selectors as budgets
 from budgets.costs import selectors
-from budgets.costs.types import OUTSIDE, GoalRow, MissionRow, StandingDay, totals
+from budgets.costs.types import OUTSIDE, GoalRow, MissionCost, MissionRow, StandingDay, totals
 from budgets.types import LedgerLine, Standing
 from controlplane.common.clock import now
 from controlplane.tenancy import selectors as tenancy
 from controlplane.tenancy.types import Permission
-from frontend.exports import csv_response
+from frontend.exports import csv_response, every_page
 from frontend.pages import PersonRequest, page, require_anywhere
 from frontend.periods import COMPARED, PERIODS, Period, period_of
 from frontend.templatetags.charts import Bar
@@ -28,7 +29,6 @@ from governance import selectors as governance
 
 MOST_BARS = 8
 PAGE = 50
-MOST_EXPORTED = 20_000
 _PLACES = Decimal("0.000000000001")
 _SORTS = {
     "goal": lambda row: row.name.lower(),
@@ -124,8 +124,8 @@ def goal(request: PersonRequest, goal: str) -> HttpResponseBase:
         return render(request, "costs/outside.html", context)
     sort = request.GET.get("sort", "-money")
     if request.GET.get("format") == "csv":
-        everything = selectors.missions_of_goal(request.principal, period.span, goal, sort=sort, limit=MOST_EXPORTED)
-        return csv_response(f"costs-{_days(period)}", _MISSION_HEADER, _mission_csv(everything.rows, period, currency))
+        everything = selectors.every_mission_of_goal(request.principal, period.span, goal, sort=sort)
+        return csv_response(f"costs-{_days(period)}", _MISSION_HEADER, _mission_csv(everything, period, currency))
     offset = _offset(request)
     found = selectors.missions_of_goal(request.principal, period.span, goal, sort=sort, limit=PAGE, offset=offset)
     row = next((row for row in selectors.goal_rows(request.principal, period.span) if row.goal == goal), None)
@@ -150,9 +150,13 @@ def mission(request: PersonRequest, mission_id: uuid.UUID) -> HttpResponseBase:
     require_anywhere(request.principal, Permission.COST_VIEW, "Costs")
     period, currency = _period(request), tenancy.currency_of(request.principal)
     if request.GET.get("format") == "csv":
-        selectors.mission_cost(request.principal, mission_id, period.span, limit=1)
+        read = functools.partial(
+            selectors.mission_cost, request.principal, mission_id, period.span, limit=selectors.MAX_PAGE
+        )
+        newest = read()
+        pages = every_page(lambda cursor: read(cursor=cursor) if cursor else newest)
         return csv_response(
-            f"costs-{mission_id}-{_days(period)}", _LINE_HEADER, _line_csv(request, mission_id, period, currency)
+            f"costs-{mission_id}-{_days(period)}", _LINE_HEADER, _line_csv(request, newest, pages, currency)
         )
     found = selectors.mission_cost(
         request.principal, mission_id, period.span, cursor=request.GET.get("cursor"), limit=PAGE
@@ -274,33 +278,29 @@ def _goal_csv(rows: Sequence[GoalRow], period: Period, currency: str) -> Iterato
         )
 
 
-def _mission_csv(rows: Sequence[MissionRow], period: Period, currency: str) -> Iterator[Sequence[object]]:
-    span = (currency, period.span.first, period.span.last)
+def _mission_csv(rows: Iterable[MissionRow], period: Period, currency: str) -> Iterator[Sequence[object]]:
+    span, total = (currency, period.span.first, period.span.last), Decimal(0)
     for row in rows:
         effort = row.effort
+        total += row.money
         yield (
             *(row.title, row.mission_id, row.standing.label, row.decided_on),
             *(effort.attempts, effort.retries, effort.calls, effort.denied, f"{effort.human_minutes:.1f}"),
             *(row.money, *span),
         )
-    yield ("Total", *[""] * 8, sum((row.money for row in rows), Decimal(0)), *span)
+    yield ("Total", *[""] * 8, total, *span)
 
 
 def _line_csv(
-    request: PersonRequest, mission_id: uuid.UUID, period: Period, currency: str
+    request: PersonRequest, newest: MissionCost, pages: Iterable[MissionCost], currency: str
 ) -> Iterator[Sequence[object]]:
-    cursor, total = None, Decimal(0)
-    for _ in range(MOST_EXPORTED // selectors.MAX_PAGE):
-        found = selectors.mission_cost(
-            request.principal, mission_id, period.span, cursor=cursor, limit=selectors.MAX_PAGE
-        )
+    """Every line, and the page's total. What is among the lines and not in the sums yet stands beside it, as there."""
+    for found in pages:
         for line, title in _with_titles(request, found.lines):
-            total += line.amounts.money
             yield (
                 *(line.id, line.at.isoformat(), line.description, title, line.amounts.money, currency),
                 *(line.amounts.tokens, line.amounts.steps, line.hold_id, line.action_id),
             )
-        cursor = found.next
-        if cursor is None:
-            break
-    yield ("Total", "", "", "", total, currency, "", "", "", "")
+    if newest.pending:
+        yield ("Not counted yet", "", "", "", newest.pending, currency, "", "", "", "")
+    yield ("Total", "", "", "", newest.row.money, currency, "", "", "", "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
 from collections.abc import Iterator
 
@@ -10,7 +11,7 @@ from django.views.decorators.http import require_GET
 
 from agents import selectors as agents
 from controlplane.tenancy.types import Permission, Principal
-from frontend.exports import LONGEST, csv_response, in_pages
+from frontend.exports import csv_response, every_page, in_pages
 from frontend.pages import PersonRequest, page, require_anywhere
 from governance import selectors as governance
 from governance.models import Action, Escalation
@@ -41,13 +42,14 @@ def questions(request: PersonRequest) -> HttpResponseBase:
 
 
 def _actions(principal: Principal, mission_id: uuid.UUID) -> Iterator[tuple[object, ...]]:
-    filters, cursor = governance.ActionFilters(mission_id=mission_id), None
-    for _ in range(LONGEST // governance.MAX_PAGE):
-        found = governance.actions(principal=principal, filters=filters, limit=governance.MAX_PAGE, cursor=cursor)
+    read = functools.partial(
+        governance.actions,
+        principal=principal,
+        filters=governance.ActionFilters(mission_id=mission_id),
+        limit=governance.MAX_PAGE,
+    )
+    for found in every_page(lambda cursor: read(cursor=cursor)):
         yield from map(_action, found.items)
-        cursor = found.next
-        if cursor is None:
-            return
 
 
 def _action(row: Action) -> tuple[object, ...]:

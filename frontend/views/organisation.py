@@ -50,7 +50,8 @@ class OrganisationForm(forms.Form):
     name = forms.CharField(label="Name", max_length=120, widget=forms.TextInput(attrs={"autocomplete": "organization"}))
     time_zone = forms.ChoiceField(
         label="Time zone",
-        help_text="Days and months of budgets begin at its midnight. Changing it begins the windows under way anew.",
+        help_text="Days and months of budgets begin at its midnight. After a change the windows under way keep what is"
+        " spent in them, and days that are over stay as they were counted.",
     )
     sign_off_above = forms.DecimalField(
         label="Sign-off above",

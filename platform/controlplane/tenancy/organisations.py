@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Callable
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 from zoneinfo import ZoneInfo, available_timezones
 
 from django.db import transaction
@@ -16,7 +18,15 @@ from controlplane.tenancy.watching import access_changed
 
 LARGEST_SIGN_OFF = Decimal(10) ** 12
 LONGEST_TOKEN_DAYS = 366
+ZoneWatcher = Callable[[uuid.UUID, str], None]
+_ZONE_WATCHERS: Final[list[ZoneWatcher]] = []
 _FIELDS = ("name", "time_zone", "sign_off_above", "token_days_max", "second_factor_required")
+
+
+def register_zone_watcher(watcher: ZoneWatcher) -> None:
+    """What keeps days of the organisation stands above tenancy and registers here; `watcher(organisation_id, before)`
+    acts inside the transaction that changed the zone."""
+    _ZONE_WATCHERS[:] = [watcher]
 
 
 def settings_of(principal: Principal) -> Organisation:
@@ -39,7 +49,7 @@ def change_settings(
     seen: str,
 ) -> Organisation:
     """Raises 403, 422 `organisation.invalid` naming every bad field, 409 `organisation.changed` where somebody was
-    faster, 409 `organisation.own_second_factor` to an administrator who has none."""
+    faster, 409 `organisation.own_second_factor` to an administrator who has none, 503 `ledger.busy`."""
     principal.require(Permission.ORGANISATION_WRITE)
     name = " ".join(name.split())
     errors = []
@@ -54,7 +64,7 @@ def change_settings(
     if errors:
         raise invalid("organisation.invalid", "The settings can't be saved like this.", *errors)
     with transaction.atomic():
-        organisation = Organisation.objects.select_for_update().get(pk=principal.organisation_id)
+        organisation = Organisation.objects.select_for_update(no_key=True).get(pk=principal.organisation_id)
         if version_of(organisation) != seen:
             raise conflict(
                 "organisation.changed", "Somebody changed the settings meanwhile.", "Look at them, then change them."
@@ -72,6 +82,9 @@ def change_settings(
         organisation.sign_off_above, organisation.token_days_max = sign_off_above, token_days_max
         organisation.second_factor_required = second_factor_required
         organisation.save(update_fields=_FIELDS)
+        if organisation.time_zone != before["time_zone"]:
+            for watcher in _ZONE_WATCHERS:
+                watcher(organisation.pk, before["time_zone"])
         changed = {
             field: {"before": _text(before[field]), "after": _text(getattr(organisation, field))}
             for field in _FIELDS

@@ -26,7 +26,7 @@ def rows_of(browser: Client, path: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(content)))
 
 
-def spend(world: Any, money: str) -> None:
+def spend(world: Any, money: str, *, fold: bool = True) -> None:
     """Charged to the mission's budget."""
     world.mission.refresh_from_db()
     hold = new_id()
@@ -39,4 +39,5 @@ def spend(world: Any, money: str) -> None:
     )
     assert refusal is None
     budgets.settle(hold_id=hold)
-    fold_all()
+    if fold:
+        fold_all()
