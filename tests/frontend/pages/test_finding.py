@@ -200,6 +200,7 @@ def test_servers_are_sorted_by_their_heads(world: Any, nadia: User, signed_in: S
 def test_switching_off_pausing_and_retiring_offer_to_be_taken_back(
     world: Any, alice: User, signed_in: SignIn, make_agent: Any
 ) -> None:
+    McpServer.objects.filter(pk=world.server.pk).update(team_ids=[world.team.pk])
     browser = signed_in(alice)
     off = browser.post(reverse("server-switch", args=[world.server.pk]), {"on": "0"}, follow=True).content.decode()
     assert "Undo" in off
