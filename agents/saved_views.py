@@ -45,13 +45,14 @@ class SavedView(models.Model):
 
 @dataclass(frozen=True)
 class View:
-    """One saved view as a list shows it. `mine`: the reader may remove it."""
+    """One saved view as a list shows it. `removable`: by the reader, whose own it is not always."""
 
     id: uuid.UUID
     name: str
     query: str
     mine: bool
     shared_with: str
+    removable: bool
 
 
 def views_of(principal: Principal, list_name: str) -> list[View]:
@@ -64,7 +65,14 @@ def views_of(principal: Principal, list_name: str) -> list[View]:
     own = Q(owner_id=principal.user_id)
     rows = rows.filter(own | Q(team__in=seen)).select_related("team", "owner")
     return [
-        View(row.pk, row.name, row.query, row.owner_id == principal.user_id, row.team.name if row.team else "")
+        View(
+            id=row.pk,
+            name=row.name,
+            query=row.query,
+            mine=row.owner_id == principal.user_id,
+            shared_with=row.team.name if row.team else "",
+            removable=row.owner_id == principal.user_id or _clears_up(principal, row),
+        )
         for row in rows.order_by(models.Case(models.When(own, then=0), default=1), "name", "pk")[: 2 * MOST]
     ]
 
@@ -107,15 +115,23 @@ def save_view(
 
 
 def remove_view(*, actor: Principal, view_id: uuid.UUID) -> SavedView:
-    """One's own; told in the trail when a team has it no more. Raises 404."""
-    rows = SavedView.objects.filter(organisation_id=actor.organisation_id, owner_id=actor.user_id, pk=view_id)
+    """One's own, and what is shared with a team whose members the actor administers: its owner may be gone. Told in the
+    trail when a team has it no more. Raises 404."""
+    shared = Q(team__in=Team.objects.restrict(actor, Permission.MEMBER_WRITE))
+    rows = SavedView.objects.filter(
+        Q(owner_id=actor.user_id) | shared, organisation_id=actor.organisation_id, pk=view_id
+    )
     with transaction.atomic():
-        row = rows.select_for_update().first() if actor.user_id is not None else None
+        row = rows.select_for_update(of=("self",)).first() if actor.user_id is not None else None
         if row is None:
             raise not_found("view")
         rows.delete()
         _tell(actor, row, Event.VIEW_UNSHARED)
     return row
+
+
+def _clears_up(principal: Principal, view: SavedView) -> bool:
+    return view.team_id is not None and principal.has(Permission.MEMBER_WRITE, team_id=view.team_id)
 
 
 def filters_of(query: str) -> str:

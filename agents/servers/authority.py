@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 from agents.models import McpServer, McpTool
 from controlplane.audit.services import Subject
-from controlplane.common.errors import FieldError, forbidden, invalid, not_found
+from controlplane.common.errors import FieldError, RemitError, forbidden, invalid, not_found
 from controlplane.live.services import announce
 from controlplane.tenancy.models import Team
 from controlplane.tenancy.types import ALL_TEAMS, Permission, Principal
@@ -25,6 +25,29 @@ def writable_server(actor: Principal, server_id: uuid.UUID) -> McpServer:
     if row is None:
         raise not_found("server")
     return row
+
+
+def changeable_server(actor: Principal, server_id: uuid.UUID) -> McpServer:
+    """The same, for a change that counts for every team the server is for. Raises 403 too."""
+    row = writable_server(actor, server_id)
+    require_change(actor, row)
+    return row
+
+
+def may_change(actor: Principal, row: McpServer) -> bool:
+    """Whether they write servers in every team it is for: a change of it counts for all of these."""
+    own = actor.teams_with(Permission.SERVER_WRITE)
+    return own is ALL_TEAMS or (row.team_ids is not None and own.issuperset(row.team_ids))
+
+
+def require_change(actor: Principal, row: McpServer) -> None:
+    if not may_change(actor, row):
+        raise RemitError(
+            "permission.denied",
+            f"“{row.name}” is also for teams in which you don't have the permission “{Permission.SERVER_WRITE.value}”.",
+            403,
+            remedies=("Ask an administrator of the organisation.",),
+        )
 
 
 def teams_for(actor: Principal, wanted: Collection[uuid.UUID] | None, before: McpServer | None) -> list[Team] | None:

@@ -18,7 +18,7 @@ from django.db.models import Q
 from agents import stops
 from agents.choices import LIVE_SERVER_TEST_STATES, ServerState, ServerTestState
 from agents.models import McpServer, McpTool, ServerTest, Stop
-from agents.servers.authority import announce_servers, require_write, server_subject
+from agents.servers.authority import announce_servers, require_change, require_write, server_subject
 from agents.servers.definitions import argument_errors
 from agents.servers.health import note_check
 from agents.servers.links import NotSent, Refused
@@ -150,6 +150,8 @@ def _in_use(actor: Principal, server_id: uuid.UUID) -> McpServer:
     row = McpServer.objects.restrict(actor, Permission.SERVER_WRITE).filter(pk=server_id).first()
     if row is None:
         raise not_found("server")
+    if not row.protocol_version:
+        require_change(actor, row)  # what a first listing holds is in force for all of them
     if row.state == ServerState.DISABLED:
         raise conflict("server.off", f"The server “{row.name}” is switched off.", "Switch it on first.")
     own = actor.teams_with(Permission.SERVER_WRITE)

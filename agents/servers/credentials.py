@@ -11,7 +11,7 @@ from django.db import transaction
 from agents.choices import CredentialKind, Transport
 from agents.models import McpServer, ServerCredential
 from agents.servers.addresses import url_problem
-from agents.servers.authority import announce_servers, require_write, server_subject, writable_server
+from agents.servers.authority import announce_servers, changeable_server, require_write, server_subject
 from agents.servers.presenting import belongs_to
 from controlplane.audit.events import Event
 from controlplane.audit.services import record
@@ -60,7 +60,7 @@ def set_credential(*, actor: Principal, server_id: uuid.UUID, credential: Creden
     if not actor.is_person or actor.user_id is None:
         raise invalid("server.credential", "A credential is set by a person.")
     with transaction.atomic():
-        row = writable_server(actor, server_id)
+        row = changeable_server(actor, server_id)
         errors = _errors(row, credential)
         if errors:
             raise invalid("server.credential", "The credential was not set.", *errors)
@@ -94,7 +94,7 @@ def remove_credential(*, actor: Principal, server_id: uuid.UUID) -> bool:
     """False when there was none."""
     require_write(actor)
     with transaction.atomic():
-        row = writable_server(actor, server_id)
+        row = changeable_server(actor, server_id)
         removed, _ = ServerCredential.objects.filter(server=row).delete()
         if removed:
             record(event=Event.SERVER_CREDENTIAL_REMOVED, actor=actor, subject=server_subject(row))

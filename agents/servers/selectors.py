@@ -17,6 +17,8 @@ from agents.choices import (
     Transport,
 )
 from agents.models import McpServer, McpTool, Mission, MissionVersion, Run, ServerTest
+from agents.servers.authority import may_change as may_change
+from agents.servers.authority import require_change as require_change
 from agents.servers.definitions import SEPARATOR
 from agents.servers.types import MountRequest, PinnedTool, SealedCredential, ServerAddress
 from controlplane.common.envelope import Envelope

@@ -12,6 +12,8 @@ from agents.choices import ServerState, ToolState, Transport
 from agents.models import McpServer, McpTool
 from agents.servers.authority import (
     announce_servers,
+    changeable_server,
+    require_change,
     require_write,
     server_subject,
     team_words,
@@ -124,6 +126,8 @@ def refresh_tools(
     row = rows.filter(pk=server_id).first()
     if row is None:
         raise not_found("server")
+    if not row.protocol_version:
+        require_change(actor, row)  # what a first listing holds is in force for all of them
     address = address_of(row)
     try:
         listing = asyncio.run(list_tools(address, context, limits))
@@ -212,6 +216,7 @@ def approve_definition(*, actor: Principal, tool_id: uuid.UUID, sha256: str) -> 
         tool = rows.select_related("server").filter(pk=tool_id).first()
         if tool is None:
             raise not_found("tool")
+        require_change(actor, tool.server)
         offered = tool.pending_definition if tool.pending_definition is not None else tool.definition
         offered_sha256 = tool.pending_sha256 or tool.definition_sha256
         if tool.state != ToolState.QUARANTINED or offered_sha256 != sha256:
@@ -241,6 +246,7 @@ def describe_tool(*, actor: Principal, tool_id: uuid.UUID, traits: ToolTraits) -
         tool = rows.select_related("server").filter(pk=tool_id).first()
         if tool is None:
             raise not_found("tool")
+        require_change(actor, tool.server)
         tool.read_only, tool.reversible = traits.read_only, traits.reversible
         tool.effects = sorted({effect[:60] for effect in traits.effects})
         tool.save(update_fields=["read_only", "reversible", "effects"])
@@ -263,7 +269,7 @@ def switch_server(*, actor: Principal, server_id: uuid.UUID, on: bool) -> McpSer
     """Take a server out of use, or back: switched off, none of its tools can be called whatever is granted."""
     require_write(actor)
     with transaction.atomic():
-        row = writable_server(actor, server_id)
+        row = changeable_server(actor, server_id)
         wanted = (ServerState.OK if row.protocol_version else ServerState.NEW) if on else ServerState.DISABLED
         if (row.state == ServerState.DISABLED) is not on:
             return row

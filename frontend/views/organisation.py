@@ -14,6 +14,7 @@ from django.views.decorators.http import require_http_methods
 
 from controlplane.common.errors import RemitError
 from controlplane.tenancy import organisations
+from controlplane.tenancy.models import Organisation
 from controlplane.tenancy.types import Permission
 from frontend.form_errors import show_error
 from frontend.pages import PersonRequest, page, require_anywhere
@@ -26,13 +27,15 @@ def settings_page(request: PersonRequest) -> HttpResponse:
     shown = organisations.settings_of(request.principal)
     form = OrganisationForm(request.POST or None, initial={name: getattr(shown, name) for name in _FIELDS})
     error: RemitError | None = None
+    seen, in_force = request.POST.get("seen") or organisations.version_of(shown), []
     if request.method == "POST" and form.is_valid():
         try:
-            organisations.change_settings(
-                principal=request.principal, seen=request.POST.get("seen", ""), **form.cleaned_data
-            )
+            organisations.change_settings(principal=request.principal, seen=seen, **form.cleaned_data)
         except RemitError as refused:
             error = show_error(form, refused)
+            if refused.code == "organisation.changed":  # what is typed stays; sent again it starts from what is there
+                shown = organisations.settings_of(request.principal)
+                seen, in_force = organisations.version_of(shown), _in_force(form, shown)
         else:
             messages.success(request, "Saved.")
             return redirect("organisation")
@@ -40,7 +43,8 @@ def settings_page(request: PersonRequest) -> HttpResponse:
         "form": form,
         "error": error,
         "shown": shown,
-        "seen": organisations.version_of(shown) if not form.is_bound else request.POST.get("seen", ""),
+        "seen": seen,
+        "in_force": in_force,
     }
     status = error.status if error else 422 if form.errors else 200
     return render(request, "settings/organisation.html", context, status=status)
@@ -79,6 +83,17 @@ class OrganisationForm(forms.Form):
         initial = {**initial, "sign_off_above": f"{Decimal(initial['sign_off_above']).normalize():f}"}
         super().__init__(data, initial=initial)
         self.fields["time_zone"].choices = [(zone, zone) for zone in sorted(available_timezones())]  # type: ignore[attr-defined]
+
+
+def _in_force(form: OrganisationForm, shown: Organisation) -> list[tuple[str, str]]:
+    """What differs from what is typed, as the form words it."""
+    now = OrganisationForm(None, initial={name: getattr(shown, name) for name in _FIELDS})
+    differing = [field for field in now if getattr(shown, field.name) != form.cleaned_data[field.name]]
+    return [(str(field.label), _in_words(field.initial)) for field in differing]
+
+
+def _in_words(value: object) -> str:
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 
 _FIELDS = tuple(OrganisationForm.base_fields)

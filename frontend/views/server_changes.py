@@ -49,6 +49,7 @@ def teams(request: PersonRequest, server_id: uuid.UUID) -> HttpResponse:
 def credential(request: PersonRequest, server_id: uuid.UUID) -> HttpResponse:
     require_anywhere(request.principal, Permission.SERVER_WRITE, "Servers' credentials")
     server = selectors.server(request.principal, server_id)
+    selectors.require_change(request.principal, server)
     form = CredentialForm(request.POST or None)
     error: RemitError | None = None
     if request.method == "POST" and form.is_valid():

@@ -94,6 +94,7 @@ def detail(request: PersonRequest, server_id: uuid.UUID) -> HttpResponse:
         "command": shlex.join(server.command),
         "off": server.state == ServerState.DISABLED,
         "may_write": _may_write(request),
+        "may_change": selectors.may_change(request.principal, server),
         "teams": selectors.team_names(request.principal, server),
         "health": health_of([server.pk]).get(server.pk, Health()),
         "of_a_mission": selectors.needs_a_mission(server),

@@ -244,14 +244,20 @@ class SavedViews(Resource):
         body = dict(self.body)
         made = saved_views.save_view(actor=self.principal, list_name=body.pop("list"), **body)
         shared = made.team.name if made.team else ""
-        view = saved_views.View(made.pk, made.name, made.query, mine=True, shared_with=shared)
+        view = saved_views.View(made.pk, made.name, made.query, mine=True, shared_with=shared, removable=True)
         return Response(shapes.SavedViewOut(view).data, status=201)
 
 
 class SavedViewRemove(Resource):
     tag = "saved-views"
 
-    @operation("saved_views_remove", "Remove a saved view of yours", permission=None, answer=None)
+    @operation(
+        "saved_views_remove",
+        "Remove a saved view",
+        permission=None,
+        answer=None,
+        about="One of yours, or one that is shared with a team in which you give roles.",
+    )
     def post(self, request: Request, view_id: uuid.UUID) -> None:
         saved_views.remove_view(actor=self.principal, view_id=view_id)
 

@@ -141,13 +141,15 @@ class ProfileBody(Body):
 
 
 class SavedViewOut(serializers.Serializer):  # type: ignore[type-arg]
-    """The filters of a list under a name. `shared_with`: the team that sees it too; `mine`: you may remove it."""
+    """The filters of a list under a name. `shared_with`: the team that sees it too. `removable`: by you; what is
+    shared is so also by who gives roles in that team."""
 
     id = Id()
     name = serializers.CharField()
     query = serializers.CharField()
     mine = serializers.BooleanField()
     shared_with = serializers.CharField(allow_blank=True)
+    removable = serializers.BooleanField()
 
 
 class SavedViewQuery(Query):

@@ -23,7 +23,7 @@ from controlplane.common.canonical import digest
 from controlplane.common.clock import now
 from controlplane.common.errors import conflict, not_found
 from controlplane.common.ids import new_id, short
-from controlplane.tenancy import sessions
+from controlplane.tenancy import members, sessions
 from controlplane.tenancy.models import Invitation, Membership, SignInLink, Token, User
 from controlplane.tenancy.types import Permission, Principal, PrincipalKind, system_principal
 from controlplane.tenancy.watching import access_changed
@@ -72,7 +72,8 @@ def plan(*, actor: Principal, user_id: uuid.UUID) -> Plan:
 
 
 def erase_person(*, actor: Principal, user_id: uuid.UUID) -> Erased:
-    """All of it in one transaction. Raises 403, 404, 409 `person.erase_self`, `person.belongs_elsewhere`.
+    """All of it in one transaction. Raises 403, 404, 409 `person.erase_self`, `person.belongs_elsewhere`,
+    `member.last_administrator`.
 
     Remit itself (an operator's command) erases in every organisation; an administrator only people who belong to no
     other one.
@@ -98,11 +99,13 @@ def pseudonym_of(user_id: uuid.UUID) -> str:
 
 def _person(actor: Principal, user_id: uuid.UUID, *, lock: bool = False) -> User:
     actor.require(Permission.MEMBER_WRITE)
+    is_operator = actor.kind is PrincipalKind.SYSTEM
+    if lock and not is_operator:
+        members.lock_roles(actor)
     people = User.objects.select_for_update() if lock else User.objects.all()
     user = people.filter(pk=user_id).first()
-    is_operator = actor.kind is PrincipalKind.SYSTEM
-    here = Membership.objects.filter(user_id=user_id, organisation_id=actor.organisation_id).exists()
-    known = here or _own_entries(actor.organisation_id, user_id).exists()
+    here = list(Membership.objects.filter(user_id=user_id, organisation_id=actor.organisation_id))
+    known = bool(here) or _own_entries(actor.organisation_id, user_id).exists()
     if user is None or not (known or is_operator):
         raise not_found("person")
     if user_id == actor.user_id:
@@ -118,6 +121,8 @@ def _person(actor: Principal, user_id: uuid.UUID, *, lock: bool = False) -> User
             "This person also belongs to another organisation, which has a say in it.",
             "Remove their roles here, or let the operator run `./manage.py person erase`.",
         )
+    if lock and not is_operator:
+        members.check_administrator_stays(here)
     return user
 
 

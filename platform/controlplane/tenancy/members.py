@@ -60,7 +60,7 @@ def add_member(*, principal: Principal, user: User, role: Role, team_id: uuid.UU
 def remove_member(*, principal: Principal, membership_id: uuid.UUID) -> None:
     """Take one role away. Raises 404, and 409 `member.last_administrator` for the last who could give roles again."""
     with transaction.atomic():
-        _lock(principal)
+        lock_roles(principal)
         membership = (
             Membership.objects.restrict(principal, Permission.MEMBER_WRITE)
             .select_related("user", "team")
@@ -79,7 +79,7 @@ def set_roles(*, principal: Principal, user_id: uuid.UUID, wanted: Collection[tu
     `member.own_rights` and `permission.denied`, 409 `member.changed` and `member.last_administrator`.
     """
     with transaction.atomic():
-        _lock(principal)
+        lock_roles(principal)
         user, rows = _person(principal, user_id)
         before: Held = frozenset((row.team_id, Role(row.role)) for row in rows)
         if fingerprint(before) != seen:
@@ -103,13 +103,12 @@ def deactivate(*, principal: Principal, user_id: uuid.UUID) -> dict[str, int]:
     sockets close. Says how many of each. Raises 403, 404, 409 `member.own_access`, `member.last_administrator`."""
     principal.require(Permission.MEMBER_WRITE)
     with transaction.atomic():
-        _lock(principal)
+        lock_roles(principal)
         user, rows = _person(principal, user_id)
         _refuse_oneself(principal, user, "You can't deactivate yourself.")
         if rows[0].suspended_at is not None:
             return {"sessions": 0, "tokens": 0, "invitations": 0}
-        if any(_is_last_administrator(row) for row in rows):
-            raise _last_administrator()
+        check_administrator_stays(rows)
         Membership.objects.filter(pk__in=[row.pk for row in rows]).update(suspended_at=now())
         ended = _end_access(principal.organisation_id, user)
         _tell_person("member.deactivated", principal, user, ended)
@@ -121,13 +120,25 @@ def reactivate(*, principal: Principal, user_id: uuid.UUID) -> None:
     """Let a person back in with the roles they had. Dead sessions and tokens stay dead. Raises 403, 404."""
     principal.require(Permission.MEMBER_WRITE)
     with transaction.atomic():
-        _lock(principal)
+        lock_roles(principal)
         user, rows = _person(principal, user_id)
         resting = [row for row in rows if row.suspended_at is not None]
         check_may_give(principal, user.pk, [(row.team_id, Role(row.role)) for row in resting])
         if Membership.objects.filter(pk__in=[row.pk for row in resting]).update(suspended_at=None):
             _tell_person("member.reactivated", principal, user, {})
             access_changed(user.pk)
+
+
+def lock_roles(principal: Principal) -> None:
+    """The organisation's row is the lock: two administrators who remove each other come one after the other. It keeps
+    nobody from writing rows of the organisation meanwhile."""
+    Organisation.objects.select_for_update(no_key=True).get(pk=principal.organisation_id)
+
+
+def check_administrator_stays(leaving: Iterable[Membership]) -> None:
+    """Under the lock of the roles. Raises 409 `member.last_administrator`."""
+    if any(_is_last_administrator(row) for row in leaving):
+        raise _last_administrator()
 
 
 def check_may_give(principal: Principal, user_id: uuid.UUID | None, given: Iterable[tuple[Place, Role]]) -> None:
@@ -190,11 +201,6 @@ def _end_access(organisation_id: uuid.UUID, user: User) -> dict[str, int]:
         ended["sessions"] = sessions.end_all_of(user)
         SignInLink.objects.filter(user=user, used_at__isnull=True).delete()
     return ended
-
-
-def _lock(principal: Principal) -> None:
-    """The organisation's row is the lock: two administrators who remove each other come one after the other."""
-    Organisation.objects.select_for_update().get(pk=principal.organisation_id)
 
 
 def _person(principal: Principal, user_id: uuid.UUID) -> tuple[User, list[Membership]]:

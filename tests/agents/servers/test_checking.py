@@ -147,7 +147,7 @@ def test_nobody_calls_a_tool_by_saying_themselves_that_it_only_reads(
 ) -> None:
     upstream.annotations = {"readOnlyHint": False}
     listed(as_nadia, far)
-    describe(as_alice, far)
+    describe(as_nadia, far)
     for actor in (as_alice, as_nadia):
         with pytest.raises(RemitError) as caught:
             tried(actor, far)

@@ -100,6 +100,39 @@ def test_a_credential_is_set_and_taken_away_by_who_writes_servers(
     assert len(events) == 2, events
 
 
+def test_what_counts_for_every_team_is_changed_by_nobody_who_writes_servers_in_one(
+    alice_api: Api, nadia_api: Api, server: McpServer, team: Team, other_team: Team
+) -> None:
+    tool = McpTool.objects.create(
+        server=server,
+        name="read",
+        qualified_name="books__read",
+        definition={"name": "read", "inputSchema": {"type": "object"}},
+        definition_sha256="sha256:1",
+        state="quarantined",
+    )
+    path, secret = path_of(server), {"kind": "bearer", "secret": "0123456789abcdef"}
+    traits = {"read_only": True, "reversible": True, "effects": []}
+    nadia_api.post(f"{path}:set-credential", secret)
+    etag = alice_api.get(f"tools/{tool.pk}")["ETag"]
+    tries = [
+        *((f"{path}:{verb}", {}) for verb in ("switch-off", "switch-on", "remove-credential", "refresh", "test")),
+        (f"{path}:set-credential", secret),
+        (f"tools/{tool.pk}:approve", {"sha256": "sha256:1"}),
+        (f"tools/{tool.pk}:describe", traits),
+    ]
+    for teams in (None, sorted([team.pk, other_team.pk])):
+        McpServer.objects.update(team_ids=teams)
+        before = contents()
+        for address, body in tries:
+            answer = alice_api.post(address, body, if_match=etag)
+            assert (answer.status_code, answer.json()["code"]) == (403, "permission.denied"), address
+        assert contents() == before
+    McpServer.objects.update(team_ids=[team.pk])
+    assert alice_api.post(f"tools/{tool.pk}:approve", {"sha256": "sha256:1"}).status_code == 200
+    assert alice_api.post(f"{path}:switch-off").json()["state"] == "disabled"
+
+
 def test_a_definition_is_approved_by_the_hash_that_was_read(nadia_api: Api, server: McpServer) -> None:
     tool = McpTool.objects.create(
         server=server,

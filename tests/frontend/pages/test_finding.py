@@ -15,7 +15,9 @@ from django.urls import reverse
 from agents.choices import AgentState, MissionState
 from agents.models import Agent, McpServer, Mission, SavedView
 from controlplane.audit.models import Entry
+from controlplane.tenancy import members
 from controlplane.tenancy.models import Team, User
+from controlplane.tenancy.types import Role
 from governance.models import Action
 
 SignIn = Callable[..., Client]
@@ -121,6 +123,44 @@ def test_what_a_team_sees_of_a_view_is_in_the_trail(world: Any, alice: User, tea
     assert shared.payload == {"list": "missions", "team": team.name, "filters": "state=active"}
 
 
+def test_a_shared_view_is_removed_by_who_gives_roles_in_its_team_and_by_nobody_else(
+    world: Any,
+    nadia: User,
+    alice: User,
+    bob: User,
+    charlie: User,
+    as_nadia: Any,
+    team: Team,
+    other_team: Team,
+    make_person: Any,
+    signed_in: SignIn,
+) -> None:
+    lead, other_lead = (
+        make_person(name, world.organisation, Role.ADMIN, team=where)
+        for name, where in (("Tea", team), ("Ole", other_team))
+    )
+    list_path = reverse("missions") + "?state=active"
+    for shared_with in (str(team.pk), ""):
+        signed_in(bob).post(
+            reverse("view-save", args=["missions"]), {"name": "Bobs", "query": "state=active", "team": shared_with}
+        )
+        view = SavedView.objects.get()
+        members.deactivate(principal=as_nadia, user_id=bob.pk)
+        path = reverse("view-remove", args=[view.pk])
+        refused = (alice, charlie, other_lead) if shared_with else (alice, charlie, lead, nadia)
+        for person in refused:
+            assert path not in signed_in(person).get(list_path).content.decode()
+            assert signed_in(person).post(path).status_code == 404
+        assert SavedView.objects.count() == 1
+        if shared_with:
+            assert path in signed_in(lead).get(list_path).content.decode()
+            assert signed_in(lead).post(path).status_code == 302
+            assert not SavedView.objects.exists()
+            told = Entry.objects.get(event="view.unshared")
+            assert (told.actor_name, told.subject_name, told.team_id) == ("Tea", "Bobs", team.pk)
+            members.reactivate(principal=as_nadia, user_id=bob.pk)
+
+
 def test_what_others_share_does_not_hide_ones_own_view(
     world: Any, alice: User, bob: User, nadia: User, team: Team, signed_in: SignIn
 ) -> None:
@@ -200,6 +240,7 @@ def test_servers_are_sorted_by_their_heads(world: Any, nadia: User, signed_in: S
 def test_switching_off_pausing_and_retiring_offer_to_be_taken_back(
     world: Any, alice: User, signed_in: SignIn, make_agent: Any
 ) -> None:
+    McpServer.objects.filter(pk=world.server.pk).update(team_ids=[world.team.pk])
     browser = signed_in(alice)
     off = browser.post(reverse("server-switch", args=[world.server.pk]), {"on": "0"}, follow=True).content.decode()
     assert "Undo" in off

@@ -35,9 +35,9 @@ def quarantined(world: Any) -> McpTool:
     return tool
 
 
-def test_a_changed_tool_shows_the_change_and_is_approved_as_read(world: Any, alice: User, signed_in: SignIn) -> None:
+def test_a_changed_tool_shows_the_change_and_is_approved_as_read(world: Any, nadia: User, signed_in: SignIn) -> None:
     tool = quarantined(world)
-    browser = signed_in(alice)
+    browser = signed_in(nadia)
     html = page(browser, reverse("server", args=[world.server.pk]))
     assert "Changed, quarantined" in html
     assert "<ins>" in html
@@ -45,14 +45,14 @@ def test_a_changed_tool_shows_the_change_and_is_approved_as_read(world: Any, ali
     browser.post(reverse("tool-approve", args=[tool.pk]), {"sha256": tool.pending_sha256})
     tool.refresh_from_db()
     assert tool.state == ToolState.ACTIVE
-    assert tool.approved_by == alice
+    assert tool.approved_by == nadia
 
 
 def test_approving_another_definition_than_the_offered_one_changes_nothing(
-    world: Any, alice: User, signed_in: SignIn
+    world: Any, nadia: User, signed_in: SignIn
 ) -> None:
     tool = quarantined(world)
-    response = signed_in(alice).post(
+    response = signed_in(nadia).post(
         reverse("tool-approve", args=[tool.pk]), {"sha256": tool.definition_sha256}, follow=True
     )
     assert "Nothing was approved." in response.content.decode()
@@ -97,7 +97,7 @@ def test_a_bad_server_is_not_registered(
 
 
 def test_a_server_that_does_not_answer_is_a_message_and_its_tools_stay(
-    world: Any, alice: User, northwind: Any, signed_in: SignIn, settings: Any
+    world: Any, alice: User, northwind: Any, team: Any, signed_in: SignIn, settings: Any
 ) -> None:
     gone = McpServer.objects.create(
         organisation=northwind,
@@ -105,6 +105,7 @@ def test_a_server_that_does_not_answer_is_a_message_and_its_tools_stay(
         slug="gone",
         transport=Transport.HTTP,
         url="https://gone.invalid/mcp",
+        team_ids=[team.pk],
         created_by=alice,
     )
     browser = signed_in(alice)
@@ -225,9 +226,36 @@ def test_who_may_not_write_servers_is_offered_and_gets_none_of_it(world: Any, bo
     assert not ServerTest.objects.exists()
 
 
-def test_what_people_say_of_a_tool_is_kept(world: Any, alice: User, signed_in: SignIn) -> None:
+def test_who_writes_servers_in_some_of_its_teams_is_offered_a_test_and_no_change(
+    world: Any, alice: User, signed_in: SignIn, other_team: Any, team: Any
+) -> None:
+    McpServer.objects.filter(pk=world.server.pk).update(transport=Transport.HTTP, url="https://books.example/mcp")
+    quarantined(world)
+    tool = McpTool.objects.get(qualified_name="books__customer")
+    changes = [
+        *(reverse(name, args=[world.server.pk]) for name in ("server-switch", "server-credential")),
+        *(
+            reverse("tool-approve", args=[pk])
+            for pk in McpTool.objects.filter(state="quarantined").values_list("pk")[0]
+        ),
+        reverse("tool-describe", args=[tool.pk]),
+    ]
+    browser, path = signed_in(alice), reverse("server", args=[world.server.pk])
+    for teams in (None, sorted([team.pk, other_team.pk])):
+        McpServer.objects.filter(pk=world.server.pk).update(team_ids=teams)
+        html = page(browser, path)
+        assert not [address for address in changes if f'"{address}"' in html]
+        assert reverse("server-refresh", args=[world.server.pk]) in html
+        assert "You write servers in some of these teams only." in html
+        assert browser.get(reverse("server-credential", args=[world.server.pk])).status_code == 403
+    McpServer.objects.filter(pk=world.server.pk).update(team_ids=[team.pk])
+    html = page(browser, path)
+    assert [address for address in changes if f'"{address}"' in html] == changes
+
+
+def test_what_people_say_of_a_tool_is_kept(world: Any, nadia: User, signed_in: SignIn) -> None:
     tool = McpTool.objects.get(qualified_name="books__apply_credit")
     McpTool.objects.filter(pk=tool.pk).update(effects=["money.credit"])
-    signed_in(alice).post(reverse("tool-describe", args=[tool.pk]), {"read_only": "1"})
+    signed_in(nadia).post(reverse("tool-describe", args=[tool.pk]), {"read_only": "1"})
     tool.refresh_from_db()
     assert (tool.read_only, tool.reversible, tool.effects) == (True, False, ["money.credit"])

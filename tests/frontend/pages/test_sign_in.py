@@ -198,6 +198,26 @@ def test_mass_assignment_of_a_token_and_of_the_organisation(
     )
 
 
+def test_settings_that_somebody_changed_meanwhile_are_shown_and_can_be_saved_again(
+    nadia: User, northwind: Organisation, signed_in: SignIn
+) -> None:
+    browser, path = signed_in(nadia), reverse("organisation")
+    seen = browser.get(path).context["seen"]
+    typed = {"name": "Northwind", "time_zone": "UTC", "sign_off_above": "5", "token_days_max": "90", "seen": seen}
+    Organisation.objects.update(name="North|wind <b>", token_days_max=1, sign_off_above=7)
+    for _ in range(2):  # a form that was not looked at stays refused
+        refused = browser.post(path, typed)
+        assert refused.status_code == 409
+        html = refused.content.decode()
+        for value in ("North|wind &lt;b&gt;", "1", "7"):
+            assert f"<dd>{value}</dd>" in html
+        assert "<dt>Time zone</dt>" not in html
+        assert 'value="90"' in html
+    assert browser.post(path, {**typed, "seen": refused.context["seen"]}).status_code == 302
+    northwind.refresh_from_db()
+    assert (northwind.name, northwind.token_days_max, northwind.sign_off_above) == ("Northwind", 90, 5)
+
+
 def test_scopes_one_does_not_have_are_refused(alice: User, signed_in: SignIn) -> None:
     body = {"name": "Script", "days": "30", "scopes": ["mission.view", "organisation.write"]}
     assert signed_in(alice).post(reverse("token-new"), body).status_code == 422

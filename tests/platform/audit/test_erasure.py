@@ -6,13 +6,14 @@ import io
 import json
 import subprocess
 import sys
+import threading
 from typing import Any
 
 import pytest
 from allauth.account.models import EmailAddress
 from allauth.socialaccount.models import SocialAccount
 from django.core.management import CommandError, call_command
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, connection, connections, transaction
 
 from agents import services as agents
 from controlplane.audit import erasure, selectors, services
@@ -284,6 +285,33 @@ def test_only_administrators_erase_and_a_refusal_changes_nothing(
     assert User.objects.get(pk=lived.pk).name == lived.name
     assert not Restatement.objects.exists()
     assert not Entry.objects.filter(event="person.erased").exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_administrators_who_erase_each_other_leave_one(make_person, northwind, acting) -> None:
+    nadia, otto = (make_person(name, northwind, Role.ADMIN) for name in ("Nadia", "Otto"))
+    barrier, outcomes = threading.Barrier(2), []
+
+    def erase(actor, user) -> None:
+        try:
+            barrier.wait(20)
+            erasure.erase_person(actor=actor, user_id=user.pk)
+            outcomes.append("erased")
+        except RemitError as error:
+            outcomes.append(error.code)
+        finally:
+            connections.close_all()
+
+    pairs = [(acting(nadia), otto), (acting(otto), nadia)]
+    threads = [threading.Thread(target=erase, args=pair) for pair in pairs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(outcomes) == ["erased", "member.last_administrator"]
+    assert Membership.objects.filter(organisation=northwind, role=Role.ADMIN.value).count() == 1
+    assert User.objects.filter(is_active=True).count() == 1
+    assert Entry.objects.filter(event="person.erased").count() == 1
 
 
 def test_the_command_erases_in_every_organisation(lived, elsewhere, northwind) -> None:
