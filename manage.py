@@ -28,7 +28,7 @@ if sys.version_info < (3, 11):  # noqa: UP036 - the person who meets this has no
 if importlib.util.find_spec("django") is None:
     sys.exit(f"Remit's packages are not installed yet. Run `make run` once, in {ROOT}.")
 
-# Position 1, after the script's own folder: the standard library's `platform` still wins (docs/architecture.md).
+# Position 1, after the script's own folder: the standard library's `platform` still wins.
 sys.path.insert(1, str(ROOT / "platform"))
 
 
