@@ -24,7 +24,7 @@ from controlplane.tenancy.types import Permission, Principal
 from frontend.ceilings import tighter_than
 from frontend.pages import zone_of
 from governance import selectors as governance
-from governance.choices import EscalationState
+from governance.choices import ActionState, EscalationState
 from governance.models import Action, Escalation
 from governance.selectors import Answerers
 from governance.selectors import Change as ArgumentChange
@@ -154,6 +154,13 @@ def whom_else_it_needs(in_reach: bool) -> str:
     if in_reach:
         return "It waits for another approver."
     return "Nobody can settle it as things are: too few people are left who may answer."
+
+
+def why_not_settled(action: Action) -> str:
+    """What became of an action whose last approval counted and did not permit it."""
+    if action.state == ActionState.WAITING:
+        return "Another rule asks as well by now, so it waits as a new question."
+    return "But the rules refuse it by now. Nothing was done."
 
 
 def diff_lines(old: str, new: str) -> list[DiffLine]:

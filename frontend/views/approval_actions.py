@@ -17,7 +17,7 @@ from frontend.pages import PersonRequest, page, require_anywhere
 from frontend.views.approvals import card_page
 from governance import selectors as governance
 from governance import services
-from governance.choices import GLASS_NOT_JUSTIFIED, ReviewVerdict
+from governance.choices import GLASS_NOT_JUSTIFIED, EscalationState, ReviewVerdict
 
 
 @page
@@ -69,10 +69,14 @@ def decide_many(request: PersonRequest) -> HttpResponse:
         approve=answer == "approve",
         reason=request.POST.get("reason", ""),
     )
-    taken = [result for result in results if result.error is None]
+    unsettled = [result for result in results if result.state == EscalationState.SUPERSEDED and result.error is None]
+    taken = [result for result in results if result.error is None and result not in unsettled]
     if taken:
         word = "approved once each" if answer == "approve" else "refused"
         messages.success(request, f"{len(taken)} of {len(results)} answered: {word}. {taken[0].title}.")
+    if unsettled:
+        counted = f"{len(unsettled)} approval{'' if len(unsettled) == 1 else 's'} counted and did not settle it"
+        messages.warning(request, f"{counted}: rules refuse it by now, or ask again. {unsettled[0].title}.")
     for result in results:
         if result.error is not None:
             messages.error(request, f"Not decided: {result.title}. {result.error.message}")

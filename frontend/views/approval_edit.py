@@ -13,7 +13,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods
 
 from controlplane.common.errors import RemitError, conflict, invalid
-from frontend.approving import EDITABLE_KINDS, card, whom_else_it_needs
+from frontend.approving import EDITABLE_KINDS, card, whom_else_it_needs, why_not_settled
 from frontend.argument_forms import ArgumentForm
 from frontend.pages import PersonRequest, page
 from governance import selectors as governance
@@ -96,7 +96,7 @@ def _said(request: PersonRequest, edited: services.Edited) -> str:
     if edited.escalation.state == EscalationState.OPEN:
         in_reach = governance.answerers(request.principal, edited.escalation).in_reach
         return f"Sent as edited with your approval. {whom_else_it_needs(in_reach)} {what}."
-    return f"Sent as edited; the rules refuse it by now. {what}."
+    return f"Sent as edited with your approval. {why_not_settled(edited.action)} {what}."
 
 
 def _schema(shown: Any, question: Escalation) -> Mapping[str, Any]:

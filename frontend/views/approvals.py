@@ -18,7 +18,7 @@ from agents import selectors as agents
 from controlplane.common.errors import RemitError, invalid
 from controlplane.tenancy import selectors as tenancy
 from controlplane.tenancy.types import Permission
-from frontend.approving import card, whom_else_it_needs
+from frontend.approving import card, whom_else_it_needs, why_not_settled
 from frontend.approving_reasons import reasons
 from frontend.pages import PersonRequest, id_of, page, require_anywhere
 from frontend.views.actions import compared_with_remit, grants_in_force, rungs_of
@@ -210,7 +210,7 @@ def _said(request: PersonRequest, escalation: Escalation, *, approve: bool) -> s
             who = "The agent" if escalation.action.agent_id else escalation.action.proposer_name
             return f"Refused: {escalation.title}. {who} was told why."
         case EscalationState.SUPERSEDED:
-            return f"Your approval was counted, but today's rules refuse {escalation.title}. Nothing was done."
+            return f"Your approval counts: {escalation.title}. {why_not_settled(escalation.action)}"
     if not approve:
         return "Your answer was recorded."
     in_reach = governance.answerers(request.principal, escalation).in_reach

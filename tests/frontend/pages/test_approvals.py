@@ -14,7 +14,7 @@ from django.urls import reverse
 
 from agents import services as agents
 from agents.choices import MissionState
-from agents.models import Mission
+from agents.models import McpTool, Mission
 from controlplane.common.clock import now
 from controlplane.tenancy.models import User
 from controlplane.tenancy.types import Principal
@@ -56,6 +56,52 @@ def test_approving_permits_exactly_this_once(world: Any, bob: User, signed_in: S
     assert escalation.state == EscalationState.APPROVED
     assert Action.objects.get(pk=escalation.action_id).state == ActionState.PERMITTED
     assert Vote.objects.get().user == bob
+
+
+def asks_twice(world: Any, *, times: int = 1) -> list[Escalation]:
+    """Credits that wait for a person, while the run has done what another rule asks about."""
+    McpTool.objects.filter(qualified_name="books__apply_credit").update(effects=["egress"])
+    McpTool.objects.filter(qualified_name="books__overdue").update(effects=["secret.read"])
+    rows = [world.ask_credit(key=f"credit-{number}") for number in range(times)]
+    world.act("books__overdue")
+    return rows
+
+
+def test_an_approval_after_which_another_rule_asks_says_so(world: Any, bob: User, signed_in: SignIn) -> None:
+    (escalation,) = asks_twice(world)
+    browser = signed_in(bob)
+    answer(browser, escalation, "approve")
+    escalation.refresh_from_db()
+    assert escalation.state == EscalationState.SUPERSEDED
+    html = page(browser, reverse("approvals"))
+    assert "Another rule asks as well by now, so it waits as a new question." in html
+    assert "refuse" not in html.partition("Another rule asks")[0].rpartition("Your approval")[2]
+    answer(browser, Escalation.objects.get(state=EscalationState.OPEN), "approve")
+    assert "Approved once: " in page(browser, reverse("approvals"))
+    assert Action.objects.get(pk=escalation.action_id).state == ActionState.PERMITTED
+
+
+def test_an_approval_that_rules_overtook_says_that_they_refuse(
+    world: Any, bob: User, alice: User, signed_in: SignIn
+) -> None:
+    escalation = world.ask_credit()
+    McpTool.objects.filter(qualified_name="books__apply_credit").update(state="quarantined")
+    browser = signed_in(bob)
+    answer(browser, escalation, "approve")
+    assert "the rules refuse it by now. Nothing was done." in page(browser, reverse("approvals"))
+    assert Action.objects.get(pk=escalation.action_id).state == ActionState.DENIED
+
+
+def test_of_many_approvals_those_that_did_not_settle_it_are_told_apart(
+    world: Any, bob: User, signed_in: SignIn
+) -> None:
+    rows = asks_twice(world, times=2)
+    browser = signed_in(bob)
+    browser.post(reverse("approvals-decide"), {"answer": "approve", "row": [f"{row.pk}:1" for row in rows]})
+    html = page(browser, reverse("approvals"))
+    assert "2 of 2 answered" not in html
+    assert "2 approvals counted and did not settle it: rules refuse it by now, or ask again." in html
+    assert Escalation.objects.filter(state=EscalationState.OPEN).count() == 2
 
 
 @pytest.mark.parametrize(("choice", "word"), [("approve", "approval"), ("deny", "refusal")])
