@@ -51,7 +51,8 @@ class Endpoint:
                 self.open_until = 0.0
 
     def ask(self, body: Mapping[str, Any], *, seconds: float) -> bytes:
-        """The whole response within `seconds`, whatever the pace it drips at. Raises EndpointFailed."""
+        """The response, its body within `seconds` and one wait of as long, at whatever pace it drips. Raises
+        EndpointFailed."""
         until = time.monotonic() + seconds
         headers = {"content-type": "application/json", "accept": "application/json", "accept-encoding": "identity"}
         if self.key:
