@@ -35,7 +35,7 @@ help:
 	@echo "make clean                            remove .venv and caches; state folders stay"
 
 run: $(VENV)/.run
-	@exec $(BIN)/python manage.py up --port $(PORT) --state "$(STATE)"
+	@exec $(BIN)/python manage.py up --port "$(PORT)" --state "$(STATE)"
 
 # Two workers: most tests wait for other processes more than they work. A file's tests stay together.
 test: lint

@@ -56,6 +56,7 @@ def save_group(request: PersonRequest) -> HttpResponse:
                 actor=request.principal,
                 name=request.POST.get("name", ""),
                 member_ids=[key for text in request.POST.getlist("members") if (key := id_of(text))],
+                team_id=id_of(request.POST.get("team")),
                 group_id=group,
                 expected=request.POST.get("seen") if group else None,
             )

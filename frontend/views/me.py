@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from zoneinfo import available_timezones
-
 from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
@@ -17,6 +15,7 @@ from controlplane.tenancy import selectors as tenancy
 from controlplane.tenancy.models import User
 from controlplane.tenancy.types import ALL_TEAMS
 from frontend.pages import PersonRequest, page
+from frontend.time_zones import time_zones
 
 SHORTCUTS_COOKIE = "remit_shortcuts"
 SHOWN = 5
@@ -64,7 +63,7 @@ def profile(request: PersonRequest) -> HttpResponse:
         "given": given,
         "error": error,
         "wrong": {problem.pointer.strip("/"): problem.message for problem in error.errors} if error else {},
-        "zones": sorted(available_timezones()),
+        "zones": time_zones(given["time_zone"]),
         "organisations": tenancy.organisations_of(request.principal.id),
         "roles": [
             (role, "all teams" if where is ALL_TEAMS else f"{len(where)} team{'s' if len(where) != 1 else ''}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from decimal import Decimal
 from typing import Any
-from zoneinfo import available_timezones
 
 from django import forms
 from django.contrib import messages
@@ -18,6 +17,7 @@ from controlplane.tenancy.models import Organisation
 from controlplane.tenancy.types import Permission
 from frontend.form_errors import show_error
 from frontend.pages import PersonRequest, page, require_anywhere
+from frontend.time_zones import time_zones
 
 
 @page
@@ -82,7 +82,7 @@ class OrganisationForm(forms.Form):
     def __init__(self, data: Any, *, initial: dict[str, Any]) -> None:
         initial = {**initial, "sign_off_above": f"{Decimal(initial['sign_off_above']).normalize():f}"}
         super().__init__(data, initial=initial)
-        self.fields["time_zone"].choices = [(zone, zone) for zone in sorted(available_timezones())]  # type: ignore[attr-defined]
+        self.fields["time_zone"].choices = [(zone, zone) for zone in time_zones(initial["time_zone"])]  # type: ignore[attr-defined]
 
 
 def _in_force(form: OrganisationForm, shown: Organisation) -> list[tuple[str, str]]:

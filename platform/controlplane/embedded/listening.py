@@ -30,6 +30,13 @@ def listen_tcp(host: str, port: int) -> socket.socket:
     return listener
 
 
+def port_of(text: str) -> int:
+    port = int(text) if text.isascii() and text.isdigit() and len(text) <= 5 else 0
+    if not 1 <= port <= 65535:
+        raise StartError(f"“{text}” is no port.", "Choose a number from 1 to 65535: `make run PORT=8000`.")
+    return port
+
+
 def listen_unix(path: Path) -> socket.socket:
     """For this user alone. The caller holds the state folder, so a socket found there is a dead one."""
     with contextlib.suppress(FileNotFoundError):

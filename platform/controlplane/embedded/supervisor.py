@@ -26,7 +26,7 @@ from controlplane.common.installing import Installing
 from controlplane.common.sockets import gateway_socket, make_private
 from controlplane.embedded.child import Child
 from controlplane.embedded.failures import StartError, disk_full, ended_early
-from controlplane.embedded.listening import listen_tcp, listen_unix
+from controlplane.embedded.listening import listen_tcp, listen_unix, port_of
 from controlplane.embedded.own_processes import ROOT, OwnProcess, answers_health, manage
 from controlplane.embedded.postgres import Postgres
 from controlplane.embedded.processes import check_platform, shorten
@@ -59,8 +59,8 @@ class StopRequestedError(Exception):
 
 def main(arguments: Sequence[str]) -> int:
     """Run until told to stop. 0 after an orderly stop, 1 with a sentence and a remedy when the start failed."""
-    options = _parse(arguments)
     try:
+        options = _parse(arguments)
         check_platform()
         Supervisor(options).run()
     except StartError as error:
@@ -85,8 +85,12 @@ class Supervisor:
     def run(self) -> None:
         # Blocked, and taken one by one in `_pause`: no signal can interrupt a start or a stop half way.
         signal.pthread_sigmask(signal.SIG_BLOCK, {*STOP_SIGNALS, signal.SIGCHLD})
+        if not self._state.root.exists():  # a start that can't listen leaves no folder behind
+            self._listen()
         self._state.open()
         try:
+            if not self._listeners:
+                self._listen()
             self._start()
             self._supervise()
         except StopRequestedError:
@@ -97,9 +101,11 @@ class Supervisor:
                 listener.close()
             self._state.close()
 
+    def _listen(self) -> None:
+        self._listeners.append(listen_tcp(self._options.host, self._options.port))
+
     def _start(self) -> None:
         public_url = os.environ.get("PUBLIC_URL") or f"http://localhost:{self._options.port}"
-        self._listeners.append(listen_tcp(self._options.host, self._options.port))
         gateway = gateway_socket(self._state.root)
         make_private(gateway.parent)
         self._listeners.append(listen_unix(gateway))
@@ -298,9 +304,9 @@ def _say(sentence: str) -> None:
 def _parse(arguments: Sequence[str]) -> Options:
     parser = argparse.ArgumentParser(prog="manage.py up", description="Start everything Remit needs on this machine.")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
-    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--port", default="8000")
     parser.add_argument("--state", type=Path, help="folder for everything it remembers (default: $STATE_DIR or .remit)")
     parser.add_argument("--no-demo", action="store_true", help="do not load the demo into an empty installation")
     given = parser.parse_args(arguments)
     state = given.state or Path(os.environ.get("STATE_DIR") or DEFAULT_STATE)
-    return Options(host=given.host, port=given.port, state=state, demo=not given.no_demo)
+    return Options(host=given.host, port=port_of(given.port), state=state, demo=not given.no_demo)

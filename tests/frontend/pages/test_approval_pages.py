@@ -373,6 +373,19 @@ def test_what_somebody_else_changed_meanwhile_is_shown_and_not_overwritten(
     assert group.name == "Directors"
 
 
+def test_a_group_saved_on_its_page_stays_with_its_team(
+    world: Any, nadia: User, dana: User, as_nadia: Principal, signed_in: SignIn
+) -> None:
+    group = services.save_group(actor=as_nadia, name="Desk", member_ids=[dana.pk], team_id=world.team.pk)
+    admin = signed_in(nadia)
+    html = page(admin, reverse("settings-approvals"))
+    form = html[html.index(f'name="group" value="{group.pk}"') :].partition("</form>")[0]
+    hidden = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', form))
+    send(admin, "approval-group-save", group=str(group.pk), name="Night desk", members=[str(dana.pk)], **hidden)
+    group.refresh_from_db()
+    assert (group.name, group.team_id) == ("Night desk", world.team.pk)
+
+
 def test_a_route_is_changed_by_administrators_of_its_organisation_alone(
     world: Any, large: ApprovalRoute, alice: User, bob: User, finn: User, charlie: User, signed_in: SignIn
 ) -> None:

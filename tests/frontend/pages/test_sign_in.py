@@ -218,6 +218,21 @@ def test_settings_that_somebody_changed_meanwhile_are_shown_and_can_be_saved_aga
     assert (northwind.name, northwind.token_days_max, northwind.sign_off_above) == ("Northwind", 90, 5)
 
 
+def test_places_are_offered_as_time_zones_and_what_was_chosen_stays(
+    nadia: User, northwind: Organisation, signed_in: SignIn
+) -> None:
+    browser = signed_in(nadia)
+    for name in ("me", "organisation"):
+        html = browser.get(reverse(name)).content.decode()
+        offered = re.findall(r"<option[^>]*>([^<]+)</option>", html[html.index('name="time_zone"') :])
+        assert {"Europe/Berlin", "America/Argentina/Salta", "UTC"} <= set(offered)
+        assert not {"Factory", "localtime", "CET", "Etc/GMT+5"} & set(offered)
+    User.objects.update(time_zone="CET")
+    Organisation.objects.update(time_zone="CET")
+    for name in ("me", "organisation"):
+        assert re.search(r"<option[^>]* selected>CET</option>", browser.get(reverse(name)).content.decode())
+
+
 def test_scopes_one_does_not_have_are_refused(alice: User, signed_in: SignIn) -> None:
     body = {"name": "Script", "days": "30", "scopes": ["mission.view", "organisation.write"]}
     assert signed_in(alice).post(reverse("token-new"), body).status_code == 422

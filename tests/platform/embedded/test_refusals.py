@@ -44,10 +44,13 @@ def test_a_taken_port(tmp_path: Path) -> None:
         port = other.getsockname()[1]
         up = Up(tmp_path / "state", "--port", str(port))
         _assert_refused(up, f"Port {port} on 127.0.0.1 is taken", f"PORT={port + 1}")
+        assert not (tmp_path / "state").exists()
 
 
-def test_a_port_that_is_none(tmp_path: Path) -> None:
-    _assert_refused(Up(tmp_path / "state", "--port", "70000"), "from 1 to 65535")
+@pytest.mark.parametrize("port", ["70000", "0", "-1", "abc", "", "80 80", "²"])
+def test_a_port_that_is_none(tmp_path: Path, port: str) -> None:
+    _assert_refused(Up(tmp_path / "state", f"--port={port}"), f"“{port}”", "from 1 to 65535")
+    assert not (tmp_path / "state").exists()
 
 
 def test_a_host_of_another_machine(tmp_path: Path) -> None:
