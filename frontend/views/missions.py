@@ -39,7 +39,7 @@ from frontend.resize_form import ResizeForm
 from frontend.saved import saved_views
 from frontend.submitting import tell_submitted
 from frontend.undoing import undoable
-from frontend.views.budgets import with_titles
+from frontend.views.budgets import SHOWN, with_titles
 from governance import selectors as governance
 
 TABS = ("timeline", "remit", "budget", "output", "checklist", "runs")
@@ -149,9 +149,22 @@ def _budget(request: HttpRequest, mission: Any) -> dict[str, Any]:
     if mission.account_id is None:  # never started: there is nothing to account for
         return {"lines": None}
     requests = asked(request.principal, mission, ("budget.topup",), limit=10)  # type: ignore[attr-defined]
-    lines = budgets.lines(request.principal, mission_id=mission.pk, cursor=request.GET.get("cursor"))  # type: ignore[attr-defined]
+    # What it cost is what people look for here; holding and starting a call cost nothing.
+    show = "all" if request.GET.get("show") == "all" else "charged"
+    lines = budgets.lines(
+        request.principal,  # type: ignore[attr-defined]
+        mission_id=mission.pk,
+        kinds=SHOWN[show][1],
+        cursor=request.GET.get("cursor"),
+    )
     titled = with_titles(request, lines.items)  # type: ignore[arg-type]
-    return {"lines": lines, "lines_with_titles": titled, "requests": requests}
+    return {
+        "lines": lines,
+        "lines_with_titles": titled,
+        "requests": requests,
+        "show": show,
+        "shown": [(code, SHOWN[code][0]) for code in ("charged", "all")],
+    }
 
 
 def _asking_for_budget(

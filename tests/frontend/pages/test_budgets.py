@@ -366,3 +366,14 @@ def test_the_pages_cost_the_same_queries_whatever_waits_and_was_asked(
         cache.clear()
         assert queries(browser, path) == number, path
     assert max(few) <= 28, few
+
+
+def test_a_missions_budget_shows_what_was_charged_and_every_line_when_asked(
+    world: Any, alice: User, signed_in: Callable[..., Client]
+) -> None:
+    spend(world, "0.35")
+    browser, path = signed_in(alice), reverse("mission-tab", args=[world.mission.pk, "budget"])
+    shown, every = page(browser, path), page(browser, f"{path}?show=all")
+    assert "Charged" in shown
+    assert "Held" not in shown.partition('id="mission-lines"')[2].partition("</section>")[0]
+    assert "Held" in every.partition('id="mission-lines"')[2].partition("</section>")[0]
