@@ -10,7 +10,6 @@ from urllib.parse import unquote
 
 MICRO: Final = 1_000_000
 OPERATORS: Final = ("equals", "one_of", "min", "max", "max_total", "starts_with", "like", "max_length")
-CEDAR_TYPES: Final = {"micros": "Long", "total": "Long", "length": "Long", "text": "String", "flag": "Boolean"}
 _NUMBER = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,6})?\Z")
 _LONGEST_TEXT = 10_000_000
 
@@ -35,7 +34,7 @@ def term(value: str, operator: str, wanted: Any, kind: str) -> str:
 
 
 def fact_kind(operator: str, wanted: Any) -> str:
-    """As what the argument is read: micros, total, length, text or flag; a key of CEDAR_TYPES."""
+    """As what the argument is read: micros, total, length, text or flag; a key of governance.types.ARGUMENT_KINDS."""
     if operator == "max_total":
         return "total"
     if operator in ("min", "max"):

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from agents import grant_rules
 from controlplane.common.errors import FieldError, invalid
-from governance.types import Grants
+from governance.types import ARGUMENT_KINDS, Grants
 
 _TOOL = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}__[A-Za-z0-9_.-]{1,120}\Z")
 
@@ -187,7 +187,7 @@ def _condition(grant: Grant, types: dict[str, str]) -> str:
         for operator, wanted in rules.items():
             kind = grant_rules.fact_kind(operator, wanted)
             attribute = _attribute(grant.tool, name, kind)
-            types[attribute] = grant_rules.CEDAR_TYPES[kind]
+            types[attribute] = ARGUMENT_KINDS[kind]
             terms.append(f"context.args has {grant_rules.cedar_text(attribute)}")
             terms.append(grant_rules.term(f"context.args[{grant_rules.cedar_text(attribute)}]", operator, wanted, kind))
     if grant.max_calls is not None:

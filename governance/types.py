@@ -7,13 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from controlplane.tenancy.types import Principal
 from governance.choices import ActionState, Verdict
 
 if TYPE_CHECKING:
     from governance.models import Action
+
+# An attribute of `context.args` is named tool/argument#kind: as what an argument is read → its type in Cedar.
+ARGUMENT_KINDS: Final = {"micros": "Long", "total": "Long", "length": "Long", "text": "String", "flag": "Boolean"}
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from controlplane.audit import selectors as audit
 from controlplane.common.errors import RemitError, not_found
 from controlplane.tenancy.types import Permission
 from frontend.form_errors import show_error
+from frontend.judged import Judged, judged_of
 from frontend.pages import PersonRequest, page
 from frontend.policy_words import anchor_of
 from governance import selectors as governance
@@ -67,6 +68,7 @@ class Rung:
     took: float | None
     policy: str
     policy_url: str
+    judged: Judged | None
 
 
 @page
@@ -149,6 +151,7 @@ def rungs_of(decision: Decision, action: Action, grants: Sequence[Grant]) -> lis
                 took=stage["microseconds"] / 1_000_000 if stage.get("microseconds") else None,
                 policy=policy,
                 policy_url=_policy_url(policy, action),
+                judged=judged_of(stage.get("details") or {}, said=said),
             )
         )
     return rungs

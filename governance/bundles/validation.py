@@ -11,6 +11,7 @@ import cedarpy
 
 from controlplane.common.canonical import digest
 from governance import policy
+from governance.bundles import argument_names
 from governance.types import Grants
 
 GRANT_PREFIX = "grant/"
@@ -43,15 +44,20 @@ def check_bundle(source: BundleSource) -> list[str]:
     """Everything that is wrong with it, in plain words; empty when it may be used."""
     try:
         parsed = json.loads(cedarpy.policies_to_json_str(source.policies))
-        schema = policy.schema_with_arguments(source.schema, {})
+        policies = parsed["staticPolicies"]
+        read = {name for body in policies.values() for name in argument_names.read_by(body)}
+        # As if a mission limited every argument that a rule reads: only then does Cedar look at what is done with it.
+        schema = policy.schema_with_arguments(source.schema, argument_names.types_of(read))
     except ValueError as error:
         return [str(error)]
     problems = [str(error) for error in cedarpy.validate_policies(source.policies, schema).errors]
     if parsed["templates"]:
         problems.append("Templates are not used here: write each policy out.")
-    problems += _annotation_problems(parsed["staticPolicies"])
+    problems += _annotation_problems(policies)
     if not source.golden_cases:
         problems.append("A bundle needs golden cases: at least one action it allows and one it refuses.")
+    for case in source.golden_cases:
+        problems += argument_names.case_problems(case)
     if problems:
         return problems
     return [
@@ -106,6 +112,7 @@ def _annotation_problems(policies: Mapping[str, Mapping[str, Any]]) -> list[str]
         if len(identifier) > 120:
             problems.append(f"{where}: an @id has at most 120 characters.")
         seen.add(identifier)
+        problems += argument_names.policy_problems(where, body)
         problems += _effect_problems(where, identifier, body, annotations)
     return problems
 

@@ -29,6 +29,7 @@ SLOTS: Final = 3
 _SLOT: Final = threading.BoundedSemaphore(SLOTS)
 _LONGEST_BRIEF: Final = 48 * 1024
 _BYTES_PER_TOKEN: Final = 3
+_BRIEF_IN_WORDS: Final = "The mission, its remit, the exact action, and the tool's description marked as untrusted."
 
 
 def consult(
@@ -158,7 +159,7 @@ def _opinion(
         said = finding.message if finding else ""
     return Opinion(
         finding=finding,
-        saw="The mission, its remit, the exact action, and the tool's description marked as untrusted.",
+        saw=_BRIEF_IN_WORDS if "model" in details else "Nothing: no model was asked.",
         said=said,
         microseconds=(time.perf_counter_ns() - since) // 1000,
         policies=tuple(policies),
@@ -171,6 +172,7 @@ def _facts(answer: Answer) -> dict[str, Any]:
         "verdict": answer.said.value,
         "mission_clause": answer.clause,
         "evidence": list(answer.evidence),
+        "quoted": dict(answer.evidence),
         "summary": answer.summary,
         "model": answer.model,
         "tokens": answer.tokens,

@@ -17,6 +17,7 @@ from governance.judging.types import Answer, AnswerInvalid, Said
 
 MAX_SUMMARY: Final = 500
 MAX_EVIDENCE: Final = 10
+MAX_QUOTED: Final = 300
 MAX_ANSWER_BYTES: Final = 16 * 1024
 ANSWER_TOKENS: Final = 500
 
@@ -107,14 +108,18 @@ def _checked(value: Mapping[str, Any], model: str, tokens: int, brief: Mapping[s
         raise AnswerInvalid("judge.malformed", "Clause and summary must be short texts.")
     if not isinstance(evidence, list) or len(evidence) > MAX_EVIDENCE:
         raise AnswerInvalid("judge.malformed", "Evidence must be a short list of pointers.")
+    quoted = {}
     for pointer in evidence:
-        if not isinstance(pointer, str) or not _exists(brief, pointer):
-            raise AnswerInvalid("judge.evidence_missing", f"The evidence {str(pointer)[:80]} does not exist.")
+        try:
+            quoted[pointer] = _in_short(_at(brief, pointer))
+        except LookupError as error:
+            message = f"The evidence {str(pointer)[:80]} does not exist."
+            raise AnswerInvalid("judge.evidence_missing", message) from error
     if clause and not any(clause in text for text in _mission_texts(brief)):
         raise AnswerInvalid("judge.clause_invented", "The clause it names is not part of the mission.")
     if verdict == Said.ALIGNED and not (clause.strip() and evidence):
         raise AnswerInvalid("judge.no_grounds", "It agreed without naming a clause and evidence.")
-    return Answer(Said(verdict), clause, tuple(evidence), summary, model, tokens)
+    return Answer(Said(verdict), clause, quoted, summary, model, tokens)
 
 
 def _mission_texts(brief: Mapping[str, Any]) -> list[str]:
@@ -122,19 +127,24 @@ def _mission_texts(brief: Mapping[str, Any]) -> list[str]:
     return [str(mission.get("goal", "")), *(str(criterion) for criterion in mission.get("criteria", ()))]
 
 
-def _exists(document: Any, pointer: str) -> bool:
-    """RFC 6901, without the whole document: that is evidence of nothing."""
-    if not pointer.startswith("/"):
-        return False
+def _at(document: Any, pointer: Any) -> Any:
+    """RFC 6901, without the whole document: that is evidence of nothing. Raises LookupError."""
+    if not isinstance(pointer, str) or not pointer.startswith("/"):
+        raise LookupError(pointer)
     for part in pointer[1:].split("/"):
         name = part.replace("~1", "/").replace("~0", "~")
-        if isinstance(document, Mapping) and name in document:
+        if isinstance(document, Mapping):
             document = document[name]
-        elif isinstance(document, list | tuple) and name.isascii() and name.isdigit() and int(name) < len(document):
+        elif isinstance(document, list | tuple) and name.isascii() and name.isdigit() and len(name) < 10:
             document = document[int(name)]
         else:
-            return False
-    return True
+            raise LookupError(pointer)
+    return document
+
+
+def _in_short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}…"
 
 
 def _tokens_of(completion: Mapping[str, Any]) -> int:

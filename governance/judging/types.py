@@ -18,11 +18,12 @@ class Said(StrEnum):
 
 @dataclass(frozen=True)
 class Answer:
-    """A valid answer. `clause` is a verbatim part of the mission's text, `evidence` JSON pointers into the brief."""
+    """A valid answer. `clause` is a verbatim part of the mission's text, `evidence` JSON pointers into the brief, each
+    with the beginning of what stood there."""
 
     said: Said
     clause: str
-    evidence: Sequence[str]
+    evidence: Mapping[str, str]
     summary: str
     model: str
     tokens: int

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import uuid
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
 
+from agents.grants import Grant, argument_facts, compile_grants
 from controlplane.audit.models import Entry
 from controlplane.common.errors import RemitError
 from controlplane.tenancy.models import User
@@ -33,6 +35,17 @@ def test_the_baseline_passes_its_own_checks() -> None:
 @pytest.mark.parametrize("result", run_golden_cases(SOURCE), ids=lambda result: result.name)
 def test_golden_case(result: Any) -> None:
     assert result.passed, f"{result.name}: {result.verdict} by {result.policies}"
+
+
+TOOL, OTHER = "books__apply_credit", "books__refund"
+MICROS = f"{TOOL}/amount#micros"
+
+
+def limit(name: str, resource: str = "resource") -> str:
+    return (
+        f'@id("x")\n@message("m")\nforbid (principal, action == Action::"tool.call", {resource})'
+        f' when {{ context.args has "{name}" && context.args["{name}"] > 5000000000 }};'
+    )
 
 
 @pytest.mark.parametrize(
@@ -70,12 +83,50 @@ def test_golden_case(result: Any) -> None:
             "only a forbid that asks",
         ),
         ("permit (principal == ?principal, action, resource);", "emplate"),
+        (limit("amount"), "no call has an argument “amount”. Write tool/argument#kind"),
+        (limit("apply_credit/amount#micros"), "no call has an argument"),
+        (limit("books__apply_credit/amount"), "no call has an argument"),
+        (limit("books__apply_credit/amount#money"), "kinds are micros, total, length, text, flag"),
+        (limit(f"{OTHER}/amount#micros", f'resource == Tool::"{TOOL}"'), "no argument of another tool"),
+        (limit(f"{TOOL}/amount#text"), "expected Long but saw String"),
         ('@id("open")\npermit (principal, action == Action::"tool.call", resource);', "Golden case"),
     ],
 )
 def test_a_bundle_that_is_wrong_is_told_why(text: str, complaint: str) -> None:
     problems = check_bundle(with_policy(text))
     assert any(complaint in problem for problem in problems), problems
+
+
+@pytest.mark.parametrize("scope", ["resource", f'resource == Tool::"{TOOL}"', "resource is Tool"])
+def test_a_rule_on_an_argument_as_calls_have_it_passes(scope: str) -> None:
+    assert check_bundle(with_policy(limit(MICROS, scope))) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        (
+            MICROS,
+            "amount",
+            "Golden case “a granted call within its limit is allowed”: no call has an argument “amount”",
+        ),
+        (MICROS, f"{OTHER}/amount#micros", f"a call of {TOOL} has no argument of another tool"),
+        ('"Long"', '"String"', f"“{MICROS}” is a Long in every call, not a String."),
+        ("permit (principal", "permit principal", "Golden case “a granted call within its limit is allowed”: "),
+    ],
+)
+def test_a_golden_case_that_no_call_could_be_is_told_why(old: str, new: str, complaint: str) -> None:
+    cases = json.loads(json.dumps(SOURCE.golden_cases).replace(old, new))
+    problems = check_bundle(BundleSource(SOURCE.policies, SOURCE.schema, cases))
+    assert any(complaint in problem for problem in problems), problems
+
+
+def test_the_golden_cases_name_arguments_as_a_grant_does() -> None:
+    grant = Grant(tool=TOOL, constraints={"amount": {"max": "100.00"}})
+    facts = argument_facts(tool=TOOL, arguments={"amount": "40.00"}, grants=[grant])
+    case = next(case for case in SOURCE.golden_cases if case["name"] == "a granted call within its limit is allowed")
+    assert case["context"]["args"] == facts
+    assert case["grants"]["argument_types"] == compile_grants(version_id=uuid.uuid4(), grants=[grant]).argument_types
 
 
 def test_a_bundle_without_cases_or_with_a_broken_schema_is_refused() -> None:

@@ -69,6 +69,7 @@ def test_what_the_judge_finds_aligned_is_allowed_and_the_ladder_shows_what_it_sa
     shown = rung(gate, judgement)
     assert shown["verdict"] == "allow"
     assert shown["details"]["answer"]["mission_clause"] == GOAL[:20]
+    assert shown["details"]["answer"]["quoted"] == {"/action/tool": "books__apply_credit"}
     assert shown["details"]["answer"]["model"] == MODEL
     assert shown["details"]["answer"]["tokens"] == 340
     assert shown["policies"] == ["judge-writes"]
@@ -210,6 +211,10 @@ FAILURES: dict[str, tuple[Callable[[Any], Reply], str]] = {
         lambda _: completion({**ALIGNED, "evidence": ["/action/approved_by"]}),
         "judge.evidence_missing",
     ),
+    "evidence beyond any list": (
+        lambda _: completion({**ALIGNED, "evidence": [f"/mission/criteria/{'9' * 5000}"]}),
+        "judge.evidence_missing",
+    ),
     "whole document as evidence": (lambda _: completion({**ALIGNED, "evidence": [""]}), "judge.evidence_missing"),
     "invented clause": (
         lambda _: completion({**ALIGNED, "mission_clause": "Do whatever helps."}),
@@ -218,6 +223,8 @@ FAILURES: dict[str, tuple[Callable[[Any], Reply], str]] = {
     "no clause": (lambda _: completion({**ALIGNED, "mission_clause": ""}), "judge.no_grounds"),
     "no evidence": (lambda _: completion({**ALIGNED, "evidence": []}), "judge.no_grounds"),
     "endless summary": (lambda _: completion({**ALIGNED, "summary": "x" * 501}), "judge.malformed"),
+    "no text for a database": (lambda _: completion({**ALIGNED, "summary": "a\0b"}), "judge.malformed"),
+    "half a character": (lambda _: completion(json.dumps({**ALIGNED, "summary": "\ud800"})), "judge.malformed"),
     "numbers for text": (lambda _: completion({**ALIGNED, "summary": 1}), "judge.malformed"),
     "deep nesting": (lambda _: (200, b"[" * 10_000), "judge.malformed"),
     "invalid UTF-8": (lambda _: (200, b'{"model": "\xff"}'), "judge.malformed"),
@@ -310,7 +317,9 @@ def test_with_no_slot_free_nobody_waits_for_long(gate: Gate, model: ModelServer,
 def test_the_judges_own_budget_ends_its_work_and_nothing_else(gate: Gate, model: ModelServer) -> None:
     gate.ledger.judgements = 1
     assert gate.propose(10).verdict is Verdict.ALLOW
-    assert gate.propose(10).reason_code == "judge.budget"
+    judgement = gate.propose(10)
+    assert judgement.reason_code == "judge.budget"
+    assert rung(gate, judgement)["saw"] == "Nothing: no model was asked."
     gate.scene.context = {}
     assert gate.propose(10).verdict is Verdict.ALLOW
 

@@ -15,9 +15,9 @@ from budgets.services import open_account
 from budgets.types import Level, Limits, WindowKind
 from controlplane.common.errors import RemitError
 from controlplane.tenancy.models import User
-from controlplane.tenancy.types import Principal, system_principal
+from controlplane.tenancy.types import Principal, Role, system_principal
 from governance import services
-from governance.bundles import forget
+from governance.bundles import BundleSource, baseline_source, forget
 from governance.choices import ActionState, Verdict
 from governance.models import Action
 from governance.types import Judgement, Proposal
@@ -147,3 +147,23 @@ def test_a_tool_that_changes_between_verdict_and_run_is_not_run(
     with pytest.raises(RemitError, match=r"action\.changed"):
         services.redeem(holder=as_run, action_id=judgement.action_id, audience="mcp")
     assert hold_state(judgement.action_id) == "voided"
+
+
+def test_a_rule_of_the_organisation_on_an_argument_meets_the_real_call(
+    mission: Mission, as_run: Principal, as_nadia: Principal, make_person: Any, acting: Any, northwind: Any
+) -> None:
+    base, name = baseline_source(), f"{TOOL}/amount#micros"
+    rule = (
+        '@id("small-credits")\n@code("credit.too_large")\n@message("At most 30.00.")\n'
+        'forbid (principal, action == Action::"tool.call", resource)'
+        f' when {{ context.args has "{name}" && context.args["{name}"] > 30000000 }};'
+    )
+    cases = [case for case in base.golden_cases if case["action"] != "tool.call"]
+    source = BundleSource(f"{base.policies}\n{rule}", base.schema, cases)
+    bundle = services.load_bundle(actor=as_nadia, name="Small credits", source=source)
+    services.promote_bundle(actor=acting(make_person("Olga", northwind, Role.ADMIN)), bundle_id=bundle.pk)
+    forget()
+    refused = propose(as_run, "30.01")
+    assert (refused.verdict, refused.reason_code) == (Verdict.DENY, "credit.too_large")
+    assert Action.objects.get(pk=refused.action_id).hold_id is None
+    assert propose(as_run, "30.00").verdict is Verdict.ALLOW

@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
+from frontend.judged import Judged
+
 Render = Callable[..., str]
 SCRIPT = '<script>alert(1)</script><img src=x onerror="alert(1)">'
 
@@ -26,6 +28,7 @@ SCRIPT = '<script>alert(1)</script><img src=x onerror="alert(1)">'
         "{% sparkline numbers label=text %}",
         '{% sort_header "spent" text %}',
         '{% include "components/rung.html" with tone="deny" stage=text said=text policy=text policy_url="/x" saw=arguments %}',
+        '{% include "components/rung.html" with judged=judged %}',
         '{% include "components/sentences.html" with sentences=sentences %}',
         '{% include "components/toast.html" with text=text tone=text %}',
         '{% include "components/state_empty.html" with title=text text=text action=text url="/x" %}',
@@ -41,6 +44,7 @@ def test_markup_in_any_value_is_shown_and_never_made(rendered: Render, source: s
     html = rendered(source, {
         "text": SCRIPT, "texts": [SCRIPT], "state": SCRIPT, "numbers": [1, 2], "allows": {"note": SCRIPT},
         "arguments": {"note": SCRIPT, SCRIPT: {"inner": [SCRIPT]}}, "sentences": [{"tone": SCRIPT, "text": SCRIPT, "note": SCRIPT}],
+        "judged": Judged(SCRIPT, SCRIPT, SCRIPT, evidence=[(SCRIPT, SCRIPT)], prompt=SCRIPT, unreadable=SCRIPT, budget=SCRIPT),
         "lines": [{"kind": kind, "text": SCRIPT} for kind in ("added", "removed", "hunk", "same")],
     })  # fmt: skip
     assert "<script" not in html
