@@ -70,13 +70,22 @@ class UpstreamSession:
 
     async def negotiate(self) -> None:
         """Find the generation the server speaks: the stateless one if it answers discovery, else the handshake."""
-        if self.server.protocol_version not in HANDSHAKE_PROTOCOL_VERSIONS and await self._discovers():
+        asks = self.server.protocol_version not in HANDSHAKE_PROTOCOL_VERSIONS
+        if asks and await self._discovers(DISCOVER_SECONDS):
             self.protocol_version = LATEST_MODERN_VERSION
             return
         offer = {"protocolVersion": LATEST_HANDSHAKE_VERSION, "capabilities": {}, "clientInfo": CLIENT_INFO}
-        result = await self._link.request(
-            "initialize", offer, seconds=self._limits.connect_seconds, headers=self._headers("initialize", offer)
-        )
+        try:
+            result = await self._link.request(
+                "initialize", offer, seconds=self._limits.connect_seconds, headers=self._headers("initialize", offer)
+            )
+        except Refused:
+            # A server that was still starting answered discovery too late for us, and from then on the connection
+            # speaks the stateless generation only. By now it is up: asked again, it says so.
+            if not asks or not await self._discovers(self._limits.connect_seconds):
+                raise
+            self.protocol_version = LATEST_MODERN_VERSION
+            return
         version = result.get("protocolVersion")
         if version not in HANDSHAKE_PROTOCOL_VERSIONS:
             raise ServerFault("upstream.protocol", f"It speaks “{str(version)[:40]}”, a version Remit does not.")
@@ -123,11 +132,11 @@ class UpstreamSession:
     async def last_words(self) -> str:
         return await self._program.last_words() if self._program else ""
 
-    async def _discovers(self) -> bool:
+    async def _discovers(self, seconds: float) -> bool:
         params = {"_meta": self._meta(LATEST_MODERN_VERSION)}
         headers = {MCP_PROTOCOL_VERSION_HEADER: LATEST_MODERN_VERSION, MCP_METHOD_HEADER: "server/discover"}
         try:
-            result = await self._link.request("server/discover", params, seconds=DISCOVER_SECONDS, headers=headers)
+            result = await self._link.request("server/discover", params, seconds=seconds, headers=headers)
         except (Refused, NotSent) as answer:
             if isinstance(answer, NotSent) and (self._link.fault or answer.code != "upstream.rejected"):
                 raise

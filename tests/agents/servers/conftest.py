@@ -34,7 +34,7 @@ FAST = Limits(connect_seconds=10, call_seconds=1.0, idle_seconds=60)
 class Bench:
     """A pool whose stdio servers are child processes of the test, with what the pool reported."""
 
-    def __init__(self, generation: str, counter: Path) -> None:
+    def __init__(self, generation: str, counter: Path, program: Path = PROGRAM, late_seconds: float = 0) -> None:
         self.server = ServerAddress(
             id=uuid.uuid4(), organisation_id=uuid.uuid4(), slug="odd", transport=Transport.STDIO, protocol_version=""
         )
@@ -43,7 +43,7 @@ class Bench:
         self.ended: set[uuid.UUID] = set()
         self.processes: list[asyncio.subprocess.Process] = []
         self.counter = counter
-        self._generation = generation
+        self._argv = (str(program), generation, str(counter), str(late_seconds))
         self.pool = SessionPool(
             on_listing=self._on_listing, which_ended=self._which_ended, limits=FAST, opener=self._open
         )
@@ -64,7 +64,7 @@ class Bench:
 
     async def _open(self, server: ServerAddress, context: RunContext, limits: Limits) -> UpstreamSession:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-I", str(PROGRAM), self._generation, str(self.counter),
+            sys.executable, "-I", *self._argv,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
         assert process.stdout is not None
@@ -86,8 +86,10 @@ class Bench:
 async def make_bench(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Bench]]]:
     benches: list[Bench] = []
 
-    async def make(generation: str = "2025-11-25", **server: Any) -> Bench:
-        bench = Bench(generation, tmp_path / f"calls-{len(benches)}")
+    async def make(
+        generation: str = "2025-11-25", *, program: Path = PROGRAM, late_seconds: float = 0, **server: Any
+    ) -> Bench:
+        bench = Bench(generation, tmp_path / f"calls-{len(benches)}", program, late_seconds)
         bench.server = replace(bench.server, **server)
         benches.append(bench)
         await bench.meet()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 GENERATION = sys.argv[1] if len(sys.argv) > 1 else "2025-11-25"
 COUNTER = Path(sys.argv[2]) if len(sys.argv) > 2 else None
+LATE_SECONDS = float(sys.argv[3]) if len(sys.argv) > 3 else 0
 ANYTHING = {"type": "object", "properties": {}, "additionalProperties": True}
 NAMES = [
     "echo", "hang", "flood", "flood_lines", "die", "garbage", "not_rpc", "wrong_id", "text_id", "float_id", "twice",
@@ -124,6 +125,7 @@ def call(request):
 
 def serve():
     global listings
+    time.sleep(LATE_SECONDS)
     for line in sys.stdin:
         request = json.loads(line)
         method = request.get("method")

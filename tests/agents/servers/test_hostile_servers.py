@@ -6,10 +6,12 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agents.servers import sessions
 from agents.servers.types import UpstreamKind
 from controlplane.common.canonical import canonical_bytes, digest
 
@@ -25,6 +27,27 @@ async def test_both_protocol_generations_are_spoken(make_bench: Callable[..., Aw
     assert result.kind is UpstreamKind.RESULT
     assert text_of(result) == '{"a": 1}'
     assert bench.listings[0].protocol_version == generation
+
+
+@pytest.mark.parametrize("generation", ["2025-11-25", "2026-07-28"])
+async def test_a_program_that_starts_slowly_is_met_in_the_generation_it_speaks(
+    make_bench: Callable[..., Awaitable[Any]], monkeypatch: pytest.MonkeyPatch, generation: str
+) -> None:
+    monkeypatch.setattr(sessions, "DISCOVER_SECONDS", 0.2)
+    bench = await make_bench(generation, late_seconds=1)
+    assert text_of(await bench.call("echo", b'{"a":1}')) == '{"a": 1}'
+    assert bench.listings[0].protocol_version == generation
+    assert len(bench.processes) == 1
+
+
+async def test_a_stock_server_that_starts_slowly_is_met_at_the_first_attempt(
+    make_bench: Callable[..., Awaitable[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "DISCOVER_SECONDS", 0.2)
+    bench = await make_bench(program=Path(__file__).with_name("stock_stdio.py"), late_seconds=1)
+    assert text_of(await bench.call("echo", b'{"a":1}')) == '{"a": 1}'
+    assert bench.listings[0].protocol_version == "2026-07-28"
+    assert len(bench.processes) == 1
 
 
 async def test_a_server_known_to_be_older_is_not_asked_for_discovery_first(
