@@ -88,7 +88,7 @@ class Card:
     def refusing(self) -> str:
         """What a refusal does."""
         action = self.escalation.action
-        if action.agent_id is None:
+        if not action.by_agent:
             return f"Nothing is done, and {action.proposer_name} is told your reason."
         return (
             "Nothing is done, what was held is released, and the agent is told your reason. It goes on with other work."
