@@ -167,18 +167,22 @@ def _of_actions(actions: Iterable[Action], waits: Mapping[uuid.UUID, str]) -> It
     for action in actions:
         asked = action.verdict == "escalate" or bool(action.escalations.all())
         ran = asked and action.executing_at is not None and action.kind == "tool.call"
-        yield _request(action, asked=asked) if action.kind != "tool.call" else _call(action, asked=asked, ran=ran)
+        later = ran or action.approved_unused
+        yield _request(action, asked=asked) if action.kind != "tool.call" else _call(action, asked=asked, later=later)
         for escalation in action.escalations.all():
             yield _wait(action, escalation, waits.get(escalation.pk, NOBODY_KNOWN))
         if ran:
             yield _ran(action)
+        elif action.approved_unused:
+            yield _unused(action)
 
 
-def _call(action: Action, *, asked: bool, ran: bool) -> Item:
-    """Where it was proposed. What ran only once a person had agreed is charged there, not here."""
+def _call(action: Action, *, asked: bool, later: bool) -> Item:
+    """Where it was proposed. `later`: what came of it once a person had agreed has a line of its own, and what it cost
+    stands there."""
     state = ActionState(action.state)
-    shown: StatusChoices = Verdict.ESCALATE if ran else state
-    look = Verdict.ESCALATE if ran or (asked and state in _WITH_PEOPLE) else state
+    shown: StatusChoices = Verdict.ESCALATE if later else state
+    look = Verdict.ESCALATE if later or (asked and state in _WITH_PEOPLE) else state
     return Item(
         ItemKind.ACTION,
         action.created_at,
@@ -187,10 +191,10 @@ def _call(action: Action, *, asked: bool, ran: bool) -> Item:
         action.title,
         arguments_in_short(action),
         str(shown.label),
-        action.message if ran else _said(action),
+        "" if action.approved_unused else action.message if later else _said(action),
         action=action,
-        money=None if ran else _money(action, state),
-        held=not ran and _holds(action, state),
+        money=None if later else _money(action, state),
+        held=not later and _holds(action, state),
     )
 
 
@@ -208,6 +212,24 @@ def _ran(action: Action) -> Item:
         action=action,
         money=_money(action, state),
         held=_holds(action, state),
+    )
+
+
+def _unused(action: Action) -> Item:
+    """Somebody said yes to it: that nothing came of it is told as plainly."""
+    state = ActionState(action.state)
+    released = " What was held for it was released." if action.hold_id else ""
+    return Item(
+        ItemKind.RAN,
+        action.ended_at or action.created_at,
+        "ask",
+        state.icon,
+        action.title,
+        "was approved and never carried out",
+        str(state.label),
+        action.message + released,
+        action=action,
+        money=Decimal(0),
     )
 
 

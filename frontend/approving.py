@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from agents import selectors as agents
+from agents import stops
 from agents.grant_changes import Change
 from agents.grants import Grant, parse_grants
-from agents.models import McpTool, Mission, MissionVersion
+from agents.models import McpTool, Mission, MissionVersion, Stop
 from agents.remits import changes, remit_of
 from agents.servers import selectors as servers
 from budgets import selectors as budgets
@@ -68,6 +69,7 @@ class Card:
     goal_lines: Sequence[DiffLine] = ()
     tool: McpTool | None = None
     top_up: TopUp | None = None
+    stop: Stop | None = None
     ceiling: str = ""
     before: Sequence[Escalation] = ()
     others: Sequence[User] = ()
@@ -88,7 +90,7 @@ class Card:
     def refusing(self) -> str:
         """What a refusal does."""
         action = self.escalation.action
-        if action.agent_id is None:
+        if not action.by_agent:
             return f"Nothing is done, and {action.proposer_name} is told your reason."
         return (
             "Nothing is done, what was held is released, and the agent is told your reason. It goes on with other work."
@@ -129,6 +131,7 @@ def card(principal: Principal, escalation: Escalation) -> Card:
         goal_lines=diff_lines(compared[0].goal, compared[1].goal) if compared else (),
         tool=_tool(principal, action),
         top_up=_top_up(principal, action) if action.kind == "budget.topup" else None,
+        stop=_stop(principal, action) if action.kind == stops.LIFT else None,
         ceiling=tighter_than(mission, version.budget_money)
         if mission is not None and version is not None and action.kind == "mission.sign_off"
         else "",
@@ -233,6 +236,11 @@ def _top_up(principal: Principal, action: Action) -> TopUp:
         except RemitError:
             balance = None
     return TopUp(Decimal(action.arguments["money"]), str(action.arguments.get("reason", "")), balance)
+
+
+def _stop(principal: Principal, action: Action) -> Stop | None:
+    """What would be lifted; None where the viewer sees the question and not the stop."""
+    return stops.stops(principal).filter(pk=action.arguments["stop_id"]).first()
 
 
 def _compared(mission: Mission | None, version: MissionVersion | None) -> tuple[MissionVersion, MissionVersion] | None:

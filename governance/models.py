@@ -14,6 +14,7 @@ from django.db.models.functions import Coalesce
 
 from controlplane.common.ids import new_id
 from controlplane.tenancy.querysets import TenantQuerySet
+from controlplane.tenancy.types import PrincipalKind
 from governance import approval_models  # noqa: F401 - rows of this app, in a file of their own
 from governance.choices import ActionState, BundleState, EscalationState, Verdict
 
@@ -129,6 +130,17 @@ class Action(models.Model):
             models.Index(fields=["executing_at"], name="action_executing", condition=models.Q(state="executing")),
             models.Index(fields=["decided_at"], name="action_permitted", condition=models.Q(state="permitted")),
         ]
+
+    @property
+    def by_agent(self) -> bool:
+        """Not by a person: what people ask for about an agent's mission names the agent too."""
+        return self.proposer_kind in (PrincipalKind.AGENT, PrincipalKind.RUN)
+
+    @property
+    def approved_unused(self) -> bool:
+        """People agreed, and it ended without being carried out. For rows that come with their escalations."""
+        ended = self.state in (ActionState.EXPIRED, ActionState.WITHDRAWN) and self.executing_at is None
+        return ended and any(row.state == EscalationState.APPROVED for row in self.escalations.all())
 
 
 class Decision(models.Model):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import uuid
+from decimal import ROUND_UP, Decimal
 from typing import Any
 
 from agents import stops
@@ -19,6 +20,7 @@ from governance.choices import ActionState, Verdict
 from governance.types import Finding, Prepared, Proposal
 
 _MICRO = 1_000_000
+_CENT = Decimal("0.01")
 
 
 class Lift:
@@ -56,7 +58,7 @@ class Lift:
             },
             guards=guards,
             guards_saw=f"{made.scope}, {'lifted' if made.lifted_at else 'in force'}, "
-            f"{written_amount(money)} {currency} at stake",
+            f"{written_amount(money.quantize(_CENT, ROUND_UP))} {currency} at stake",
             subject_type="stop",
             subject_id=made.pk,
             excluded_user_ids=[proposer.user_id] if proposer.user_id else [],

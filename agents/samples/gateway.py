@@ -40,6 +40,7 @@ DEFAULT_PACE_SECONDS = 0.6
 ACTION_META = "remit/action"
 IDEMPOTENCY_META = "remit/idempotency-key"
 JUSTIFICATION_META = "remit/justification"
+EDITED_META = "remit/edited"
 READ_TIMEOUT_SECONDS = 90.0
 GIVE_UP_AFTER_SECONDS = 600.0
 LONGEST_PAUSE_SECONDS = 8.0
@@ -63,6 +64,7 @@ class Answer:
     """A tool's result or the gateway's verdict. `data` is the parsed result when the call was let through.
 
     `result_missing`: the call was let through, and the server's result did not arrive; it may have happened.
+    `edited`: people changed the call before they agreed, and what they agreed to is what was carried out.
     """
 
     verdict: Verdict
@@ -74,6 +76,7 @@ class Answer:
     retry_after_seconds: float | None = None
     expires_at: datetime | None = None
     result_missing: bool = False
+    edited: bool = False
 
     @property
     def allowed(self) -> bool:
@@ -265,7 +268,8 @@ def _answer(result: CallToolResult) -> Answer:
         # The gateway's own words, "allow" without a result, differ from a tool that says no.
         missing = isinstance(said, dict) and said.get("verdict") == "allow"
         return Answer(verdict=Verdict.ERROR, text=text, result_missing=missing)
-    return Answer(verdict=Verdict.ALLOW, data=_data(said, texts), text=text)
+    edited = bool((result.meta or {}).get(EDITED_META))
+    return Answer(verdict=Verdict.ALLOW, data=_data(said, texts), text=text, edited=edited)
 
 
 def _data(structured: Any, texts: list[str]) -> Any:

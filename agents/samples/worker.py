@@ -46,11 +46,13 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Decision:
-    """What became of a waiting action. `arguments` are the approved ones, which need not be those asked for."""
+    """What became of a waiting action. People may have put another in its place: then `action` and `arguments` are that
+    one's, which is what they agreed to."""
 
     state: str
     message: str
     arguments: Mapping[str, Any]
+    action: str
 
 
 class Worker:
@@ -122,11 +124,16 @@ class Worker:
             found = _mapping(answer.data)
             state = str(found.get("state", ""))
             if not answer.allowed:
-                return Decision("unknown", answer.text, {})
+                return Decision("unknown", answer.text, {}, action)
+            instead = str(_mapping(found.get("replaced_by")).get("id") or "")
+            if instead:
+                log(f"{found.get('message') or 'A person changed it'}; {instead} stands in its place")
+                action, until = instead, max(until, datetime.now(UTC) + PATIENCE)
+                continue
             if state not in ("proposed", "waiting", "executing"):
-                return Decision(state, str(found.get("message") or state), _mapping(found.get("arguments")))
+                return Decision(state, str(found.get("message") or state), _mapping(found.get("arguments")), action)
             await asyncio.sleep(max(0.2, min(1.0, (until - datetime.now(UTC)).total_seconds())))
-        return Decision("expired", "nobody decided in time", {})
+        return Decision("expired", "nobody decided in time", {}, action)
 
     async def tick(self, key: str, evidence: str) -> None:
         """Claim a criterion with what proves it."""

@@ -207,7 +207,7 @@ def _said(request: PersonRequest, escalation: Escalation, *, approve: bool) -> s
         case EscalationState.APPROVED:
             return f"Approved once: {escalation.title}."
         case EscalationState.DENIED:
-            who = "The agent" if escalation.action.agent_id else escalation.action.proposer_name
+            who = "The agent" if escalation.action.by_agent else escalation.action.proposer_name
             return f"Refused: {escalation.title}. {who} was told why."
         case EscalationState.SUPERSEDED:
             return f"Your approval counts: {escalation.title}. {why_not_settled(escalation.action)}"

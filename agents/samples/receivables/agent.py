@@ -104,7 +104,7 @@ class Clerk:
         for ticket in _rows(await worker.read("sqlite__read_query", {"query": AGREED}, why="Which credits are agreed")):
             invoice, amount = str(ticket["invoice"]), euros(int(ticket["credit_cents"]))
             if invoice in credited:
-                self._applied.append(f"{amount} EUR on {invoice}")
+                self._applied.append(f"{credited[invoice]} EUR on {invoice}")
                 continue
             path = str(ticket["document"])
             await worker.read("books__attachment", {"path": path}, why=f"The agreement about {invoice}")
@@ -114,15 +114,18 @@ class Clerk:
                 self._pending.append(Pending(arguments, Answer(Verdict.ESCALATE, action=waiting)))
                 continue
             answer = await worker.use("books__apply_credit", arguments, why=str(ticket["summary"]))
+            if answer.edited:
+                amount = (await self._credited()).get(invoice, amount)
             if answer.allowed or (answer.result_missing and invoice in await self._credited()):
                 self._applied.append(f"{amount} EUR on {invoice}")
             elif answer.verdict is Verdict.ESCALATE:
                 log(f"{amount} EUR on {invoice} needs a person; going on with other work meanwhile")
                 self._pending.append(Pending(arguments, answer))
 
-    async def _credited(self) -> set[str]:
+    async def _credited(self) -> dict[str, str]:
+        """How much was credited on which invoice: what people changed before they agreed is not what was asked for."""
         answer = await self._worker.read("sqlite__read_query", {"query": CREDITED}, why="Which credits are given")
-        return {str(row["invoice"]) for row in _rows(answer)}
+        return {str(row["invoice"]): euros(int(row["amount_cents"])) for row in _rows(answer)}
 
     async def _payment_plans(self) -> None:
         """Look for agreed payment plans. The search finds none, and the clerk can't believe it until it is stopped."""
@@ -194,10 +197,12 @@ class Clerk:
             asked = pending.arguments
             decision = await worker.decided(pending.answer.action, expires_at=pending.answer.expires_at)
             arguments = dict(decision.arguments) or asked
-            what = f"{arguments['amount']} EUR on {asked['invoice']}"
+            what = f"{arguments['amount']} EUR on {arguments['invoice']}"
+            if arguments != asked:
+                what += f" (asked for {asked['amount']} EUR on {asked['invoice']}, a person changed it)"
             if decision.state == "permitted":
-                answer = await worker.use("books__apply_credit", arguments, action=pending.answer.action)
-                done = answer.allowed or (answer.result_missing and asked["invoice"] in await self._credited())
+                answer = await worker.use("books__apply_credit", arguments, action=decision.action)
+                done = answer.allowed or (answer.result_missing and arguments["invoice"] in await self._credited())
                 said = "applied as approved" if done else f"approved, yet not applied ({answer.text})"
             elif decision.state == "succeeded":
                 said = "applied as approved"

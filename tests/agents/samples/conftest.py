@@ -57,7 +57,7 @@ class Ledgered:
     reason: str = ""
     state: str = ""
     message: str = ""
-    approved: dict[str, Any] | None = None
+    replaced_by: str = ""
     consumed: bool = False
     why: str = ""
     polls: int = 0
@@ -80,6 +80,13 @@ class GoverningServer:
     before_call: Callable[[str, dict[str, Any]], dict[str, Any] | None] = lambda tool, arguments: None
     revoked: bool = False
     url: str = ""
+
+    def edit(self, action: Ledgered, **changes: Any) -> str:
+        """A person puts another call in its place and agrees to that: the first one ends as withdrawn, as in Remit."""
+        made = Ledgered(str(uuid.uuid4()), action.tool, {**action.arguments, **changes}, "escalate", state="permitted")
+        self.calls.append(made)
+        action.replaced_by, action.message = made.id, "A person changed this before agreeing to it"
+        return "withdrawn"
 
     def verdicts(self, tool: str) -> list[str]:
         return [call.verdict for call in self.calls if call.tool == tool]
@@ -136,7 +143,8 @@ class GoverningServer:
             "id": action.id,
             "state": action.state,
             "message": action.message,
-            "arguments": action.approved or action.arguments,
+            "arguments": action.arguments,
+            "replaced_by": {"id": action.replaced_by} if action.replaced_by else None,
         }
 
     async def _governed(self, tool: str, arguments: dict[str, Any], meta: dict[str, Any]) -> types.CallToolResult:
@@ -144,8 +152,7 @@ class GoverningServer:
         redeems = meta.get("remit/action")
         if redeems is not None:
             permitted = next(known for known in self.calls if known.id == redeems)
-            expected = permitted.approved or permitted.arguments
-            if permitted.state != "permitted" or permitted.consumed or expected != arguments:
+            if permitted.state != "permitted" or permitted.consumed or permitted.arguments != arguments:
                 return _refusal(reason_code="permit.unusable", message="This permit is not for this call.")
             permitted.consumed = True
         else:

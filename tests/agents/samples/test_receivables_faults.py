@@ -22,14 +22,25 @@ def scalar(book, query):
         connection.close()
 
 
-def test_it_takes_an_edited_approval_as_it_was_approved(server, book, start_agent):
-    def edit(action):
-        action.approved = {**action.arguments, "amount": "150.00"}
-        return "permitted"
-
-    server.decide = edit
+def test_it_carries_out_what_a_person_put_in_the_place_of_its_call_and_claims_no_more(server, book, start_agent):
+    server.decide = lambda action: server.edit(action, amount="150.00")
     assert start_agent("receivables", url=server.url).wait()[0] == 0
     assert scalar(book, "SELECT amount_cents FROM credits WHERE invoice = 'INV-0189'") == 15_000
+    said = "150.00 EUR on INV-0189 (asked for 240.00 EUR on INV-0189, a person changed it): applied as approved"
+    assert server.progress[3] == said
+    assert said in server.finished[0]["evidence"]
+
+
+def test_what_a_person_put_in_its_place_and_then_refused_is_not_applied(server, book, start_agent):
+    def change_and_refuse(action):
+        state = server.edit(action, amount="150.00")
+        server.calls[-1].state = "denied"
+        return state
+
+    server.decide = change_and_refuse
+    assert start_agent("receivables", url=server.url).wait()[0] == 0
+    assert scalar(book, "SELECT count(*) FROM credits WHERE invoice = 'INV-0189'") == 0
+    assert "not applied (denied)" in server.progress[3]
 
 
 def test_a_killed_clerk_continues_without_doing_anything_twice(server, book, start_agent, wait_until):

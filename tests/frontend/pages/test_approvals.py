@@ -130,10 +130,27 @@ def test_refusing_what_a_person_asked_for_speaks_of_that_person_and_of_no_agent(
     browser = signed_in(dana)
     card = page(browser, reverse("approval", args=[judgement.escalation.id]))
     assert "Nothing is done, and Alice is told your reason." in card
+    assert "One sentence; Alice reads it." in card
     assert "the agent is told" not in card
     answer(browser, Escalation.objects.get(pk=judgement.escalation.id), "deny", reason="Not this month")
     html = page(browser, reverse("approvals"))
     assert "Refused: 5.00 USD more for “Chase overdue invoices”. Alice was told why." in html
+
+
+def test_refusing_a_start_that_a_person_asked_for_names_that_person_though_it_is_about_an_agent(
+    world: Any, dana: User, as_alice: Principal, signed_in: SignIn
+) -> None:
+    mission = world.draft("Costly", budget="60.00")
+    agents.submit_mission(actor=as_alice, mission_id=mission.pk)
+    question = Escalation.objects.get(kind="mission.sign_off")
+    card = page(signed_in(dana), reverse("approval", args=[question.pk]))
+    assert "Nothing is done, and Alice is told your reason." in card
+    assert "One sentence; Alice reads it." in card
+
+
+def test_refusing_a_call_says_that_its_agent_and_the_owner_read_why(world: Any, bob: User, signed_in: SignIn) -> None:
+    card = page(signed_in(bob), reverse("approval", args=[world.ask_credit().pk]))
+    assert "One sentence; the agent and the owner read it." in card
 
 
 def test_where_too_few_can_answer_the_card_the_lists_and_the_thanks_say_the_same(

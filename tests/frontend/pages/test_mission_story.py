@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from typing import Any
 
+import pytest
 from django.urls import reverse
 
 from agents import services as agents
 from agents.choices import StopScope
+from controlplane.common.clock import now
 from controlplane.common.ids import new_id
 from controlplane.tenancy.models import User
 from controlplane.tenancy.types import Principal
@@ -98,3 +101,36 @@ def test_an_ended_mission_does_not_say_when_it_would_end(world: Any, alice: User
     agents.stop(actor=world.owner, scope=StopScope.MISSION, scope_id=world.mission.pk, reason="Look first")
     assert re.search(r"<dt>Ended</dt><dd><time[^>]*>now<", page(browser, address))
     assert "<dt>Ends</dt>" not in page(browser, address)
+
+
+@pytest.mark.parametrize("how", ["taken back", "lapsed"])
+def test_what_was_approved_and_never_carried_out_is_told_with_the_money_that_was_released(
+    world: Any, as_bob: Principal, alice: User, signed_in: SignIn, how: str
+) -> None:
+    question = world.ask_credit()
+    governance.decide(approver=as_bob, escalation_id=question.pk, version=1, approve=True, reason="Agreed")
+    if how == "taken back":
+        governance.withdraw(actor=world.owner, action_id=question.action_id, reason="The run ended")
+    else:
+        Action.objects.filter(pk=question.action_id).update(decided_at=now() - timedelta(hours=25))
+        governance.sweep()
+    browser = signed_in(alice)
+    asked, approved, unused = story(page(browser, reverse("mission", args=[world.mission.pk])))[-3:]
+    assert "[Asks a person] books__apply_credit" in asked
+    assert "$" not in asked.split("240.00")[1]
+    assert "Approved by Bob" in approved
+    assert "books__apply_credit was approved and never carried out" in unused
+    assert ("The run ended" if how == "taken back" else "Nothing was done.") in unused
+    assert "What was held for it was released. $0.00" in unused
+    detail = page(browser, reverse("action", args=[question.action_id]))
+    assert "Approved, and never carried out." in detail
+
+
+def test_what_was_taken_back_before_anybody_answered_is_not_told_as_approved(
+    world: Any, alice: User, signed_in: SignIn
+) -> None:
+    question = world.ask_credit()
+    governance.withdraw(actor=world.owner, action_id=question.action_id, reason="Not needed")
+    browser = signed_in(alice)
+    assert "never carried out" not in page(browser, reverse("mission", args=[world.mission.pk]))
+    assert "never carried out" not in page(browser, reverse("action", args=[question.action_id]))

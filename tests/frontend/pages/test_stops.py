@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -118,6 +119,14 @@ def test_lifting_asks_a_second_person_who_answers_on_approvals(
     assert "Lift the stop</button>" not in waiting
     card = html(signed_in(dana), reverse("approval", args=[escalation.pk]))
     assert "Lift the stop of the team Receivables" in card
+    assert "The team Receivables</a>, by Alice" in card
+    assert reverse("stop", args=[stop.pk]) in card
+    assert "<dd>Look first</dd>" in card
+    assert "1 mission that it paused resumes, with another attempt." in card
+    assert "that its missions had left to spend when this was asked" in card
+    assert "stop_id" not in card
+    guards = next(stage for stage in escalation.decision.stages if "at stake" in stage["saw"])
+    assert re.search(r" \d+\.\d\d USD at stake", guards["saw"])
     governance.decide(approver=as_dana, escalation_id=escalation.pk, version=1, approve=True, reason="")
     lifted = html(browser, path)
     assert "Lifted" in lifted
