@@ -209,10 +209,17 @@ def money_limit(account: Account) -> AccountLimit | None:
 
 
 def apply(
-    actor: Principal, account: Account, window: WindowKind, limits: Limits, action_id: uuid.UUID | None, reason: str
+    actor: Principal,
+    account: Account,
+    window: WindowKind,
+    limits: Limits,
+    action_id: uuid.UUID | None,
+    reason: str,
+    *,
+    change_id: uuid.UUID | None = None,
 ) -> None:
     check_limits(limits)
-    _allocate(actor, account, window, limits, action_id, reason)
+    _allocate(actor, account, window, limits, action_id, reason, change_id)
     record(
         event=Event.BUDGET_LIMIT_SET,
         actor=actor,
@@ -224,12 +231,19 @@ def apply(
 
 
 def _allocate(
-    actor: Principal, account: Account, window: WindowKind, limits: Limits, action_id: uuid.UUID | None, reason: str
+    actor: Principal,
+    account: Account,
+    window: WindowKind,
+    limits: Limits,
+    action_id: uuid.UUID | None,
+    reason: str,
+    change_id: uuid.UUID | None = None,
 ) -> None:
     calls.set_limit(
         account_id=account.pk, kind=window.value, money=limits.money, tokens=limits.tokens, steps=limits.steps
     )
     Allocation.objects.create(
+        id=change_id or new_id(),  # what a second person confirmed bears the id of the change
         organisation_id=account.organisation_id,
         account=account,
         kind=window,

@@ -1,6 +1,7 @@
 """Changing a limit by hand: at once, or, when it gives away more than one person may, once a second one confirms.
 
-How much one person may give is the organisation's `sign_off_above`, as for missions. Lowering never waits.
+How much one person may give is the organisation's `sign_off_above`, as for missions, and small raises add up for a day:
+else three of them were one large one. Lowering never waits.
 """
 
 from __future__ import annotations
@@ -8,9 +9,12 @@ from __future__ import annotations
 import hashlib
 import uuid
 from dataclasses import dataclass
+from datetime import timedelta
 from decimal import Decimal
+from typing import Final
 
 from django.db import transaction
+from django.db.models import Exists, OuterRef
 
 from budgets import accounts
 from budgets.holds import subject_of, tell_pages
@@ -23,6 +27,7 @@ from controlplane.common.errors import FieldError, RemitError, conflict, forbidd
 from controlplane.common.written_amounts import written_amount
 from controlplane.tenancy.types import Permission, Principal
 
+RAISES_ADD_UP_FOR: Final = timedelta(hours=24)
 NO_LIMIT = ""  # the wording of a window that has none yet
 
 
@@ -62,7 +67,7 @@ def change_limit(
         if (current or Limits()) == limits:
             raise invalid("budget.limit_same", "This is the limit already.", FieldError("/money", "another amount"))
         _supersede(account, window)
-        if not _needs_second_person(account, current, limits):
+        if not _needs_second_person(account, window, current, limits):
             accounts.apply(actor, account, window, limits, None, reason)
             return Changed(waits=False)
         change = LimitChange.objects.create(
@@ -96,7 +101,8 @@ def confirm_change(*, actor: Principal, change_id: uuid.UUID) -> None:
         _close(change, ChangeState.CONFIRMED, actor)
         _tell(Event.BUDGET_CHANGE_CONFIRMED, actor, account, change)
         limits = Limits(change.money, change.tokens, change.steps)
-        accounts.apply(actor, account, window, limits, None, f"{change.proposer_name}: {change.reason}"[:300])
+        reason = f"{change.proposer_name}: {change.reason}"[:300]
+        accounts.apply(actor, account, window, limits, None, reason, change_id=change.pk)
 
 
 def refuse_change(*, actor: Principal, change_id: uuid.UUID, reason: str) -> None:
@@ -144,15 +150,39 @@ def _require_second_person(actor: Principal, change: LimitChange) -> None:
             "budget.second_person",
             "You asked for this change, so somebody else confirms it.",
             403,
-            ("Ask another person who may set budgets.", "Withdraw it and raise the limit by less."),
+            (
+                "Ask another person who may set budgets.",
+                "Withdraw it and raise the limit by less: raises of a day add up.",
+            ),
         )
 
 
-def _needs_second_person(account: Account, current: Limits | None, limits: Limits) -> bool:
+def given_alone(account_id: uuid.UUID, window: WindowKind) -> Decimal:
+    """How much nobody but who raised it agreed to in the last day: what the limit in money stands above the lowest one
+    since, without what a second person or a decided action added."""
+    agreed = Exists(LimitChange.objects.filter(pk=OuterRef("pk")))
+    rows = Allocation.objects.filter(account_id=account_id, kind=window).annotate(agreed=agreed).order_by("at", "id")
+    since = now() - RAISES_ADD_UP_FOR
+    before, given = rows.filter(at__lt=since).last(), Decimal(0)
+    for row in rows.filter(at__gte=since):
+        if before is None or before.money is None or row.money is None:
+            given = Decimal(0)
+        elif not row.agreed and row.action_id is None:
+            given = max(Decimal(0), given + row.money - before.money)
+        before = row
+    return given
+
+
+def _needs_second_person(account: Account, window: WindowKind, current: Limits | None, limits: Limits) -> bool:
     if current is None or current.money is None:
         return False  # a limit where there was none takes, it does not give
+    if limits.money is None:
+        return True
+    more = limits.money - current.money
+    if more <= 0:
+        return False
     threshold: Decimal = account.organisation.sign_off_above
-    return limits.money is None or limits.money - current.money > threshold
+    return more > threshold or given_alone(account.pk, window) + more > threshold
 
 
 def _current(account: Account, window: WindowKind) -> Limits | None:

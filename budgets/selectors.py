@@ -15,6 +15,7 @@ from django.core.exceptions import EmptyResultSet
 from django.db import connection
 from django.db.models import Count, Q
 
+from budgets.changes import given_alone
 from budgets.journal import Narrowed, Window, newest
 from budgets.models import Account, AccountLimit, Allocation, Hold, JournalEntry, LimitChange
 from budgets.spending import in_window, windowed, with_burn
@@ -203,9 +204,10 @@ def limit_of(principal: Principal, account_id: uuid.UUID, window: WindowKind) ->
     return Limits() if row is None else Limits(row.money, row.tokens, row.steps)
 
 
-def may_give_alone(principal: Principal) -> Decimal:
-    """By how much one person of the organisation may raise a limit without a second one."""
-    return Organisation.objects.values_list("sign_off_above", flat=True).get(pk=principal.organisation_id)
+def may_give_alone(principal: Principal, account_id: uuid.UUID, window: WindowKind) -> Decimal:
+    """By how much one person of the organisation may raise a limit now without a second one."""
+    most: Decimal = Organisation.objects.values_list("sign_off_above", flat=True).get(pk=principal.organisation_id)
+    return max(Decimal(0), most - given_alone(account_id, window))
 
 
 def decisions(principal: Principal, account_id: uuid.UUID, *, limit: int = 10) -> list[Allocation]:

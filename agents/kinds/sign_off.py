@@ -93,7 +93,7 @@ class Widen:
                 MissionVersion.objects.filter(pk=version.pk).update(
                     signed_off_by_id=actor.user_id, signed_off_at=action.decided_at
                 )
-            changing.put_in_force(actor=actor, mission=mission, version=version)
+            changing.put_in_force(actor=actor, mission=mission, version=version, action_id=action_id)
             return
         mission.versions.filter(pk=version.pk).update(state=_WAITS_OR_NOT.get(state, VersionState.REFUSED))
         announce(f"mission:{mission.pk}", "remit")

@@ -73,7 +73,9 @@ def change_mission(
     )
 
 
-def put_in_force(*, actor: Principal, mission: Mission, version: MissionVersion) -> None:
+def put_in_force(
+    *, actor: Principal, mission: Mission, version: MissionVersion, action_id: uuid.UUID | None = None
+) -> None:
     """Make a version the one that counts. Inside the caller's transaction; budget and checklist follow."""
     started = mission.state not in _NOT_STARTED
     replaced = [VersionState.ACTIVE] if started else [VersionState.DRAFT, VersionState.AWAITING_SIGN_OFF]
@@ -85,7 +87,11 @@ def put_in_force(*, actor: Principal, mission: Mission, version: MissionVersion)
     _rewrite_checklist(mission, version.criteria)
     if mission.account_id is not None:
         budgets.apply_limit(
-            actor=actor, account_id=mission.account_id, window=WindowKind.TOTAL, limits=limits_of(version)
+            actor=actor,
+            account_id=mission.account_id,
+            window=WindowKind.TOTAL,
+            limits=limits_of(version),
+            action_id=action_id,
         )
     record(event=Event.MISSION_CHANGED, actor=actor, subject=subject_of(mission), payload=facts_of(version))
     for part in ("remit", "checklist"):

@@ -106,7 +106,7 @@ def limit(request: PersonRequest, account_id: uuid.UUID) -> HttpResponse:
         "current": current,
         "form": form,
         "error": error,
-        "rules": _rules(request, balance),
+        "rules": _rules(request, balance, window),
     }
     status = error.status if error is not None else 422 if form.errors else 200
     return render(request, "budgets/limit.html", context, status=status)
@@ -177,11 +177,14 @@ def ask(request: PersonRequest, account_id: uuid.UUID) -> HttpResponse:
     return redirect("budget", account_id=account_id)
 
 
-def _rules(request: PersonRequest, balance: Balance) -> list[dict[str, str]]:
-    alone = money_text(selectors.may_give_alone(request.principal), balance.currency)
+def _rules(request: PersonRequest, balance: Balance, window: WindowKind) -> list[dict[str, str]]:
+    left = selectors.may_give_alone(request.principal, balance.account_id, window)
+    alone = money_text(left, balance.currency)
+    at_once = f"Lowering it, or raising it by up to {alone}, counts" if left else "Lowering it counts"
+    beyond = f"Raising it by more than {alone}" if left else "Raising it further"
     return [
-        {"tone": "allow", "text": f"Lowering it, or raising it by up to {alone}, counts at once."},
-        {"tone": "ask", "text": f"Raising it by more than {alone}, or taking it away, waits for a second person."},
+        {"tone": "allow", "text": f"{at_once} at once."},
+        {"tone": "ask", "text": f"{beyond}, or taking it away, waits for a second person: raises of 24 hours add up."},
         {"tone": "allow", "text": "A limit below what is held and spent takes hold now and sinks as holds clear."},
     ]
 

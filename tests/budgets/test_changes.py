@@ -5,17 +5,22 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from budgets import selectors, services
+from budgets import accounts, changes, selectors, services
 from budgets.changes import Changed, wording_of
 from budgets.models import AccountLimit, LimitChange
 from budgets.types import ChangeState, Limits, WindowKind
 from controlplane.audit.models import Entry
 from controlplane.common.errors import RemitError
+from controlplane.common.ids import new_id
 from controlplane.tenancy.models import Organisation, User
 from controlplane.tenancy.types import Principal, Role
 from tests.budgets.conftest import ROOMY, Tree
@@ -51,6 +56,62 @@ def test_lowering_and_small_raises_count_at_once(tree: Tree, as_finn: Principal)
     assert money(tree.team) == 905
     entry = Entry.objects.filter(event="budget.limit_set").latest("id")
     assert (entry.actor_name, entry.payload["money"], entry.payload["reason"]) == ("Finn", "905.00", "Month end")
+
+
+def test_small_raises_of_a_day_add_up_whoever_makes_them(tree: Tree, as_finn: Principal, as_nadia: Principal) -> None:
+    assert not change(as_finn, tree.team, "1003").waits
+    assert change(as_nadia, tree.team, "1005.01").waits
+    assert change(as_finn, tree.team, "1008").waits
+    assert money(tree.team) == 1003
+    assert not change(as_nadia, tree.team, "1005").waits  # five in all is what may be given
+    assert not change(as_finn, tree.team, "1001").waits
+    assert not change(as_finn, tree.team, "1005").waits  # taken back meanwhile: given once
+    assert change(as_finn, tree.team, "1006").waits
+    assert selectors.may_give_alone(as_finn, tree.team, WindowKind.TOTAL) == 0
+    assert selectors.may_give_alone(as_finn, tree.agent, WindowKind.TOTAL) == 5  # each budget by itself
+
+
+def test_a_day_later_one_person_may_give_again(tree: Tree, as_finn: Principal, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not change(as_finn, tree.team, "1005").waits
+    moment = changes.now()
+    monkeypatch.setattr(changes, "now", lambda: moment + changes.RAISES_ADD_UP_FOR - timedelta(minutes=1))
+    assert change(as_finn, tree.team, "1010").waits
+    monkeypatch.setattr(changes, "now", lambda: moment + changes.RAISES_ADD_UP_FOR + timedelta(minutes=1))
+    assert not change(as_finn, tree.team, "1010").waits
+
+
+def test_what_others_agreed_to_is_not_counted_as_given_alone(
+    tree: Tree, as_finn: Principal, as_nadia: Principal
+) -> None:
+    assert not change(as_finn, tree.team, "1002").waits
+    asked = change(as_finn, tree.team, "2002").change_id
+    assert asked is not None
+    services.confirm_change(actor=as_nadia, change_id=asked)
+    accounts.raise_limit(actor=as_nadia, account_id=tree.team, money=Decimal(50), action_id=new_id())
+    assert change(as_finn, tree.team, "2055.01").waits
+    assert not change(as_finn, tree.team, "2055").waits
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(wanted=st.lists(st.integers(min_value=980, max_value=1030), max_size=12))
+def test_however_a_limit_is_moved_nobody_alone_lifts_it_by_more_than_one_person_may(
+    tree: Tree, as_finn: Principal, as_nadia: Principal, wanted: list[int]
+) -> None:
+    lowest = Decimal(1000)
+    with suppress(_Undone), transaction.atomic():
+        for number, amount in enumerate(wanted):
+            before = money(tree.team)
+            if before == amount:
+                continue
+            waits = change((as_finn, as_nadia)[number % 2], tree.team, str(amount)).waits
+            lowest = min(lowest, money(tree.team) or lowest)
+            assert waits is (amount > lowest + 5)
+            assert money(tree.team) == (before if waits else amount)
+        raise _Undone
+
+
+class _Undone(Exception):
+    """Takes an example's rows back."""
 
 
 @pytest.mark.parametrize("to", ["1005.000000000001", None])

@@ -73,8 +73,8 @@ class BudgetSetLimit(BudgetResource):
         answer=shapes.ChangedOut,
         if_match=True,
         about=(
-            "What gives away more than one person may waits for a second one, as a limit change. Below what is held "
-            "and spent, a limit takes hold at once and sinks as holds clear."
+            "What gives away more than one person may waits for a second one, as a limit change; raises of 24 hours "
+            "add up. Below what is held and spent, a limit takes hold at once and sinks as holds clear."
         ),
     )
     def post(self, request: Request, budget_id: uuid.UUID) -> HttpResponseBase:

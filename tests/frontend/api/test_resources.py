@@ -183,6 +183,15 @@ def test_giving_more_than_one_person_may_waits_for_a_second(
     assert api.get(f"budgets/{budget}").json()["limits"]["money"]["amount"] == "900.000000000000"
 
 
+def test_raises_through_the_interface_add_up(api_of: Callable[..., Api], finn: User, budget: str) -> None:
+    api = api_of(finn)
+    for amount, waits in (("1.00", False), ("6.00", False), ("11.00", True)):
+        body = {"window": "month", "limits": {"money": {"amount": amount}}, "reason": "More"}
+        answer = api.post(f"budgets/{budget}:set-limit", body, if_match=api.get(f"budgets/{budget}")["ETag"])
+        assert answer.json()["waits"] is waits, answer.content
+    assert api.get(f"budgets/{budget}").json()["limits"]["money"]["amount"] == "6.000000000000"
+
+
 def test_a_builder_sets_no_limit(alice_api: Api, budget: str) -> None:
     answer = alice_api.post(f"budgets/{budget}:freeze", {"reason": "Because"})
     assert (answer.status_code, answer.json()["code"]) == (403, "permission.denied")
