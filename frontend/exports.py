@@ -1,4 +1,5 @@
-"""CSV downloads of tables. Cells that a spreadsheet would run as a formula are made plain text."""
+"""CSV downloads of tables. Cells that a spreadsheet would run as a formula are made plain text, and what is hidden is
+spelt as on the pages."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from django.http import StreamingHttpResponse
 from controlplane.common.cursors import LARGEST
 from controlplane.common.cursors import page as cursor_page
 from controlplane.common.written_amounts import written_amount
+from frontend.templatetags.plain_text import spell_hidden
 
 M = TypeVar("M", bound=models.Model)
 
@@ -71,6 +73,6 @@ def _lines(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[
 def _plain(cell: object) -> str:
     if isinstance(cell, Decimal):
         return written_amount(cell)
-    text = "" if cell is None else str(cell)
+    text = "" if cell is None else spell_hidden(str(cell))
     is_number = text[:1] in "+-" and text[1:].replace(".", "", 1).isdigit()
     return "'" + text if text.lstrip(" \u00a0").startswith(_FORMULA) and not is_number else text

@@ -29,12 +29,9 @@ MOST_STOPS = 3
 
 
 def register() -> None:
-    for source in (stops_in_force, glass_broken):
+    for source in (stops_in_force, glass_broken, budgets_nearly_spent):
         register_strip_source(source, current=True)
-    for source in (
-        *(policies_missing, node_silent, sealer_behind, trail_contradicted),
-        *(budgets_nearly_spent, judge_off, judge_resting),
-    ):
+    for source in (policies_missing, node_silent, sealer_behind, trail_contradicted, judge_off, judge_resting):
         register_strip_source(source)
 
 

@@ -1,7 +1,7 @@
 """Mission templates (“golden paths”): a mission from at most four fields."""
 
 from agents.catalogue.readiness import Readiness, readiness_of, samples_installing
-from agents.catalogue.templates import TEMPLATES, start_from_template, template
+from agents.catalogue.templates import TEMPLATES, remit_of, start_from_template, template
 from agents.catalogue.types import Template
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "Readiness",
     "Template",
     "readiness_of",
+    "remit_of",
     "samples_installing",
     "start_from_template",
     "template",

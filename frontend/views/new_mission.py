@@ -16,10 +16,12 @@ from agents.catalogue import (
     TEMPLATES,
     Template,
     readiness_of,
+    remit_of,
     samples_installing,
     start_from_template,
 )
 from agents.catalogue.trying import Answer, try_samples
+from agents.remits import Remit
 from controlplane.common.errors import RemitError
 from controlplane.tenancy.models import Team
 from controlplane.tenancy.selectors import currency_of, sign_off_above, teams_with
@@ -54,10 +56,11 @@ def new(request: PersonRequest) -> HttpResponse:
             error = refused
     shown = team or next(iter(teams), None)
     installing = samples_installing(request.principal)
-    currency = currency_of(request.principal)
+    currency, signed_above = currency_of(request.principal), sign_off_above(request.principal)
     ceilings = [in_words(found) for team in teams if (found := ceiling_of_team(team.pk)) is not None]
-    limits = _limits(money_text(sign_off_above(request.principal), currency), ceilings)
+    limits = _limits(money_text(signed_above, currency), ceilings)
     form = _form(chosen, request.POST if request.method == "POST" else None, error, limits)
+    remit = _remit(request, chosen)
     context = {
         "templates": list(TEMPLATES.values()),
         "chosen": chosen,
@@ -66,6 +69,8 @@ def new(request: PersonRequest) -> HttpResponse:
         "team": shown,
         "error": error if error and not error.errors else None,  # those of fields stand there
         "currency": currency,
+        "remit": remit,
+        "signed_above": signed_above if remit.budget_money > signed_above else None,
         "installing": installing,
         "here": readiness_of(request.principal, chosen, installing, shown.pk if shown else None),
         "ceilings": ceilings,
@@ -105,6 +110,15 @@ def _form(chosen: Template, data: Any, error: RemitError | None, limits: str) ->
             name = problem.pointer.strip("/").split("/")[-1]
             form.add_error(name if name in form.fields else None, problem.message)
     return form
+
+
+def _remit(request: PersonRequest, chosen: Template) -> Remit:
+    """What the words beside the form tell of: with the budget as it is typed, once it can be read as one."""
+    typed = request.POST.get("budget") or request.GET.get("budget") or ""
+    try:
+        return remit_of(chosen, {"budget": typed})
+    except RemitError:
+        return remit_of(chosen, {})
 
 
 def _limits(sign_off: str, ceilings: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import urlencode
 
@@ -18,6 +19,7 @@ from django.db import connection, models
 from django.test import Client
 from django.urls import reverse
 
+from agents import services as agents
 from agents.choices import CredentialKind
 from agents.grants import parse_grants
 from agents.models import McpServer, Mission, MissionVersion
@@ -30,7 +32,7 @@ from controlplane.tenancy.models import Invitation, User
 from controlplane.tenancy.types import Principal, Role
 from governance import services as governance
 from governance.bundles import BundleSource
-from governance.models import Action, PolicyBundle
+from governance.models import Action, Escalation, PolicyBundle
 from tests.frontend.pages import test_access
 from tests.frontend.pages.foreign import BY_SECRET, furnish, pages
 
@@ -170,6 +172,8 @@ def spoil_everything() -> set[str]:
 @pytest.fixture
 def spoilt(asked: Any, busy: Any, as_nadia: Principal, far: McpServer, rules_of_their_own: None) -> Any:
     furnish(asked)
+    too_much = asked.draft("Too much for one", budget="7.00")
+    agents.submit_mission(actor=asked.owner, mission_id=too_much.pk)
     asked.addresses = addresses(asked)
     asked.reached = spoil_everything()
     return asked
@@ -293,9 +297,30 @@ def looked_at(browser: Client, paths: list[str]) -> Iterator[str | None]:
             yield None
         if answer["Content-Type"].startswith("text/csv"):
             yield from (f"{path}: cell {cell[:60]!r}" for cell in formulas(text))
+            yield from (f"{path}: {what!r}" for what in NEVER[1:] if what in text)
             continue
+        yield from (f"{path}: markup in {where}" for where in markup_in_attributes(text))
         shown = without_what_is_edited(text)
         yield from (f"{path}: {what!r}: {around(shown, what)}" for what in NEVER if what in shown)
+
+
+class Attributes(HTMLParser):
+    """Where the markup of `visible_text` stands inside a tag: its quotes end the attribute it was put into."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.broken: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if "<" in name or re.search(r"<(span|data|time|code) ", value or ""):
+                self.broken.append(f"{tag} {name}={value}")
+
+
+def markup_in_attributes(html: str) -> list[str]:
+    parser = Attributes()
+    parser.feed(html)
+    return parser.broken
 
 
 def formulas(text: str) -> Iterator[str]:
@@ -309,3 +334,17 @@ def formulas(text: str) -> Iterator[str]:
 def around(text: str, what: str) -> list[str]:
     """What stands before each place that it is in."""
     return [text[max(0, found.start() - 120) : found.end()] for found in re.finditer(re.escape(what), text)]
+
+
+def test_a_hidden_character_in_a_title_leaves_the_buttons_and_titles_of_pages_whole(
+    world: Any, dana: User, signed_in: Callable[..., Client]
+) -> None:
+    mission = world.draft("Big one \u202etxet", budget="7.00")
+    agents.submit_mission(actor=world.owner, mission_id=mission.pk)
+    browser = signed_in(dana)
+    for address in (reverse("home"), reverse("approvals"), reverse("approval", args=[Escalation.objects.get().pk])):
+        html = browser.get(address).content.decode()
+        assert "txet" in html
+        assert markup_in_attributes(html) == []
+        assert "\u202e" not in html
+    assert "\u202e" not in b"".join(browser.get(reverse("missions") + "?format=csv")).decode()

@@ -74,7 +74,7 @@ def test_budget_that_was_asked_for_is_part_of_the_story_and_of_the_words(
     world: Any, as_bob: Principal, alice: User, signed_in: SignIn
 ) -> None:
     browser, address = signed_in(alice), reverse("mission", args=[world.mission.pk])
-    assert "At most $2.00 and 250 steps." in words(page(browser, address))
+    assert "At most $2.00, 250 steps, 10,000 tokens." in words(page(browser, address))
     agents.ask_for_budget(
         actor=world.owner, mission_id=world.mission.pk, money="1.00", reason="Twelve more", key=new_id()
     )
@@ -87,7 +87,7 @@ def test_budget_that_was_asked_for_is_part_of_the_story_and_of_the_words(
     )
     html = page(browser, address)
     assert "Approved by Bob" in story(html)[-1]
-    assert "At most $2.00, raised to $3.00, and 250 steps." in words(html)
+    assert "At most $2.00, raised to $3.00, 250 steps, 10,000 tokens." in words(html)
     assert "All 0" in html  # requests are no calls
 
 

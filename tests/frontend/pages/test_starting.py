@@ -47,6 +47,18 @@ def test_the_form_names_the_sign_off_limit_and_what_the_team_has(world: Any, ali
     assert re.search(f"The team {world.team.name} has .100.00 a month.*: no mission of it can spend more", text)
 
 
+def test_the_words_beside_the_form_tell_of_the_budget_that_is_typed(world: Any, alice: User, signed_in: SignIn) -> None:
+    browser = signed_in(alice)
+    first = page(browser, NEW)
+    assert re.search(r"At most .5\.00, \d+ steps and [\d,]+ tokens\.", first)
+    assert "It starts when" not in first
+    said = r"At most .7\.00, .* tokens\. It starts when a second person has signed it off, as above .5\.00\."
+    assert re.search(said, page(browser, f"{NEW}?template=receivables&budget=7"))
+    posted = browser.post(NEW, {"template": "receivables", "budget": "7", "hours": "99999", "draft": "1"})
+    assert re.search(said, html.unescape(re.sub(r"<[^>]+>", "", posted.content.decode())))
+    assert "At most $5.00, " in page(browser, f"{NEW}?template=receivables&budget=1e3")
+
+
 def test_the_limits_beside_the_budget_stay_when_something_is_wrong(world: Any, alice: User, signed_in: SignIn) -> None:
     answer = signed_in(alice).post(NEW, {"template": "receivables", "hours": "99999", "draft": "1"})
     text = html.unescape(answer.content.decode())

@@ -48,3 +48,12 @@ def test_choosing_a_team_says_at_once_whether_it_may_start_this(
     assert problems_of(page, "new-mission-other-team", theme) == []
     page.get_by_label("Team").select_option(label=world.team.name)
     start.wait_for()
+
+
+def test_the_words_follow_the_budget_while_it_is_typed(world: Any, alice: User, show: Show) -> None:
+    page = show(alice, "/missions/new?template=receivables", theme="light", width=1600)
+    page.get_by_label("Budget").fill("7")
+    page.get_by_text("It starts when a second person has signed it off").wait_for()
+    page.get_by_label("Budget").fill("4")
+    page.get_by_text("It starts when").wait_for(state="detached")
+    assert page.get_by_label("Budget").input_value() == "4"
