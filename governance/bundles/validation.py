@@ -113,6 +113,11 @@ def _annotation_problems(policies: Mapping[str, Mapping[str, Any]]) -> list[str]
             problems.append(f"{where}: an @id has at most 120 characters.")
         seen.add(identifier)
         problems += argument_names.policy_problems(where, body)
+        if _reads(body["conditions"], "calls"):
+            # Nobody counts for a rule: it would see 0 in every mission whose grants don't limit this tool's calls.
+            problems.append(
+                f"{where}: context.calls is for grants alone. Limit calls in the mission's grants (max_calls)."
+            )
         problems += _effect_problems(where, identifier, body, annotations)
     return problems
 
@@ -130,23 +135,20 @@ def _effect_problems(where: str, identifier: str, body: Mapping[str, Any], annot
     if asks and not lifts:
         problems.append(f'{where} asks, so it needs: unless {{ context.approved.contains("{identifier}") }}')
     rest = [condition for condition in body["conditions"] if not asks or condition != liftable]
-    if _reads_approvals(rest):
+    if _reads(rest, "approved"):
         problems.append(f"{where}: only a forbid that asks reads context.approved, and only its own id.")
     if body["effect"] == "forbid" and not annotations.get("message"):
         problems.append(f"{where}: a forbid needs a @message in plain words.")
     return problems
 
 
-def _reads_approvals(value: Any) -> bool:
-    """Whether an expression gets at `context.approved`, by name or by taking the whole context."""
+def _reads(value: Any, attribute: str) -> bool:
+    """Whether an expression gets at an attribute of the context, by name or by taking the whole context."""
     if isinstance(value, Mapping):
         if value == {"Var": "context"}:
             return True
-        dot = value.get(".")
-        if isinstance(dot, Mapping) and dot.get("left") == {"Var": "context"}:
-            return bool(dot.get("attr") == "approved")
-        has = value.get("has")
-        if isinstance(has, Mapping) and has.get("left") == {"Var": "context"}:
-            return bool(has.get("attr") == "approved")
-        return any(_reads_approvals(item) for item in value.values())
-    return isinstance(value, list) and any(_reads_approvals(item) for item in value)
+        for access in (value.get("."), value.get("has")):
+            if isinstance(access, Mapping) and access.get("left") == {"Var": "context"}:
+                return bool(access.get("attr") == attribute)
+        return any(_reads(item, attribute) for item in value.values())
+    return isinstance(value, list) and any(_reads(item, attribute) for item in value)

@@ -83,6 +83,20 @@ def limit(name: str, resource: str = "resource") -> str:
             "only a forbid that asks",
         ),
         ("permit (principal == ?principal, action, resource);", "emplate"),
+        (
+            (
+                '@id("x")\n@message("m")\nforbid (principal, action == Action::"tool.call", resource)'
+                " when { context.calls >= 20 };"
+            ),
+            "Limit calls in the mission's grants",
+        ),
+        (
+            (
+                '@id("x")\n@message("m")\nforbid (principal, action == Action::"tool.call", resource)'
+                ' when { context.importance == "low" && context["calls"] + 1 > 20 };'
+            ),
+            "Limit calls in the mission's grants",
+        ),
         (limit("amount"), "no call has an argument “amount”. Write tool/argument#kind"),
         (limit("apply_credit/amount#micros"), "no call has an argument"),
         (limit("books__apply_credit/amount"), "no call has an argument"),
