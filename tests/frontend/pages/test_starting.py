@@ -168,6 +168,10 @@ def test_samples_are_judged_as_calls_of_a_mission_of_the_team_would_be(
     assert "Arguments don't fit the tool's schema at /timezone" in tried(browser)[0]
     McpServer.objects.filter(pk=time_of_receivables.pk).update(state=ServerState.DISABLED)
     assert "The server of time__get_current_time is switched off." in tried(browser)[0]
+    McpServer.objects.filter(pk=time_of_receivables.pk).update(state=ServerState.UNREACHABLE, protocol_version="")
+    McpTool.objects.all().delete()
+    assert "The server of time__get_current_time is registered, and its tools could not be read" in tried(browser)[0]
+    assert "No registered server offers" in tried(signed_in(nadia), team=str(other_team.pk))[0]
     McpServer.objects.filter(pk=time_of_receivables.pk).delete()
     assert "No registered server offers time__get_current_time." in tried(browser)[0]
 
