@@ -20,6 +20,7 @@ from agents.result_words import in_words
 from agents.waiting import NOBODY_KNOWN, waited_for
 from budgets import selectors as budgets
 from controlplane.common.choices import StatusChoices
+from controlplane.common.plain import without_code
 from controlplane.tenancy.types import Permission, Principal
 from governance.choices import ActionState, EscalationState, Verdict
 from governance.models import Action, Escalation
@@ -291,7 +292,7 @@ def _said(action: Action) -> str:
     if action.state == ActionState.SUCCEEDED and action.outcome:
         return in_words(str(action.outcome.get("summary", "")))
     if action.state in (ActionState.FAILED, ActionState.UNKNOWN) and action.outcome:
-        said = in_words(str(action.outcome.get("error") or action.outcome.get("summary") or ""))
+        said = in_words(without_code(str(action.outcome.get("error") or action.outcome.get("summary") or "")))
         label = str(ActionState(action.state).label)
         return f"{label}: {said}" if said else label
     return action.message

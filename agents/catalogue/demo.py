@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
@@ -15,7 +16,7 @@ from agents.catalogue.readiness import readiness_of
 from agents.catalogue.sample_folders import sample_folder
 from agents.catalogue.templates import TEMPLATES, start_from_template
 from agents.catalogue.types import ServerNeed, Template
-from agents.choices import Runtime, Transport
+from agents.choices import Runtime, ServerState, Transport
 from agents.models import McpServer, Mission
 from agents.servers import services as servers
 from agents.servers.environments import EnvironmentUnavailable, environment
@@ -24,7 +25,7 @@ from agents.services import submit_mission
 from agents.services.onboarding import Person, create_organisation
 from budgets.types import Limits
 from controlplane.common import installing
-from controlplane.common.errors import RemitError
+from controlplane.common.errors import RemitError, conflict
 from controlplane.common.installing import Installing
 from controlplane.live.services import announce
 from controlplane.tenancy import services as tenancy
@@ -40,6 +41,8 @@ DANA = Person("dana@northwind.example", "Dana", (Role.APPROVER, Role.ADMIN))
 FINN = Person("finn@northwind.example", "Finn", (Role.FINANCE,))
 PEOPLE = (NADIA, DANA, FINN)
 FIRST = "receivables"
+# While much else starts, a program may be too slow at first.
+READ_AGAIN_SECONDS = (3.0, 15.0)
 
 Say = Callable[[str], None]
 
@@ -76,7 +79,7 @@ class Playing:
             for name in names:
                 self._step(f"Installing the environment of {name}", partial(environment, name))
             for need in item.servers:
-                self._step(f"Reading the tools of {need.name}", partial(self._register, need))
+                self._step(f"Reading the tools of {need.name}", partial(register_need, self._actor, need))
             if item.code == FIRST and readiness_of(self._actor, item, None).ready:
                 mission = start_first_mission(self._organisation)
         return mission
@@ -102,10 +105,6 @@ class Playing:
             self._say(reason)
         self._show(replace(self._at, done=self._at.done + 1, left_out=left_out))
 
-    def _register(self, need: ServerNeed) -> None:
-        if not McpServer.objects.filter(organisation=self._organisation, slug=need.slug).exists():
-            register_need(self._actor, need)
-
     def _show(self, at: Installing) -> None:
         self._at = at
         installing.write(self._state, at)
@@ -128,8 +127,12 @@ def _environments() -> list[tuple[Template, list[str]]]:
 
 
 def register_need(actor: Principal, need: ServerNeed) -> McpServer:
-    """Register one stdio server, list its tools, and say what is known of them."""
-    server = servers.register_server(
+    """Register one stdio server, list its tools, and say what is known of them. One that is there already is only
+    listed, if it is this very program and never was. Raises 409 `demo.tools_not_read`."""
+    found = McpServer.objects.filter(organisation_id=actor.organisation_id, slug=need.slug).first()
+    if found is not None and (found.protocol_version or not _is_of(found, need)):
+        return found
+    server = found or servers.register_server(
         actor=actor,
         name=need.name,
         slug=need.slug,
@@ -138,13 +141,31 @@ def register_need(actor: Principal, need: ServerNeed) -> McpServer:
         command=need.command,
         mounts=need.mounts,
     )
-    with sample_folder(address_of(server)) as context:
-        refreshed = servers.refresh_tools(actor=actor, server_id=server.pk, context=context)
-    if refreshed.fault:
-        log.warning("demo.server_not_listed", server=need.slug, fault=refreshed.fault)
+    _read_tools(actor, server)
     for tool in server.tools.filter(name__in=need.traits):
         servers.describe_tool(actor=actor, tool_id=tool.pk, traits=need.traits[tool.name])
     return server
+
+
+def _is_of(server: McpServer, need: ServerNeed) -> bool:
+    program = (server.environment, tuple(server.command))
+    return server.state != ServerState.DISABLED and program == (need.environment, tuple(need.command))
+
+
+def _read_tools(actor: Principal, server: McpServer) -> None:
+    for pause in (*READ_AGAIN_SECONDS, None):
+        with sample_folder(address_of(server)) as context:
+            refreshed = servers.refresh_tools(actor=actor, server_id=server.pk, context=context)
+        if not refreshed.fault:
+            return
+        log.warning("demo.server_not_listed", server=server.slug, fault=refreshed.fault)
+        if pause is None:
+            raise conflict(
+                "demo.tools_not_read",
+                f"The server is registered, its tools could not be read. {refreshed.fault}",
+                "Press “Read its tools” on its page, under Servers.",
+            )
+        time.sleep(pause)
 
 
 def start_first_mission(organisation: Organisation) -> Mission | None:

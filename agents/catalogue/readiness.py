@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from django.conf import settings
+from django.db.models import Exists, OuterRef
 
 from agents.catalogue.types import Template
-from agents.models import McpServer
+from agents.models import McpServer, McpTool
 from controlplane.common import installing
 from controlplane.common.installing import Installing
 from controlplane.tenancy.models import Organisation
@@ -18,16 +19,17 @@ from controlplane.tenancy.types import Principal
 
 @dataclass(frozen=True)
 class Readiness:
-    """`missing`: servers by name. `not_for_team`: those that are there and that the team may not use. `installing`: set
-    while what is missing is on its way."""
+    """`missing`: servers by name. `unread`: those that are there and whose tools are not known. `not_for_team`: those
+    that are there and that the team may not use. `installing`: set while what is missing is on its way."""
 
     missing: tuple[str, ...]
+    unread: tuple[str, ...]
     not_for_team: tuple[str, ...]
     installing: Installing | None
 
     @property
     def ready(self) -> bool:
-        return not self.missing and not self.not_for_team
+        return not self.missing and not self.unread and not self.not_for_team
 
 
 def samples_installing(actor: Principal) -> Installing | None:
@@ -42,15 +44,19 @@ def samples_installing(actor: Principal) -> Installing | None:
 def readiness_of(
     actor: Principal, chosen: Template, under_way: Installing | None, team_id: uuid.UUID | None = None
 ) -> Readiness:
-    """Without a team: whether any team could start it. While samples are being installed a server counts once its tools
-    are known: it is registered a moment earlier."""
+    """Without a team: whether any team could start it. A server counts once its tools are known; while samples are
+    being installed it is registered a moment earlier, and on its way until then."""
     rows = McpServer.objects.filter(organisation_id=actor.organisation_id)
+    listed = rows.annotate(listed=Exists(McpTool.objects.filter(server=OuterRef("pk"))))
+    known = {slug: (teams, read) for slug, teams, read in listed.values_list("slug", "team_ids", "listed")}
     busy = under_way is not None and not under_way.failure
-    known = dict((rows.filter(tools__isnull=False) if busy else rows).values_list("slug", "team_ids"))
-    missing = tuple(need.name for need in chosen.servers if need.slug not in known)
-    closed = tuple(
-        need.name
-        for need in chosen.servers
-        if team_id is not None and (teams := known.get(need.slug)) is not None and team_id not in teams
-    )
-    return Readiness(missing, closed, under_way if missing else None)
+    missing, unread, closed = [], [], []
+    for need in chosen.servers:
+        teams, read = known.get(need.slug, (None, False))
+        if need.slug not in known or (busy and not read):
+            missing.append(need.name)
+        elif not read:
+            unread.append(need.name)
+        if team_id is not None and teams is not None and team_id not in teams:
+            closed.append(need.name)
+    return Readiness(tuple(missing), tuple(unread), tuple(closed), under_way if missing else None)

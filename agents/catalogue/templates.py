@@ -65,16 +65,22 @@ def folder_of(mission_id: uuid.UUID) -> Path:
 
 
 def require_ready(actor: Principal, chosen: Template, team_id: uuid.UUID) -> None:
-    """Raises 409 `template.servers_missing`, `template.installing` while they are on their way, or
-    `template.servers_not_for_team`."""
+    """Raises 409 `template.servers_missing`, `template.installing` while they are on their way,
+    `template.servers_not_for_team`, or `template.tools_not_read`."""
     here = readiness_of(actor, chosen, samples_installing(actor), team_id)
     if here.ready:
         return
-    if not here.missing:
+    if not here.missing and here.not_for_team:
         raise conflict(
             "template.servers_not_for_team",
             f"This template needs servers that the chosen team may not use: {', '.join(here.not_for_team)}.",
             "Choose another team, or ask an administrator to let this one use them, on the Servers page.",
+        )
+    if not here.missing:
+        raise conflict(
+            "template.tools_not_read",
+            f"This template needs servers whose tools could not be read yet: {', '.join(here.unread)}.",
+            "Press “Read its tools” on the server's page, or ask someone who may.",
         )
     if here.installing is not None and not here.installing.failure:
         raise conflict(

@@ -9,13 +9,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from agents.choices import ENDED_MISSION_STATES, ENDED_RUN_STATES
+from django.db.models import Q
+
+from agents.choices import ENDED_MISSION_STATES, ENDED_RUN_STATES, ServerState
 from agents.grants import Grant, parse_grants
-from agents.models import MissionVersion
+from agents.models import McpServer, MissionVersion
+from agents.servers.definitions import SEPARATOR
 from controlplane.common.clock import now
 from controlplane.common.errors import RemitError
 from controlplane.common.ids import first_id
 from controlplane.common.statements import planned
+from controlplane.tenancy.models import Team
 from controlplane.tenancy.types import Principal
 from governance.types import Proposal, Statement
 
@@ -134,6 +138,32 @@ def read(proposer: Principal, mission_id: uuid.UUID, run_id: uuid.UUID | None, p
 def grants_of(version_id: uuid.UUID) -> tuple[Grant, ...]:
     """A version is one wording and never changes, and there may be a hundred grants: they are read once."""
     return tuple(parse_grants(MissionVersion.objects.values_list("grants", flat=True).get(pk=version_id)))
+
+
+def why_unknown(team_id: uuid.UUID, tool: str) -> tuple[str, ...]:
+    """Reason code, sentence and remedies for a granted tool that is not known: what is wrong with its server, where the
+    team may use it. Off the way of calls that go through."""
+    slug = tool.partition(SEPARATOR)[0]
+    organisation = Team.objects.filter(pk=team_id).values("organisation_id")
+    rows = McpServer.objects.filter(organisation_id__in=organisation, slug=slug)
+    server = rows.filter(Q(team_ids__isnull=True) | Q(team_ids__contains=[team_id])).first()
+    if server is None:
+        return "tool.unknown", f"No registered server offers {tool}.", "Ask an administrator to register the server."
+    if server.state == ServerState.DISABLED:
+        return "server.off", f"The server of {tool} is switched off.", "Ask who runs it; go on with other work."
+    if not server.protocol_version:
+        return (
+            "server.unread",
+            f"The server of {tool} is registered, and its tools could not be read yet.",
+            f"Ask an administrator to press “Read its tools” on the page of the server “{server.name}”.",
+            "Go on with other work, and try again later.",
+        )
+    return (
+        "tool.unknown",
+        f"The server “{server.name}” is registered, and does not offer {tool}.",
+        "Use one of the tools that tools/list shows.",
+        "Ask the mission's owner to correct the remit.",
+    )
 
 
 def still(snapshot: Snapshot, *, run_id: uuid.UUID | None, tool: str, token_id: uuid.UUID | None) -> Statement:

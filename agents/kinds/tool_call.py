@@ -167,7 +167,7 @@ def _imagined(team_id: uuid.UUID, team: str, tool: McpTool | None) -> Snapshot:
     teams = tool.server.team_ids if tool else None
     return Snapshot(
         mission_id=nobody,
-        team_id=nobody,
+        team_id=team_id,
         mission_state=MissionState.ACTIVE,
         state_reason="",
         owner_id=nobody,
@@ -264,11 +264,7 @@ def _tool_guards(snapshot: Snapshot, proposal: Proposal, *, granted: bool) -> li
 
     # What is not granted is not there: of tools outside the remit nothing is told, not even their schema.
     if granted and snapshot.tool is None:
-        deny(
-            "tool.unknown",
-            f"No registered server offers {proposal.tool}.",
-            "Ask an administrator to register the server.",
-        )
+        deny(*call_facts.why_unknown(snapshot.team_id, proposal.tool))
     if granted and snapshot.server_state == ServerState.DISABLED:
         deny("server.off", f"The server of {proposal.tool} is switched off.", "Ask who runs it; go on with other work.")
     if granted and not snapshot.for_team:

@@ -194,7 +194,8 @@ class SessionPool:
         wait = slot.not_before - time.monotonic()
         if wait > 0:
             because = slot.last_fault.message if slot.last_fault else ""
-            raise NotSent("upstream.backing_off", f"Tried again in {wait:.0f} s; it failed before: {because}")
+            soon = "in a moment" if wait < 2 else f"in {wait:.0f} seconds"
+            raise NotSent("upstream.backing_off", f"It failed just before and is tried again {soon}. {because}".strip())
         try:
             session = await self._open(server, context, self._limits)
         except ServerFault as fault:

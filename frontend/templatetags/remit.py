@@ -24,6 +24,7 @@ from django.utils.safestring import SafeString, mark_safe
 from agents.models import Mission
 from agents.timeline import arguments_in_short as in_short
 from controlplane.common.choices import StatusChoices
+from controlplane.common.plain import without_code
 from frontend.templatetags import amounts, drawings, titles
 from frontend.templatetags.arguments import ArgumentTable, argument_table
 from frontend.templatetags.plain_text import mark_hidden, spell_hidden, without_ansi
@@ -232,6 +233,9 @@ def short_id(identifier: object, label: str = "Copy the id") -> SafeString:
 def visible_text(value: object) -> SafeString:
     """Escaped, without terminal sequences, hidden characters shown as ⟨U+202E⟩. For logs and words of strangers."""
     return mark_hidden(without_ansi("" if value is None else str(value)))
+
+
+register.filter(stringfilter(without_code))
 
 
 @register.filter

@@ -18,6 +18,7 @@ IN_WORDS = {
     "stop.in_force": "a stop is in force",
     "tool.quarantined": "the tool waits for somebody to look at it",
     "tool.unknown": "there is no such tool",
+    "server.unread": "the tools of its server could not be read yet",
     "policy.not_permitted": "no policy permits it",
     "policy.forbidden": "a policy forbids it",
     "sequence.too_many_deletes": "too many deletions",

@@ -9,6 +9,7 @@ from typing import Any, Final
 from controlplane.audit.events import Event
 from controlplane.audit.models import Entry
 from controlplane.audit.reasons import IN_WORDS
+from controlplane.common.plain import without_code
 from controlplane.tenancy.types import PrincipalKind
 
 _LONGEST_VALUE: Final = 200
@@ -39,6 +40,8 @@ def sentence(entry: Entry) -> str:
     values = {**payload, "actor": entry.actor_name, "subject": entry.subject_name}  # a payload can't pose as either
     if (code := values.get("reason_code")) in IN_WORDS:
         values["reason_code"] = IN_WORDS[code]
+    if isinstance(values.get("reason"), str):
+        values["reason"] = without_code(values["reason"])
     return _SENTENCES.vformat(_template(entry, payload), (), values)
 
 

@@ -231,9 +231,13 @@ class Supervisor:
             return
         if code == 0:
             self._demo_stamp.touch()
-            for reason in installing.left_out(self._state.root):
+            left_out = installing.left_out(self._state.root)
+            for reason in left_out:
                 _say(f"Left out. {reason}")
-            _say("The samples are ready. New mission offers them, and the first mission is on Home.")
+            if left_out:
+                _say("The other samples are ready. New mission says what each template still needs.")
+            else:
+                _say("The samples are ready. New mission offers them, and the first mission is on Home.")
         else:
             last = next(iter(reversed(self._demo.output().strip().splitlines())), f"it ended with code {code}")
             installing.write(self._state.root, Installing(DEMO_ORGANISATION, failure=last))

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from agents import services
+from agents.choices import ServerState
 from agents.gateways.threads import in_thread
-from agents.models import Mission, Run
+from agents.models import McpServer, McpTool, Mission, Run
 from budgets.models import Hold
 from controlplane.audit.models import Entry
 from controlplane.common.clock import now
@@ -80,6 +81,26 @@ def test_what_is_not_granted_is_refused_and_recorded_but_never_sent(
     assert upstream.calls == []
     action = Action.objects.get(pk=said["id"])
     assert (action.state, action.tool, action.mission_id) == (ActionState.DENIED, tool, mission.pk)
+
+
+def test_a_call_of_a_server_whose_tools_were_never_read_is_told_so_and_what_to_do(
+    agent: Any, upstream: Any, books: McpServer
+) -> None:
+    McpTool.objects.all().delete()
+    McpServer.objects.filter(pk=books.pk).update(state=ServerState.UNREACHABLE, protocol_version="")
+    said = agent.call("books__overdue", {}).structured_content
+    assert (said["verdict"], said["reason_code"]) == ("deny", "server.unread")
+    assert said["message"].endswith("The server of books__overdue is registered, and its tools could not be read yet.")
+    assert "Read its tools” on the page of the server “Books”" in said["remedies"][0]
+
+    McpServer.objects.filter(pk=books.pk).update(state=ServerState.OK, protocol_version="2025-11-25")
+    said = agent.call("books__overdue", {}).structured_content
+    assert (said["verdict"], said["reason_code"]) == ("deny", "tool.unknown")
+    assert "The server “Books” is registered, and does not offer books__overdue." in said["message"]
+
+    McpServer.objects.filter(pk=books.pk).update(state=ServerState.DISABLED)
+    assert agent.call("books__overdue", {}).structured_content["reason_code"] == "server.off"
+    assert upstream.calls == []
 
 
 def test_arguments_outside_the_grant_are_refused_with_what_would_be_allowed(agent: Any, upstream: Any) -> None:

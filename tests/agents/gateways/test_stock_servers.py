@@ -7,6 +7,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -17,15 +18,18 @@ from typing import Any
 import pytest
 
 from agents import services
-from agents.choices import Runtime, Transport
+from agents.catalogue import demo
+from agents.catalogue.bring_your_own import TIME
+from agents.choices import Runtime, ToolState, Transport
 from agents.grants import Grant
-from agents.models import McpTool, Mission
+from agents.models import McpServer, McpTool, Mission
 from agents.servers import services as registry
 from agents.servers.types import MountRequest
 from controlplane.clusters.drivers.local import LocalDriver
 from controlplane.clusters.node import node_command
 from controlplane.clusters.types import DriverError, SandboxPhase
 from controlplane.common.clock import now
+from controlplane.common.errors import RemitError
 from controlplane.common.ids import new_id
 from controlplane.config import configuration
 from controlplane.tenancy.models import Organisation, Team
@@ -227,3 +231,31 @@ def test_without_a_node_the_call_fails_with_its_reason_and_costs_nothing(
     action = Action.objects.get(kind="tool.call")
     assert (action.state, action.cost) == (ActionState.FAILED, Decimal(0))
     assert McpTool.objects.filter(server=row, state="active").exists()
+
+
+def test_a_sample_server_that_can_not_be_started_at_first_is_read_again(owner: Principal, node: LocalDriver) -> None:
+    socket = configuration().node_socket
+    away = socket.with_suffix(".away")
+    socket.rename(away)
+    back = threading.Timer(1, away.rename, [socket])
+    back.start()
+    server = demo.register_need(owner, TIME)
+    back.join()
+    tool = McpTool.objects.get(server=server, name="get_current_time")
+    assert (tool.state, tool.read_only) == (ToolState.ACTIVE, True)
+
+
+def test_a_sample_server_whose_tools_can_not_be_read_is_said_and_read_the_next_time(
+    owner: Principal, node: LocalDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "READ_AGAIN_SECONDS", (0.1,))
+    socket = configuration().node_socket
+    away = socket.rename(socket.with_suffix(".away"))
+    with pytest.raises(RemitError, match="its tools could not be read") as refused:
+        demo.register_need(owner, TIME)
+    assert refused.value.remedies == ("Press “Read its tools” on its page, under Servers.",)
+    assert not McpTool.objects.exists()
+    away.rename(socket)
+    server = demo.register_need(owner, TIME)
+    assert McpServer.objects.count() == 1
+    assert server.tools.filter(state=ToolState.ACTIVE, read_only=True).count() == 2

@@ -197,6 +197,7 @@ async def test_a_program_that_does_not_start_is_tried_again_with_growing_pauses(
     second = await bench.call("echo")
     assert (first.reason_code, first.sent) == ("upstream.not_started", False)
     assert (second.reason_code, second.sent) == ("upstream.backing_off", False)
+    assert second.message == "It failed just before and is tried again in a moment. It isn't there."
     assert len(tried) == 1
 
 

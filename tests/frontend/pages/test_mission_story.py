@@ -41,6 +41,20 @@ def test_a_call_that_failed_does_not_look_like_a_refusal(world: Any, alice: User
     assert items.count("#i-deny") == items.count('class="dot deny"') == 1
 
 
+def test_what_went_wrong_with_a_server_is_read_in_words(
+    world: Any, alice: User, nadia: User, signed_in: SignIn
+) -> None:
+    action = world.begin("books__overdue").started
+    error = "upstream.backing_off: It failed just before and is tried again in a moment."
+    governance.record_outcome_of(holder=world.as_run, started=action, outcome="failure", error=error)
+    mission, call = reverse("mission", args=[world.mission.pk]), reverse("action", args=[action.pk])
+    assert "Failed: It failed just before and is tried again in a moment." in story(page(signed_in(alice), mission))[-1]
+    pages = [page(signed_in(alice), mission), page(signed_in(alice), call), page(signed_in(nadia), reverse("audit"))]
+    assert all("It failed just before" in shown and "upstream." not in shown for shown in pages)
+    action.refresh_from_db()
+    assert action.outcome["error"] == error  # programs still get the code
+
+
 def test_what_ran_after_an_approval_stands_after_it_with_its_cost(
     world: Any, as_bob: Principal, alice: User, signed_in: SignIn
 ) -> None:

@@ -117,6 +117,7 @@ def test_a_server_that_does_not_answer_is_a_message_and_its_tools_stay(
     checking.run_test(ServerTest.objects.get(server=gone).pk)
     html = page(browser, reverse("server", args=[gone.pk]))
     assert "could not be resolved" in html
+    assert "upstream." not in html + page(browser, reverse("servers"))  # a code is for programs
     gone.refresh_from_db()
     assert gone.state == ServerState.UNREACHABLE
 

@@ -180,6 +180,10 @@ def test_samples_are_judged_as_calls_of_a_mission_of_the_team_would_be(
     assert "Arguments don't fit the tool's schema at /timezone" in tried(browser)[0]
     McpServer.objects.filter(pk=time_of_receivables.pk).update(state=ServerState.DISABLED)
     assert "The server of time__get_current_time is switched off." in tried(browser)[0]
+    McpServer.objects.filter(pk=time_of_receivables.pk).update(state=ServerState.UNREACHABLE, protocol_version="")
+    McpTool.objects.all().delete()
+    assert "The server of time__get_current_time is registered, and its tools could not be read" in tried(browser)[0]
+    assert "No registered server offers" in tried(signed_in(nadia), team=str(other_team.pk))[0]
     McpServer.objects.filter(pk=time_of_receivables.pk).delete()
     assert "No registered server offers time__get_current_time." in tried(browser)[0]
 
@@ -232,9 +236,28 @@ def test_pages_say_that_the_samples_are_being_installed_until_they_are_ready(
     assert 'name="start"' in browser.get(NEW).content.decode()  # ready, while others are still on their way
     assert 'name="start"' not in browser.get(f"{NEW}?template=caretaker").content.decode()
 
+    McpServer.objects.filter(slug="sqlite").delete()
+    make_server("sqlite", ())
+    assert "SQLite is still being installed." in page(browser, NEW)
+
     installing.write(state_dir, Installing(northwind.slug, done=9, total=9))
     assert "being installed" not in page(browser, "/")
     assert "It needs servers that are not registered here: Git." in page(browser, f"{NEW}?template=caretaker")
+
+
+def test_a_template_whose_server_has_no_tools_says_so_and_is_not_started(
+    northwind: Organisation, budgets_open: None, make_server: Any, alice: User, signed_in: SignIn, state_dir: Path
+) -> None:
+    make_server("time", ())
+    browser = signed_in(alice)
+    said = page(browser, f"{NEW}?template=bring-your-own")
+    assert "It needs a server whose tools could not be read: Time. Open it on the Servers page" in said
+    assert 'name="start"' not in browser.get(f"{NEW}?template=bring-your-own").content.decode()
+    before = (Mission.objects.count(), Agent.objects.count(), Entry.objects.count())
+    refused = browser.post(NEW, {"template": "bring-your-own", "start": "1"})
+    assert refused.status_code == 409
+    assert "whose tools could not be read yet: Time." in refused.content.decode()
+    assert (Mission.objects.count(), Agent.objects.count(), Entry.objects.count()) == before
 
 
 def test_a_failed_installation_is_said_with_its_reason(
