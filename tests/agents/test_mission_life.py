@@ -235,24 +235,60 @@ def test_stop_kills_token_run_and_budget(alice: Principal, started: Mission) -> 
     assert not Token.objects.filter(mission_id=started.pk, revoked_at__isnull=True).exists()
 
 
+def claimed(agent: Principal, summary: str) -> str:
+    """The time by which people name the claim that they have read."""
+    claim = services.claim_outcome(principal=agent, summary=summary).claim
+    assert claim is not None
+    return str(claim["at"])
+
+
 def test_accepted_claim_ends_the_mission_as_succeeded(alice: Principal, started: Mission) -> None:
     agent = run_principal(alice, started)
     services.report_progress(principal=agent, position=0, state="claimed", evidence="31 of 31")
-    services.claim_outcome(principal=agent, summary="All reminders are written")
-    mission = services.accept_outcome(actor=alice, mission_id=started.pk)
+    claim = claimed(agent, "All reminders are written")
+    mission = services.accept_outcome(actor=alice, mission_id=started.pk, claim=claim)
     assert (mission.state, mission.outcome) == (MissionState.SUCCEEDED, Outcome.ACCEPTED)
     assert [item.state for item in mission.checklist.order_by("position")] == ["accepted", "open"]
-    with pytest.raises(RemitError):
-        services.accept_outcome(actor=alice, mission_id=started.pk)
+    with pytest.raises(RemitError) as refused:
+        services.accept_outcome(actor=alice, mission_id=started.pk, claim=claim)
+    assert refused.value.code == "mission.no_claim"
 
 
 def test_rejected_claim_needs_a_reason_and_fails_the_mission(alice: Principal, started: Mission) -> None:
-    services.claim_outcome(principal=run_principal(alice, started), summary="Done")
+    claim = claimed(run_principal(alice, started), "Done")
     with pytest.raises(RemitError) as refused:
-        services.reject_outcome(actor=alice, mission_id=started.pk, reason="  ")
+        services.reject_outcome(actor=alice, mission_id=started.pk, claim=claim, reason="  ")
     assert refused.value.status == 422
-    mission = services.reject_outcome(actor=alice, mission_id=started.pk, reason="Half is missing")
+    mission = services.reject_outcome(actor=alice, mission_id=started.pk, claim=claim, reason="Half is missing")
     assert (mission.state, mission.state_reason) == (MissionState.FAILED, "Half is missing")
+
+
+@pytest.mark.parametrize("answer", ["accept", "reject"])
+def test_a_claim_that_nobody_has_read_is_neither_accepted_nor_rejected(
+    alice: Principal, started: Mission, answer: str
+) -> None:
+    agent = run_principal(alice, started)
+    services.report_progress(principal=agent, position=0, state="claimed", evidence="31 of 31")
+    read = claimed(agent, "All reminders are written")
+    new = claimed(agent, "Some reminders are written")
+    before = list(Entry.objects.values_list("id", flat=True))
+
+    def judge(claim: str) -> Mission:
+        if answer == "accept":
+            return services.accept_outcome(actor=alice, mission_id=started.pk, claim=claim)
+        return services.reject_outcome(actor=alice, mission_id=started.pk, claim=claim, reason="Half is missing")
+
+    for other in (read, ""):
+        with pytest.raises(RemitError) as refused:
+            judge(other)
+        assert (refused.value.status, refused.value.code) == (409, "mission.claim_changed")
+        assert refused.value.data["claim"]["at"] == new
+        assert "Some reminders are written" in refused.value.message
+    started.refresh_from_db()
+    assert (started.state, started.outcome) == (MissionState.ACTIVE, Outcome.CLAIMED)
+    assert started.checklist.get(position=0).state == "claimed"
+    assert list(Entry.objects.values_list("id", flat=True)) == before
+    assert judge(new).ended_at is not None
 
 
 def test_deadline_ends_a_mission_once(started: Mission) -> None:
@@ -277,7 +313,7 @@ def test_outsider_changes_nothing(as_charlie: Principal, started: Mission) -> No
     for attempt in (
         lambda: services.pause_mission(actor=as_charlie, mission_id=started.pk),
         lambda: services.stop_mission(actor=as_charlie, mission_id=started.pk),
-        lambda: services.accept_outcome(actor=as_charlie, mission_id=started.pk),
+        lambda: services.accept_outcome(actor=as_charlie, mission_id=started.pk, claim="now"),
         lambda: services.issue_run_token(actor=as_charlie, mission_id=started.pk),
         lambda: services.change_mission(
             actor=as_charlie, mission_id=started.pk, remit=remit(), note="", expected_version=1
