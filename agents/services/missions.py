@@ -147,7 +147,7 @@ def refuse_sign_off(*, actor: Principal, mission_id: uuid.UUID, number: int, rea
 
 
 def withdraw_sign_off(*, actor: Principal, mission_id: uuid.UUID, number: int, reason: str) -> None:
-    """Back to a draft, which nobody refused. Inside the transaction that withdrew the question."""
+    """Back to a draft, which no person refused. Inside the transaction that withdrew or ended the question."""
     _back_to_draft(actor, mission_id, number, Event.MISSION_SIGN_OFF_WITHDRAWN, reason, shown=reason)
 
 

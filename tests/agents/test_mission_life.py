@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 
 from agents import selectors, services
-from agents.choices import MissionState, Outcome, RunState, Runtime, VersionState
+from agents.choices import MissionState, Outcome, RunState, Runtime, StopScope, VersionState
 from agents.grants import Grant
 from agents.models import Agent, Mission, Run
 from agents.services.onboarding import Person, create_organisation
@@ -17,14 +17,16 @@ from budgets import selectors as budgets
 from budgets.types import Limits
 from controlplane.audit.events import Event
 from controlplane.audit.models import Entry
+from controlplane.audit.sentences import sentence
 from controlplane.common.clock import now
 from controlplane.common.errors import RemitError
 from controlplane.tenancy import services as tenancy
-from controlplane.tenancy.models import Organisation, Team, Token
+from controlplane.tenancy.models import Organisation, Team, Token, User
 from controlplane.tenancy.types import Principal, Role
 from governance import selectors as governance
 from governance import services as gate
 from governance.choices import Verdict
+from governance.models import Escalation
 from governance.types import Proposal
 
 BOOK = Grant("books__apply_credit", constraints={"amount": {"max": "100.00"}})
@@ -134,9 +136,36 @@ def test_refused_sign_off_goes_back_to_a_draft_and_nothing_runs(alice: Principal
     gate.decide(approver=bob, escalation_id=question.pk, version=question.version, approve=False, reason="Too much")
     mission.refresh_from_db()
     assert mission.state == MissionState.DRAFT
-    assert "Too much" in mission.state_reason or "Not signed off" in mission.state_reason
+    assert mission.state_reason == "Not signed off: A person refused this: Too much"
+    assert events_of(mission).count(Event.MISSION_SIGN_OFF_REFUSED) == 1
     assert not Run.objects.filter(mission=mission).exists()
     assert mission.account_id is None
+
+
+@pytest.mark.parametrize("end", ["rules at once", "rules at the last approval", "silence"])
+def test_a_sign_off_that_no_person_refused_is_told_with_the_reason_of_the_rules(
+    alice: Principal, bob: Principal, clerk: Agent, end: str
+) -> None:
+    mission = services.draft_mission(actor=alice, agent_id=clerk.pk, title="Big", remit=remit(budget="20.00"))
+    if end == "rules at once":
+        services.stop(actor=alice, scope=StopScope.AGENT, scope_id=clerk.pk, reason="Look first")
+        assert services.submit_mission(actor=alice, mission_id=mission.pk).verdict is Verdict.DENY
+    else:
+        services.submit_mission(actor=alice, mission_id=mission.pk)
+        [question] = governance.escalations_waiting_for(bob)
+        if end == "silence":
+            Escalation.objects.update(expires_at=now() - timedelta(seconds=1))
+            gate.sweep()
+        else:
+            User.objects.filter(pk=alice.user_id).update(is_active=False)
+            gate.decide(approver=bob, escalation_id=question.pk, version=question.version, approve=True, reason="")
+    mission.refresh_from_db()
+    assert mission.state == MissionState.DRAFT
+    assert mission.state_reason.startswith("Not signed off: ")
+    assert Event.MISSION_SIGN_OFF_REFUSED not in events_of(mission)
+    told = Entry.objects.get(mission_id=mission.pk, event=Event.MISSION_SIGN_OFF_WITHDRAWN)
+    assert sentence(told) == f"Big is a draft again. {mission.state_reason}"
+    assert not Run.objects.filter(mission=mission).exists()
 
 
 def test_what_was_reworded_after_it_was_submitted_does_not_start_on_the_old_question(
