@@ -256,6 +256,14 @@ def test_the_rules_in_force_are_shown_with_their_cases(world: Any, alice: User, 
     assert "a tool without any grant is refused" in html
     assert "Holds" in html
     assert html.count("</tr>") > 20
+    judged = html.split('id="policy-judge-writes"')[1].split("</tr>")[0]
+    assert "Asks the judge" in judged
+    assert "Refuses" not in judged
+    assert "Where it is unsure a person is asked" in judged
+    assert 'class="status deny' not in judged
+    for permit in ("topup-permitted", "sign-off-permitted", "widen-permitted", "lift-permitted"):
+        row = html.split(f'id="policy-{permit}"')[1].split("</tr>")[0]
+        assert " may " in row.split("<td>")[-1], permit
 
 
 def test_without_rules_the_page_and_every_page_say_that_all_is_refused(
