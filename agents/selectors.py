@@ -119,6 +119,15 @@ def mission(principal: Principal | None, mission_id: uuid.UUID) -> Mission:
     return found
 
 
+def mission_titles(principal: Principal, ids: Iterable[uuid.UUID | None]) -> dict[uuid.UUID | None, str]:
+    """Of those that the principal may see. One query, none without ids."""
+    wanted = {key for key in ids if key is not None}
+    if not wanted:
+        return {}
+    rows = Mission.objects.restrict(principal, Permission.MISSION_VIEW).filter(pk__in=wanted)
+    return dict(rows.values_list("pk", "title"))
+
+
 def has_called(principal: Principal | None, mission_id: uuid.UUID) -> bool:
     """Whether the attempt of an agent elsewhere that is open has made its first call."""
     rows = Run.objects.restrict(principal, Permission.MISSION_VIEW).filter(mission_id=mission_id, ended_at=None)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final
 
 from django.urls import reverse
@@ -28,7 +29,8 @@ REACH: Final = (
 
 @dataclass(frozen=True)
 class Hit:
-    """One thing that was found. `thing` is the resource it is of, `kind` the same in words."""
+    """One thing that was found. `thing` is the resource it is of, `kind` the same in words. Calls are much alike: those
+    say of which mission and when."""
 
     id: uuid.UUID
     label: str
@@ -36,6 +38,8 @@ class Hit:
     kind: str
     icon: str
     url: str
+    mission: str = ""
+    at: datetime | None = None
 
 
 def find(principal: Principal, text: str) -> list[Hit]:
@@ -52,15 +56,21 @@ def _hits(principal: Principal, text: str) -> Iterator[Hit]:
         for mission in (missions.filter(pk=key) if key else missions.filter(title__icontains=text))[:SHOWN]:
             yield _hit("mission", mission.pk, mission.title, "mission", "mission")
     if principal.has_anywhere(Permission.ESCALATION_VIEW):
-        for question in governance.find_escalations(principal, text=text, limit=SHOWN):
-            state = question.get_state_display().lower()
-            yield _hit("approval", question.pk, titles.in_words(question), f"question, {state}", "ask")
+        questions = governance.find_escalations(principal, text=text, limit=SHOWN)
+        of = agents.mission_titles(principal, [question.mission_id for question in questions])
+        for question in questions:
+            kind = f"question, {question.get_state_display().lower()}"
+            hit = _hit("approval", question.pk, titles.in_words(question), kind, "ask")
+            yield replace(hit, mission=of.get(question.mission_id, ""), at=question.opened_at)
     if principal.has_anywhere(Permission.AGENT_VIEW):
         for agent in agents.find_agents(principal, text=text, key=key, limit=SHOWN):
             yield _hit("agent", agent.pk, agent.name, "agent", "agent")
     if principal.has_anywhere(Permission.ACTION_VIEW):
-        for action in governance.find_actions(principal, text=text, limit=SHOWN):
-            yield _hit("action", action.pk, titles.in_words(action), "action", "zap")
+        found = governance.find_actions(principal, text=text, limit=SHOWN)
+        of = agents.mission_titles(principal, [action.mission_id for action in found])
+        for action in found:
+            hit = _hit("action", action.pk, titles.in_words(action), "call" if action.tool else "action", "zap")
+            yield replace(hit, mission=of.get(action.mission_id, ""), at=action.created_at)
     if principal.has_anywhere(Permission.SERVER_VIEW):
         for server in servers.find_servers(principal, text=text, key=key, limit=SHOWN):
             yield _hit("server", server.pk, server.name, f"server, {server.slug}__", "server")

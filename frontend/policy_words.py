@@ -16,6 +16,7 @@ class Policy:
 
     identifier: str
     tone: str
+    glyph: str
     does: str
     message: str
     remedy: str
@@ -43,14 +44,17 @@ def _policy(name: str, body: dict[str, object]) -> Policy:
     annotations = body.get("annotations")
     notes: dict[str, str] = annotations if isinstance(annotations, dict) else {}
     if notes.get("effect") == "escalate":
-        tone, does = "ask", "Asks a person"
+        tone, glyph, does = "ask", "ask", "Asks a person"
+    elif notes.get("effect") == "judge":
+        tone, glyph, does = "ask", "judge", "Asks the judge"
     elif body.get("effect") == "forbid":
-        tone, does = "deny", "Refuses"
+        tone, glyph, does = "deny", "deny", "Refuses"
     else:
-        tone, does = "allow", "Permits"
+        tone, glyph, does = "allow", "allow", "Permits"
     return Policy(
         identifier=notes.get("id", name),
         tone=tone,
+        glyph=glyph,
         does=does,
         message=notes.get("message", ""),
         remedy=notes.get("remedy", ""),

@@ -87,3 +87,4 @@ class ReviewVerdict(StatusChoices):
 
 
 GLASS_NOT_JUSTIFIED: Final = "break_glass.not_justified"  # the reason of an action that a review withdrew
+REFUSED_BY_PERSON: Final = "escalation.denied"  # the reason of an action that people refused

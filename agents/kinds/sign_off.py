@@ -17,7 +17,7 @@ from controlplane.common.ids import parse_id
 from controlplane.live.services import announce
 from controlplane.tenancy.types import Permission, Principal
 from governance import selectors as governance
-from governance.choices import ActionState, Verdict
+from governance.choices import REFUSED_BY_PERSON, ActionState, Verdict
 from governance.types import Finding, Prepared, Proposal
 
 _MICRO = 1_000_000
@@ -57,8 +57,11 @@ class SignOff:
             missions.await_sign_off(actor=actor, mission_id=mission_id, number=version, reason=action.message)
         elif state is ActionState.WITHDRAWN:
             missions.withdraw_sign_off(actor=actor, mission_id=mission_id, number=version, reason=action.message)
-        else:
+        elif action.reason_code == REFUSED_BY_PERSON:
             missions.refuse_sign_off(actor=actor, mission_id=mission_id, number=version, reason=action.message)
+        else:
+            reason = f"Not signed off: {action.message}"  # by the rules or by silence: nobody refused it
+            missions.withdraw_sign_off(actor=actor, mission_id=mission_id, number=version, reason=reason)
 
 
 class Widen:

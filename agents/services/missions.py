@@ -29,7 +29,7 @@ from budgets.types import Level, Limits, WindowKind
 from controlplane.audit.events import Event
 from controlplane.audit.services import Subject, record
 from controlplane.common.clock import now
-from controlplane.common.errors import FieldError, conflict, invalid, not_found
+from controlplane.common.errors import FieldError, RemitError, conflict, invalid, not_found
 from controlplane.common.written_amounts import written_amount
 from controlplane.live.services import announce
 from controlplane.tenancy.types import Permission, Principal, system_principal
@@ -147,7 +147,7 @@ def refuse_sign_off(*, actor: Principal, mission_id: uuid.UUID, number: int, rea
 
 
 def withdraw_sign_off(*, actor: Principal, mission_id: uuid.UUID, number: int, reason: str) -> None:
-    """Back to a draft, which nobody refused. Inside the transaction that withdrew the question."""
+    """Back to a draft, which no person refused. Inside the transaction that withdrew or ended the question."""
     _back_to_draft(actor, mission_id, number, Event.MISSION_SIGN_OFF_WITHDRAWN, reason, shown=reason)
 
 
@@ -192,12 +192,13 @@ def expire_missions() -> int:
     return expired
 
 
-def accept_outcome(*, actor: Principal, mission_id: uuid.UUID) -> Mission:
-    """The claim holds: the mission succeeded, and its cost counts as the cost of an accepted goal."""
-    return _judge_outcome(actor, mission_id, Outcome.ACCEPTED, MissionState.SUCCEEDED, CheckState.ACCEPTED, "")
+def accept_outcome(*, actor: Principal, mission_id: uuid.UUID, claim: str) -> Mission:
+    """The claim holds: the mission succeeded, and its cost counts as the cost of an accepted goal. `claim`: the time of
+    the one that was read."""
+    return _judge_outcome(actor, mission_id, claim, Outcome.ACCEPTED, MissionState.SUCCEEDED, CheckState.ACCEPTED, "")
 
 
-def reject_outcome(*, actor: Principal, mission_id: uuid.UUID, reason: str) -> Mission:
+def reject_outcome(*, actor: Principal, mission_id: uuid.UUID, claim: str, reason: str) -> Mission:
     """The claim does not hold: the mission failed, for the reason given."""
     if not reason.strip():
         raise invalid(
@@ -206,7 +207,7 @@ def reject_outcome(*, actor: Principal, mission_id: uuid.UUID, reason: str) -> M
             FieldError("/reason", "a reason"),
         )
     return _judge_outcome(
-        actor, mission_id, Outcome.REJECTED, MissionState.FAILED, CheckState.REJECTED, reason.strip()[:300]
+        actor, mission_id, claim, Outcome.REJECTED, MissionState.FAILED, CheckState.REJECTED, reason.strip()[:300]
     )
 
 
@@ -348,13 +349,20 @@ def _operate(
 
 
 def _judge_outcome(
-    actor: Principal, mission_id: uuid.UUID, outcome: Outcome, state: MissionState, check: CheckState, reason: str
+    actor: Principal,
+    mission_id: uuid.UUID,
+    claim: str,
+    outcome: Outcome,
+    state: MissionState,
+    check: CheckState,
+    reason: str,
 ) -> Mission:
     mission = _operable(actor, mission_id)
     with transaction.atomic():
-        won = Mission.objects.filter(pk=mission.pk, outcome=Outcome.CLAIMED).update(outcome=outcome)
+        won = Mission.objects.filter(pk=mission.pk, outcome=Outcome.CLAIMED, claim__at=claim).update(outcome=outcome)
         if not won or not _move(mission.pk, [MissionState.ACTIVE, MissionState.PAUSED], state, reason):
-            raise conflict("mission.no_claim", "There is no open claim to judge.", "Reload the page.")
+            raise _not_judged(mission, claim)
+        mission.refresh_from_db(fields=["claim"])
         Mission.objects.filter(pk=mission.pk).update(ended_at=now())
         mission.checklist.filter(state=CheckState.CLAIMED).update(state=check)
         announce(f"mission:{mission.pk}", "checklist")
@@ -368,6 +376,20 @@ def _judge_outcome(
         _shut_down(actor=actor, mission=mission, reason="The mission is over")
     mission.refresh_from_db()
     return mission
+
+
+def _not_judged(mission: Mission, claim: str) -> RemitError:
+    """An agent may claim again while somebody reads: that is another claim, which nobody has read."""
+    mission.refresh_from_db()
+    new = mission.claim or {}
+    if mission.outcome == Outcome.CLAIMED and mission.ended_at is None and new.get("at") != claim:
+        return conflict(
+            "mission.claim_changed",
+            f"That is not what the agent claims now, so nothing was decided. Its claim: {new.get('summary', '')}"[:500],
+            "Read this claim, then decide.",
+            claim=new,
+        )
+    return conflict("mission.no_claim", "There is no open claim to judge.", "Reload the page.")
 
 
 def _expire(mission: Mission) -> bool:

@@ -241,10 +241,11 @@ def operate(request: PersonRequest, mission_id: uuid.UUID, what: str) -> HttpRes
             services.restart_run(actor=actor, mission_id=mission_id)
             messages.success(request, "Another attempt starts.")
         case "accept":
-            services.accept_outcome(actor=actor, mission_id=mission_id)
+            services.accept_outcome(actor=actor, mission_id=mission_id, claim=request.POST.get("claim", ""))
             messages.success(request, "Outcome accepted.")
         case "reject":
-            services.reject_outcome(actor=actor, mission_id=mission_id, reason=reason)
+            claim = request.POST.get("claim", "")
+            services.reject_outcome(actor=actor, mission_id=mission_id, claim=claim, reason=reason)
             messages.success(request, "Outcome rejected.")
         case "token" if selectors.has_called(actor, mission_id):
             messages.info(request, "Your agent has called with its token meanwhile. Replace it only if it is lost.")

@@ -18,7 +18,7 @@ from controlplane.common.errors import FieldError, RemitError, conflict, invalid
 from controlplane.tenancy.types import Permission, Principal
 from governance.announcing import action_changed, inbox_changed
 from governance.bundles import forget
-from governance.choices import ActionState, EscalationState, Verdict
+from governance.choices import REFUSED_BY_PERSON, ActionState, EscalationState, Verdict
 from governance.escalations.closing import LONGEST_REASON, subject_of_escalation
 from governance.escalations.electorate import Electorate, electorate_of
 from governance.escalations.tiers import go_on
@@ -211,7 +211,7 @@ def _refuse(escalation: Escalation, approver: Principal, version: int, reason: s
         action = escalation.action
         Action.objects.filter(pk=action.pk).update(
             verdict=Verdict.DENY,
-            reason_code="escalation.denied",
+            reason_code=REFUSED_BY_PERSON,
             message=f"A person refused this: {reason}"[:500],
             remedies=[],
             decided_at=now(),
@@ -222,7 +222,7 @@ def _refuse(escalation: Escalation, approver: Principal, version: int, reason: s
             to=ActionState.DENIED,
             actor=approver,
             event=Event.ACTION_DENIED,
-            payload={"reason_code": "escalation.denied", "digest": action.digest},
+            payload={"reason_code": REFUSED_BY_PERSON, "digest": action.digest},
         )
 
 

@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 
 from agents import selectors, services
-from agents.choices import MissionState, Outcome, RunState, Runtime, VersionState
+from agents.choices import MissionState, Outcome, RunState, Runtime, StopScope, VersionState
 from agents.grants import Grant
 from agents.models import Agent, Mission, Run
 from agents.services.onboarding import Person, create_organisation
@@ -17,14 +17,16 @@ from budgets import selectors as budgets
 from budgets.types import Limits
 from controlplane.audit.events import Event
 from controlplane.audit.models import Entry
+from controlplane.audit.sentences import sentence
 from controlplane.common.clock import now
 from controlplane.common.errors import RemitError
 from controlplane.tenancy import services as tenancy
-from controlplane.tenancy.models import Organisation, Team, Token
+from controlplane.tenancy.models import Organisation, Team, Token, User
 from controlplane.tenancy.types import Principal, Role
 from governance import selectors as governance
 from governance import services as gate
 from governance.choices import Verdict
+from governance.models import Escalation
 from governance.types import Proposal
 
 BOOK = Grant("books__apply_credit", constraints={"amount": {"max": "100.00"}})
@@ -134,9 +136,36 @@ def test_refused_sign_off_goes_back_to_a_draft_and_nothing_runs(alice: Principal
     gate.decide(approver=bob, escalation_id=question.pk, version=question.version, approve=False, reason="Too much")
     mission.refresh_from_db()
     assert mission.state == MissionState.DRAFT
-    assert "Too much" in mission.state_reason or "Not signed off" in mission.state_reason
+    assert mission.state_reason == "Not signed off: A person refused this: Too much"
+    assert events_of(mission).count(Event.MISSION_SIGN_OFF_REFUSED) == 1
     assert not Run.objects.filter(mission=mission).exists()
     assert mission.account_id is None
+
+
+@pytest.mark.parametrize("end", ["rules at once", "rules at the last approval", "silence"])
+def test_a_sign_off_that_no_person_refused_is_told_with_the_reason_of_the_rules(
+    alice: Principal, bob: Principal, clerk: Agent, end: str
+) -> None:
+    mission = services.draft_mission(actor=alice, agent_id=clerk.pk, title="Big", remit=remit(budget="20.00"))
+    if end == "rules at once":
+        services.stop(actor=alice, scope=StopScope.AGENT, scope_id=clerk.pk, reason="Look first")
+        assert services.submit_mission(actor=alice, mission_id=mission.pk).verdict is Verdict.DENY
+    else:
+        services.submit_mission(actor=alice, mission_id=mission.pk)
+        [question] = governance.escalations_waiting_for(bob)
+        if end == "silence":
+            Escalation.objects.update(expires_at=now() - timedelta(seconds=1))
+            gate.sweep()
+        else:
+            User.objects.filter(pk=alice.user_id).update(is_active=False)
+            gate.decide(approver=bob, escalation_id=question.pk, version=question.version, approve=True, reason="")
+    mission.refresh_from_db()
+    assert mission.state == MissionState.DRAFT
+    assert mission.state_reason.startswith("Not signed off: ")
+    assert Event.MISSION_SIGN_OFF_REFUSED not in events_of(mission)
+    told = Entry.objects.get(mission_id=mission.pk, event=Event.MISSION_SIGN_OFF_WITHDRAWN)
+    assert sentence(told) == f"Big is a draft again. {mission.state_reason}"
+    assert not Run.objects.filter(mission=mission).exists()
 
 
 def test_what_was_reworded_after_it_was_submitted_does_not_start_on_the_old_question(
@@ -235,24 +264,60 @@ def test_stop_kills_token_run_and_budget(alice: Principal, started: Mission) -> 
     assert not Token.objects.filter(mission_id=started.pk, revoked_at__isnull=True).exists()
 
 
+def claimed(agent: Principal, summary: str) -> str:
+    """The time by which people name the claim that they have read."""
+    claim = services.claim_outcome(principal=agent, summary=summary).claim
+    assert claim is not None
+    return str(claim["at"])
+
+
 def test_accepted_claim_ends_the_mission_as_succeeded(alice: Principal, started: Mission) -> None:
     agent = run_principal(alice, started)
     services.report_progress(principal=agent, position=0, state="claimed", evidence="31 of 31")
-    services.claim_outcome(principal=agent, summary="All reminders are written")
-    mission = services.accept_outcome(actor=alice, mission_id=started.pk)
+    claim = claimed(agent, "All reminders are written")
+    mission = services.accept_outcome(actor=alice, mission_id=started.pk, claim=claim)
     assert (mission.state, mission.outcome) == (MissionState.SUCCEEDED, Outcome.ACCEPTED)
     assert [item.state for item in mission.checklist.order_by("position")] == ["accepted", "open"]
-    with pytest.raises(RemitError):
-        services.accept_outcome(actor=alice, mission_id=started.pk)
+    with pytest.raises(RemitError) as refused:
+        services.accept_outcome(actor=alice, mission_id=started.pk, claim=claim)
+    assert refused.value.code == "mission.no_claim"
 
 
 def test_rejected_claim_needs_a_reason_and_fails_the_mission(alice: Principal, started: Mission) -> None:
-    services.claim_outcome(principal=run_principal(alice, started), summary="Done")
+    claim = claimed(run_principal(alice, started), "Done")
     with pytest.raises(RemitError) as refused:
-        services.reject_outcome(actor=alice, mission_id=started.pk, reason="  ")
+        services.reject_outcome(actor=alice, mission_id=started.pk, claim=claim, reason="  ")
     assert refused.value.status == 422
-    mission = services.reject_outcome(actor=alice, mission_id=started.pk, reason="Half is missing")
+    mission = services.reject_outcome(actor=alice, mission_id=started.pk, claim=claim, reason="Half is missing")
     assert (mission.state, mission.state_reason) == (MissionState.FAILED, "Half is missing")
+
+
+@pytest.mark.parametrize("answer", ["accept", "reject"])
+def test_a_claim_that_nobody_has_read_is_neither_accepted_nor_rejected(
+    alice: Principal, started: Mission, answer: str
+) -> None:
+    agent = run_principal(alice, started)
+    services.report_progress(principal=agent, position=0, state="claimed", evidence="31 of 31")
+    read = claimed(agent, "All reminders are written")
+    new = claimed(agent, "Some reminders are written")
+    before = list(Entry.objects.values_list("id", flat=True))
+
+    def judge(claim: str) -> Mission:
+        if answer == "accept":
+            return services.accept_outcome(actor=alice, mission_id=started.pk, claim=claim)
+        return services.reject_outcome(actor=alice, mission_id=started.pk, claim=claim, reason="Half is missing")
+
+    for other in (read, ""):
+        with pytest.raises(RemitError) as refused:
+            judge(other)
+        assert (refused.value.status, refused.value.code) == (409, "mission.claim_changed")
+        assert refused.value.data["claim"]["at"] == new
+        assert "Some reminders are written" in refused.value.message
+    started.refresh_from_db()
+    assert (started.state, started.outcome) == (MissionState.ACTIVE, Outcome.CLAIMED)
+    assert started.checklist.get(position=0).state == "claimed"
+    assert list(Entry.objects.values_list("id", flat=True)) == before
+    assert judge(new).ended_at is not None
 
 
 def test_deadline_ends_a_mission_once(started: Mission) -> None:
@@ -277,7 +342,7 @@ def test_outsider_changes_nothing(as_charlie: Principal, started: Mission) -> No
     for attempt in (
         lambda: services.pause_mission(actor=as_charlie, mission_id=started.pk),
         lambda: services.stop_mission(actor=as_charlie, mission_id=started.pk),
-        lambda: services.accept_outcome(actor=as_charlie, mission_id=started.pk),
+        lambda: services.accept_outcome(actor=as_charlie, mission_id=started.pk, claim="now"),
         lambda: services.issue_run_token(actor=as_charlie, mission_id=started.pk),
         lambda: services.change_mission(
             actor=as_charlie, mission_id=started.pk, remit=remit(), note="", expected_version=1

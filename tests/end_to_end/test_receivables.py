@@ -82,6 +82,7 @@ def test_a_newcomer_sees_every_verdict_and_the_mission_ends_accepted(
     nadia.goto(f"{remit.url}/missions")
     nadia.get_by_role("link", name="Chase overdue invoices").first.click()
     nadia.get_by_role("button", name="Accept outcome").click()
+    nadia.get_by_role("button", name="Accept for good").click()
     nadia.get_by_text("Outcome accepted").first.wait_for()
     nadia.get_by_text("Succeeded").first.wait_for()
 

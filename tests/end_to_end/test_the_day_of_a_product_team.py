@@ -41,6 +41,7 @@ def test_a_product_team_gives_a_remit_watches_it_and_accepts_what_came_of_it(
 
     nadia.goto(mission)
     nadia.get_by_role("button", name="Accept outcome").click()
+    nadia.get_by_role("button", name="Accept for good").click()
     nadia.get_by_text("Outcome accepted").first.wait_for()
     nadia.get_by_text("Succeeded").first.wait_for()
     look(nadia, "product-accepted")

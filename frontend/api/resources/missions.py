@@ -17,8 +17,13 @@ from controlplane.tenancy.selectors import currency_of
 from controlplane.tenancy.types import Permission
 from frontend.api.operations import Resource, operation, stale_is_412
 from frontend.api.shapes import missions as shapes
-from frontend.api.shapes.common import GivenReasonBody, JudgementOut, ReasonBody
+from frontend.api.shapes.common import JudgementOut, ReasonBody
 from governance.types import Judgement
+
+_CLAIM = (
+    "The mission ends by it, for good. Where the agent has claimed something else since you read, the answer is 409 "
+    "`mission.claim_changed` with the new claim."
+)
 
 
 class MissionResource(Resource):
@@ -225,11 +230,13 @@ class MissionAccept(MissionResource):
         "missions_accept",
         "Accept what a mission's agent claims",
         permission=Permission.MISSION_OPERATE,
+        body=shapes.AcceptBody,
         answer=shapes.MissionDetail,
+        about=_CLAIM,
     )
     def post(self, request: Request, mission_id: uuid.UUID) -> HttpResponseBase:
         self.mission(mission_id, Permission.MISSION_OPERATE)
-        services.accept_outcome(actor=self.principal, mission_id=mission_id)
+        services.accept_outcome(actor=self.principal, mission_id=mission_id, claim=self.body["claim"])
         return self.shown(mission_id)
 
 
@@ -238,12 +245,13 @@ class MissionReject(MissionResource):
         "missions_reject",
         "Reject what a mission's agent claims",
         permission=Permission.MISSION_OPERATE,
-        body=GivenReasonBody,
+        body=shapes.RejectBody,
         answer=shapes.MissionDetail,
+        about=_CLAIM,
     )
     def post(self, request: Request, mission_id: uuid.UUID) -> HttpResponseBase:
         self.mission(mission_id, Permission.MISSION_OPERATE)
-        services.reject_outcome(actor=self.principal, mission_id=mission_id, reason=self.body["reason"])
+        services.reject_outcome(actor=self.principal, mission_id=mission_id, **self.body)
         return self.shown(mission_id)
 
 

@@ -14,9 +14,17 @@ from agents.remits import Remit
 from agents.types import MissionRow
 from controlplane.common.errors import FieldError, invalid
 from frontend.api.fields import Body, Choice, Id, Json, ListQuery, Moment, MoneyIn, MoneyOut, Text, Whole
-from frontend.api.shapes.common import BalanceOut, JudgementOut, Reference
+from frontend.api.shapes.common import BalanceOut, GivenReasonBody, JudgementOut, Reference
 
 _MOST_GRANTS = 200
+
+
+class AcceptBody(Body):
+    claim = Text(max_length=40, help_text="The `at` of the claim you read.")
+
+
+class RejectBody(AcceptBody, GivenReasonBody):
+    pass
 
 
 class GrantShape(serializers.Serializer):  # type: ignore[type-arg]

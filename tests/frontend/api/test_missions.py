@@ -95,12 +95,14 @@ def test_pausing_and_resuming_are_verbs_with_audit_entries(alice_api: Api, missi
 
 
 def test_an_outcome_is_rejected_with_a_reason_only(alice_api: Api, make_mission: Callable[..., Mission]) -> None:
-    mission = make_mission(outcome=Outcome.CLAIMED)
+    mission = make_mission(outcome=Outcome.CLAIMED, claim={"summary": "Done", "evidence": [], "at": "now"})
     assert alice_api.post(f"missions/{mission.pk}:reject").status_code == 422
-    assert alice_api.post(f"missions/{mission.pk}:reject", {"reason": ""}).status_code == 422
+    assert alice_api.post(f"missions/{mission.pk}:reject", {"reason": "", "claim": "now"}).status_code == 422
+    assert alice_api.post(f"missions/{mission.pk}:reject", {"reason": "Three are missing"}).status_code == 422
     mission.refresh_from_db()
     assert mission.state == MissionState.ACTIVE
-    answer = alice_api.post(f"missions/{mission.pk}:reject", {"reason": "Three are missing"})
+    body = {"reason": "Three are missing", "claim": "now"}
+    answer = alice_api.post(f"missions/{mission.pk}:reject", body)
     assert (answer.json()["outcome"], answer.json()["state"]) == ("rejected", "failed")
 
 
@@ -138,7 +140,7 @@ def test_an_unchanged_mission_is_not_sent_twice(alice_api: Api, mission: Mission
 def test_nobody_of_another_organisation_can_do_anything_to_a_mission(
     charlie_api: Api, mission: Mission, verb: str
 ) -> None:
-    answer = charlie_api.post(f"missions/{mission.pk}:{verb}")
+    answer = charlie_api.post(f"missions/{mission.pk}:{verb}", {"claim": "now"} if verb == "accept" else None)
     assert (answer.status_code, answer.json()["code"]) == (404, "mission.not_found")
     mission.refresh_from_db()
     assert mission.state == MissionState.ACTIVE

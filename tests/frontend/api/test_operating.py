@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from agents import services as agents
 from agents.models import Agent, Mission
 from budgets.models import LimitChange
 from controlplane.audit.models import Entry
@@ -85,20 +86,27 @@ def test_a_mission_is_stopped_for_good_once(world: Any, alice_api: Api, api_of: 
     assert without_last_use(contents()) == over
 
 
-def test_an_outcome_is_accepted_by_who_operates_the_mission_and_not_before_it_is_claimed(
+def test_an_outcome_is_accepted_by_who_operates_the_mission_has_read_it_and_not_before_it_is_claimed(
     world: Any, alice_api: Api, api_of: ApiOf, finn: User
 ) -> None:
-    path = f"missions/{world.mission.pk}:accept"
+    path, shown = f"missions/{world.mission.pk}:accept", f"missions/{world.mission.pk}"
     before = without_last_use(contents())
-    assert alice_api.post(path).status_code == 409
-    Mission.objects.filter(pk=world.mission.pk).update(outcome="claimed")
+    assert alice_api.post(path, {"claim": "now"}).json()["code"] == "mission.no_claim"
+    agents.claim_outcome(principal=world.as_run, summary="31 reminders written")
+    read = {"claim": alice_api.get(shown).json()["claim"]["at"]}
+    agents.claim_outcome(principal=world.as_run, summary="9 reminders written")
     claimed = without_last_use(contents())
     assert before != claimed
-    assert api_of(finn).post(path).status_code == 403
+    assert api_of(finn).post(path, read).status_code == 403
+    assert alice_api.post(path).status_code == 422
+    changed = alice_api.post(path, read)
+    assert (changed.status_code, changed.json()["code"]) == (409, "mission.claim_changed")
+    assert changed.json()["data"]["claim"]["summary"] == "9 reminders written"
     assert without_last_use(contents()) == claimed
-    done = alice_api.post(path)
+    now_read = {"claim": changed.json()["data"]["claim"]["at"]}
+    done = alice_api.post(path, now_read)
     assert (done.status_code, done.json()["outcome"]) == (200, "accepted"), done.content
-    assert alice_api.post(path).status_code == 409
+    assert alice_api.post(path, now_read).json()["code"] == "mission.no_claim"
 
 
 def test_a_draft_is_submitted_once_and_by_its_team(

@@ -82,11 +82,11 @@ def another(world: Any, name: str, *, money: str, end: str = "", days_ago: int =
     charge(world, mission, money, days_ago=days_ago)
     ended = now() - timedelta(days=days_ago)
     if end in ("accept", "reject"):
-        Mission.objects.filter(pk=mission.pk).update(outcome="claimed", claim={"summary": "Done"})
+        Mission.objects.filter(pk=mission.pk).update(outcome="claimed", claim={"summary": "Done", "at": "now"})
         if end == "accept":
-            agents.accept_outcome(actor=world.owner, mission_id=mission.pk)
+            agents.accept_outcome(actor=world.owner, mission_id=mission.pk, claim="now")
         else:
-            agents.reject_outcome(actor=world.owner, mission_id=mission.pk, reason="Not what was asked")
+            agents.reject_outcome(actor=world.owner, mission_id=mission.pk, claim="now", reason="Not what was asked")
     elif end == "stop":
         agents.stop_mission(actor=world.owner, mission_id=mission.pk, reason="Enough")
     if end:

@@ -148,3 +148,14 @@ def test_what_was_taken_back_before_anybody_answered_is_not_told_as_approved(
     browser = signed_in(alice)
     assert "never carried out" not in page(browser, reverse("mission", args=[world.mission.pk]))
     assert "never carried out" not in page(browser, reverse("action", args=[question.action_id]))
+
+
+def test_a_last_action_that_failed_is_a_call_by_name_and_says_that_it_failed(
+    world: Any, alice: User, signed_in: SignIn
+) -> None:
+    world.act("books__overdue", "no such book", outcome="failure")
+    for address in (reverse("home"), reverse("missions")):
+        html = page(signed_in(alice), address)
+        cell = html.split("<code>books__overdue</code>")[1].split("</td>")[0]
+        assert " ".join(re.sub(r"<[^>]+>", " ", cell).split()).startswith("Failed"), address
+        assert "Overdue" not in re.sub(r"<[^>]+>", " ", html), address

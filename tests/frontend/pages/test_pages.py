@@ -256,6 +256,14 @@ def test_the_rules_in_force_are_shown_with_their_cases(world: Any, alice: User, 
     assert "a tool without any grant is refused" in html
     assert "Holds" in html
     assert html.count("</tr>") > 20
+    judged = html.split('id="policy-judge-writes"')[1].split("</tr>")[0]
+    assert "Asks the judge" in judged
+    assert "Refuses" not in judged
+    assert "Where it is unsure a person is asked" in judged
+    assert 'class="status deny' not in judged
+    for permit in ("topup-permitted", "sign-off-permitted", "widen-permitted", "lift-permitted"):
+        row = html.split(f'id="policy-{permit}"')[1].split("</tr>")[0]
+        assert " may " in row.split("<td>")[-1], permit
 
 
 def test_without_rules_the_page_and_every_page_say_that_all_is_refused(
@@ -373,11 +381,31 @@ def test_pausing_resuming_and_stopping_from_the_page(world: Any, alice: User, si
     assert browser.post(reverse("mission-operate", args=[world.mission.pk, "pause"])).status_code == 409
 
 
-def test_accepting_a_claimed_outcome_from_home(busy: Any, alice: User, signed_in: SignIn) -> None:
+def test_home_leads_to_a_claimed_outcome_which_is_accepted_once_asked_as_it_was_read(
+    busy: Any, alice: User, signed_in: SignIn
+) -> None:
     agents.claim_outcome(principal=busy.as_run, summary="31 reminders written")
     browser = signed_in(alice)
-    assert "Accept the outcome of Chase overdue invoices" in page(browser, reverse("home"))
-    browser.post(reverse("mission-operate", args=[busy.mission.pk, "accept"]))
+    accept, checklist = (
+        reverse("mission-operate", args=[busy.mission.pk, "accept"]),
+        reverse("mission-tab", args=[busy.mission.pk, "checklist"]),
+    )
+    home = page(browser, reverse("home"))
+    assert "Accept the outcome of Chase overdue invoices" in home
+    assert checklist in home
+    assert accept not in home
+    asked = page(browser, checklist).split('<dialog id="accept-outcome"')[1].split("</dialog>")[0]
+    assert "claims: 31 reminders written" in asked
+    assert "can’t be taken up again" in asked
+    read = {"claim": asked.split('name="claim" value="')[1].split('"')[0]}
+    agents.claim_outcome(principal=busy.as_run, summary="9 reminders written")
+    for body in (read, {}):
+        refused = browser.post(accept, body)
+        assert refused.status_code == 409
+        assert "9 reminders written" in refused.content.decode()
+    assert Mission.objects.get(pk=busy.mission.pk).outcome == "claimed"
+    read = {"claim": page(browser, checklist).split('name="claim" value="')[1].split('"')[0]}
+    assert browser.post(accept, read).status_code == 302
     mission = Mission.objects.get(pk=busy.mission.pk)
     assert (mission.state, mission.outcome) == (MissionState.SUCCEEDED, "accepted")
 
