@@ -48,6 +48,14 @@ def find_people(principal: Principal, *, text: str, limit: int = 5) -> list[User
     return list(people.filter(Q(name__icontains=text) | Q(email__icontains=text)).order_by("name")[:limit])
 
 
+def holders_of(permission: Permission, *, organisation_id: uuid.UUID, team_id: uuid.UUID | None) -> list[uuid.UUID]:
+    """Who holds the permission in that team, or in the organisation as a whole. For telling them, not for judging."""
+    roles = [role.value for role in Role if permission in ROLE_PERMISSIONS[role]]
+    held = Membership.objects.standing().filter(organisation_id=organisation_id, role__in=roles)
+    held = held.filter(Q(team__isnull=True) | Q(team_id=team_id)) if team_id else held.filter(team__isnull=True)
+    return sorted(set(held.values_list("user_id", flat=True)))
+
+
 def people_with_anywhere(principal: Principal, permission: Permission) -> list[User]:
     """Who of the principal's organisation holds the permission in some team, by name."""
     roles = [role.value for role in Role if permission in ROLE_PERMISSIONS[role]]
