@@ -12,7 +12,7 @@ from django.db.models import Q, QuerySet
 from controlplane.common.clock import now
 from controlplane.common.errors import not_found
 from controlplane.tenancy.models import Membership, Organisation, Team, Token, TokenKind, User
-from controlplane.tenancy.types import ROLE_PERMISSIONS, Permission, Principal, Role
+from controlplane.tenancy.types import ALL_TEAMS, ROLE_PERMISSIONS, Permission, Principal, Role
 
 
 def teams_with(principal: Principal | None, permission: Permission) -> list[Team]:
@@ -36,6 +36,17 @@ def team(principal: Principal | None, team_id: uuid.UUID) -> Team:
 def person_of(principal: Principal) -> User | None:
     """Whom the principal acts as; None for machines."""
     return User.objects.filter(pk=principal.user_id).first() if principal.user_id else None
+
+
+def roles_of(principal: Principal) -> list[tuple[Team | None, Role]]:
+    """The principal's own roles, each with where it counts; None: in the whole organisation."""
+    teams = Team.objects.in_bulk({team_id for held in principal.roles.values() for team_id in held or ()})
+    held = [
+        (teams.get(team_id) if team_id else None, role)
+        for role, team_ids in principal.roles.items()
+        for team_id in ([None] if team_ids is ALL_TEAMS else team_ids)
+    ]
+    return sorted(held, key=lambda one: (one[0].name if one[0] else "", one[1].value))
 
 
 def find_people(principal: Principal, *, text: str, limit: int = 5) -> list[User]:
