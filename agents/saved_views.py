@@ -48,6 +48,7 @@ class View:
     """One saved view as a list shows it. `removable`: by the reader, whose own it is not always."""
 
     id: uuid.UUID
+    list: str
     name: str
     query: str
     mine: bool
@@ -55,25 +56,30 @@ class View:
     removable: bool
 
 
-def views_of(principal: Principal, list_name: str) -> list[View]:
-    """The reader's own, then those shared with teams they are in, each by name: what others share never hides one's
-    own. One query."""
+def views_of(principal: Principal, list_name: str | None) -> list[View]:
+    """Of one list, or of all: the reader's own, then those shared with teams they are in, each by name: what others
+    share never hides one's own. One query."""
     if principal.user_id is None:
         return []
     seen = Team.objects.restrict(principal, Permission.MEMBER_VIEW)
-    rows = SavedView.objects.filter(organisation_id=principal.organisation_id, list=list_name)
+    lists = [list_name] if list_name else LISTS
+    rows = SavedView.objects.filter(organisation_id=principal.organisation_id, list__in=lists)
     own = Q(owner_id=principal.user_id)
     rows = rows.filter(own | Q(team__in=seen)).select_related("team", "owner")
+    rows = rows.order_by(models.Case(models.When(own, then=0), default=1), "name", "pk")
     return [
         View(
             id=row.pk,
+            list=row.list,
             name=row.name,
             query=row.query,
             mine=row.owner_id == principal.user_id,
             shared_with=row.team.name if row.team else "",
             removable=row.owner_id == principal.user_id or _clears_up(principal, row),
         )
-        for row in rows.order_by(models.Case(models.When(own, then=0), default=1), "name", "pk")[: 2 * MOST]
+        for row in rows.order_by(models.Case(models.When(own, then=0), default=1), "name", "pk")[
+            : 2 * MOST * (1 if list_name else len(LISTS))
+        ]
     ]
 
 

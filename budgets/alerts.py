@@ -12,13 +12,19 @@ from django.db.models import F
 
 from budgets.holds import subject_of, tell_pages
 from budgets.models import Account, Alert, Window
+from budgets.types import Level
 from controlplane.audit.events import Event
 from controlplane.audit.services import record
 from controlplane.common.clock import now
+from controlplane.common.ids import new_id
 from controlplane.common.written_amounts import written_amount
+from controlplane.tenancy.selectors import holders_of
 from controlplane.tenancy.types import Permission, Principal, system_principal
+from governance import services as governance
+from governance.choices import NoticeKind
 
 THRESHOLDS: Final = (50, 80, 100)
+TOLD_FROM: Final = 80
 # Two workers that see the same crossing: the constraint lets one of them tell.
 _RAISE: Final = """
 INSERT INTO budgets_alert (organisation_id, team_id, account_id, window_id, threshold, spent_money, limit_money, at)
@@ -30,7 +36,7 @@ WHERE w.id = ANY(%(windows)s) AND w.ends_at > %(at)s AND w.limit_money > 0
     AND (w.spent_money + w.overrun_money) * 100 >= w.limit_money * t.threshold
 ORDER BY w.id, t.threshold
 ON CONFLICT (window_id, threshold) DO NOTHING
-RETURNING account_id, threshold, spent_money, limit_money
+RETURNING account_id, threshold, spent_money, limit_money, window_id
 """
 
 
@@ -43,7 +49,7 @@ def raise_for(window_ids: Collection[int]) -> int:
         cursor.execute(_RAISE, {"at": now(), "windows": list(window_ids), "thresholds": list(THRESHOLDS)})
         raised = cursor.fetchall()
     accounts = Account.objects.select_related("organisation").in_bulk({row[0] for row in raised})
-    for account_id, threshold, spent, limit in raised:
+    for account_id, threshold, spent, limit, _ in raised:
         account = accounts[account_id]
         currency = account.organisation.currency
         record(
@@ -57,7 +63,31 @@ def raise_for(window_ids: Collection[int]) -> int:
             },
         )
         tell_pages(account)
+    highest = {window_id: (accounts[account_id], threshold) for account_id, threshold, _, _, window_id in raised}
+    for account, threshold in highest.values():
+        if threshold >= TOLD_FROM and account.level != Level.MISSION:  # those may be used up
+            _tell(account, threshold)
     return len(raised)
+
+
+def _tell(account: Account, threshold: int) -> None:
+    """In the bell of everybody who could raise the limit."""
+    about_id = new_id()  # once per window and threshold already
+    governance.tell_people(
+        governance.News(
+            user_id=user_id,
+            organisation_id=account.organisation_id,
+            team_id=account.team_id,
+            kind=NoticeKind.BUDGET,
+            subject_type="budget",
+            subject_id=account.pk,
+            about_id=about_id,
+            text=f"{threshold} % spent: {account.name}",
+        )
+        for user_id in holders_of(
+            Permission.BUDGET_WRITE, organisation_id=account.organisation_id, team_id=account.team_id
+        )
+    )
 
 
 def raise_for_account(account_id: uuid.UUID) -> int:

@@ -16,6 +16,7 @@ from controlplane.common.written_amounts import written_amount
 from controlplane.tenancy.types import Permission, Principal, PrincipalKind
 from governance import selectors as governance
 from governance.choices import ActionState, Verdict
+from governance.services import tell_answer
 from governance.types import Finding, Prepared, Proposal
 
 MICRO = 1_000_000
@@ -96,11 +97,13 @@ class TopUp:
         """An answer changes nothing but the budget, whose lock comes last."""
 
     def on_decided(self, *, action_id: uuid.UUID, state: ActionState, actor: Principal) -> None:
-        if state is not ActionState.PERMITTED:
-            return
         action = governance.decided_action(action_id)
         if action.subject_id is None:
             raise not_found("budget")
+        owners = _responsible(Account.objects.get(pk=action.subject_id))
+        tell_answer(action=action, state=state, actor=actor, owners=owners)
+        if state is not ActionState.PERMITTED:
+            return
         raise_limit(
             actor=actor,
             account_id=action.subject_id,
@@ -157,10 +160,13 @@ def _may_ask(person: Principal, account: Account) -> bool:
 
 def _excluded(proposer: Principal, account: Account) -> list[uuid.UUID]:
     """Four eyes: neither who asks nor whom the budget's subject belongs to."""
-    users = {proposer.user_id} if proposer.user_id else set()
-    if account.subject_id is not None:
-        users.update(*(lookup(account.subject_type, account.subject_id) for lookup in _RESPONSIBLE))
-    return sorted(users)
+    return sorted({*_responsible(account), *([proposer.user_id] if proposer.user_id else [])})
+
+
+def _responsible(account: Account) -> set[uuid.UUID]:
+    if account.subject_id is None:
+        return set()
+    return {user for lookup in _RESPONSIBLE for user in lookup(account.subject_type, account.subject_id)}
 
 
 def _person_or_agent(proposer: Principal) -> dict[str, Any]:

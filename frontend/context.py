@@ -160,7 +160,7 @@ class Frame:
 
     @property
     def has_notices(self) -> bool:
-        return self.principal is not None and self.principal.has_anywhere(Permission.ESCALATION_DECIDE)
+        return self.principal is not None and self.principal.user_id is not None
 
     @cached_property
     def unread(self) -> int:

@@ -113,19 +113,29 @@ class EscalationMessage(models.Model):
 
 
 class Notice(models.Model):
-    """One person is told one thing about one question, once; by mail too, where `mail` says so."""
+    """One person is told one thing, once: about a question, by mail too where `mail` says so, or, in `text`, about what
+    became of a mission, a budget or something asked for."""
+
+    class NoticeQuerySet(TenantQuerySet["Notice"]):
+        pass
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     organisation = models.ForeignKey("tenancy.Organisation", on_delete=models.PROTECT, related_name="+")
     user = models.ForeignKey("tenancy.User", on_delete=models.CASCADE, related_name="+")
-    escalation = models.ForeignKey("governance.Escalation", on_delete=models.PROTECT, related_name="+")
+    escalation = models.ForeignKey("governance.Escalation", on_delete=models.PROTECT, null=True, related_name="+")
+    team_id = models.UUIDField(null=True)  # of what it tells of, where that is no question
+    subject_type = models.CharField(max_length=8, blank=True, db_default="")  # "mission" or "budget"
+    subject_id = models.UUIDField(null=True)
+    text = models.CharField(max_length=300, blank=True, db_default="")
     kind = models.CharField(max_length=12, choices=NoticeKind.choices)
-    about_id = models.UUIDField()  # the question's tier, the message or the broken glass it tells of
+    about_id = models.UUIDField()  # the question's tier, the message, the broken glass, the action… it tells of
     created_at = models.DateTimeField(auto_now_add=True)
     read_at = models.DateTimeField(null=True)
     mail = models.BooleanField(default=False)
     mail_attempts = models.IntegerField(default=0)
     mailed_at = models.DateTimeField(null=True)
+
+    objects = NoticeQuerySet.as_manager()
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["user", "kind", "about_id"], name="notice_once")]
@@ -135,9 +145,13 @@ class Notice(models.Model):
         ]
 
     @property
+    def title(self) -> str:
+        return self.escalation.title if self.escalation is not None else self.text
+
+    @property
     def is_settled(self) -> bool:
         """It asked for an answer that is not wanted any more. Reads `escalation`."""
-        return self.kind in ASKING and self.escalation.closed_at is not None
+        return self.escalation is not None and self.kind in ASKING and self.escalation.closed_at is not None
 
 
 class BreakGlass(models.Model):

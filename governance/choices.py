@@ -76,6 +76,9 @@ class NoticeKind(StatusChoices):
     NEXT_TIER = "next_tier", "ask", "approve", "Waits for you now"
     ANSWERED = "answered", "neutral", "agent", "The agent answered"
     BREAK_GLASS = "break_glass", "deny", "warning", "Break-glass to review"
+    MISSION = "mission", "neutral", "mission", "Your mission"
+    REQUEST = "request", "neutral", "approve", "Answer to a request"
+    BUDGET = "budget", "ask", "budget", "Budget alert"
 
 
 ASKING: Final = (NoticeKind.ASKED, NoticeKind.NEXT_TIER)  # until the question is settled

@@ -18,6 +18,7 @@ from controlplane.live.services import announce
 from controlplane.tenancy.types import Permission, Principal
 from governance import selectors as governance
 from governance.choices import REFUSED_BY_PERSON, ActionState, Verdict
+from governance.services import tell_answer
 from governance.types import Finding, Prepared, Proposal
 
 _MICRO = 1_000_000
@@ -50,6 +51,8 @@ class SignOff:
     def on_decided(self, *, action_id: uuid.UUID, state: ActionState, actor: Principal) -> None:
         action = governance.decided_action(action_id)
         mission_id, version = uuid.UUID(action.arguments["mission_id"]), int(action.arguments["version"])
+        owner_id = Mission.objects.values_list("owner_id", flat=True).get(pk=mission_id)
+        tell_answer(action=action, state=state, actor=actor, owners=[owner_id])
         if state is ActionState.PERMITTED:
             second = actor.user_id if actor.user_id != action.proposer_id else None
             missions.activate(actor=actor, mission_id=mission_id, number=version, signed_off_by=second)
@@ -90,6 +93,7 @@ class Widen:
     def on_decided(self, *, action_id: uuid.UUID, state: ActionState, actor: Principal) -> None:
         action = governance.decided_action(action_id)
         mission = Mission.objects.get(pk=uuid.UUID(action.arguments["mission_id"]))
+        tell_answer(action=action, state=state, actor=actor, owners=[mission.owner_id])
         version = mission.versions.get(number=action.arguments["version"])
         if state is ActionState.PERMITTED:
             if version.widens and actor.user_id is not None:

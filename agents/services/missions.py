@@ -24,6 +24,7 @@ from agents.choices import (
 from agents.models import Agent, ChecklistItem, Mission, MissionVersion
 from agents.remits import Remit
 from agents.services import runs, stopping
+from agents.services.telling import tell_owners
 from budgets import services as budgets
 from budgets.types import Level, Limits, WindowKind
 from controlplane.audit.events import Event
@@ -153,15 +154,18 @@ def withdraw_sign_off(*, actor: Principal, mission_id: uuid.UUID, number: int, r
 
 def pause_mission(*, actor: Principal, mission_id: uuid.UUID, reason: str = "") -> Mission:
     """Nothing more is allowed until it is resumed; its program keeps running and is told why its calls are refused."""
-    return _operate(
-        actor,
-        mission_id,
-        [MissionState.ACTIVE],
-        MissionState.PAUSED,
-        reason.strip(),
-        Event.MISSION_PAUSED,
-        shown=f"Paused by {actor.name}",
-    )
+    with transaction.atomic():
+        mission = _operate(
+            actor,
+            mission_id,
+            [MissionState.ACTIVE],
+            MissionState.PAUSED,
+            reason.strip(),
+            Event.MISSION_PAUSED,
+            shown=f"Paused by {actor.name}",
+        )
+        tell_owners([mission], "Paused", actor=actor)
+    return mission
 
 
 def resume_mission(*, actor: Principal, mission_id: uuid.UUID) -> Mission:
@@ -399,6 +403,7 @@ def _expire(mission: Mission) -> bool:
     actor = system_principal(organisation_id=mission.organisation_id)
     Mission.objects.filter(pk=mission.pk).update(ended_at=now())
     record(event=Event.MISSION_EXPIRED, actor=actor, subject=subject_of(mission))
+    tell_owners([mission], "Expired", actor=actor)
     _shut_down(actor=actor, mission=mission, reason=reason)
     return True
 

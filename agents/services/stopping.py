@@ -16,6 +16,7 @@ from agents import stop_proofs, stops
 from agents.choices import WIDE_STOPS, MissionState, StopScope
 from agents.models import Mission, Stop
 from agents.services import runs
+from agents.services.telling import tell_owners
 from agents.stops import Target
 from budgets import services as budgets
 from controlplane.audit import services as audit
@@ -193,6 +194,7 @@ def _change_missions(actor: Principal, made: Stop, target: Target, missions: lis
             for mission in changed
         ]
     )
+    tell_owners(changed, state.label, actor=actor)
 
 
 def _run_tokens(target: Target) -> dict[str, Any]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import uuid
+from typing import Final
+
 from django.http import HttpRequest, HttpResponse
-from django.urls import path, re_path
+from django.urls import Resolver404, path, re_path, resolve
 from django.views.decorators.csrf import csrf_exempt
 
 from controlplane.common.errors import not_found
@@ -23,6 +27,9 @@ from frontend.api.resources import (
     stops,
 )
 
+_ID: Final = re.compile(r"(/api/v1/[a-z-]+/)([^/:]+)(.*)", re.DOTALL)
+_ANY_ID: Final = uuid.UUID(int=0)
+_SAID: Final = {"break_glass_id": "break-glass", "user_id": "member"}
 _MISSION = "api/v1/missions/<uuid:mission_id>"
 _AGENT = "api/v1/agents/<uuid:agent_id>"
 _BUDGET = "api/v1/budgets/<uuid:budget_id>"
@@ -160,8 +167,20 @@ documented = [
 
 
 @csrf_exempt
-def nothing_here(request: HttpRequest) -> HttpResponse:  # noqa: ARG001
-    return problem_response(not_found("page"))
+def nothing_here(request: HttpRequest) -> HttpResponse:
+    return problem_response(not_found(_meant(request.path_info)))
+
+
+def _meant(address: str) -> str:
+    """What an address names whose id is none: “mission” of `/api/v1/missions/7:pause`; “address” of any other."""
+    named = _ID.match(address)
+    if named is None:
+        return "page"
+    try:
+        found = resolve(f"{named[1]}{_ANY_ID}{named[3]}")
+    except Resolver404:
+        return "page"
+    return next((_SAID.get(name, name.removesuffix("_id")) for name in found.kwargs), "page")
 
 
 urlpatterns = [

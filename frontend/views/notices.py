@@ -7,19 +7,18 @@ from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
-from controlplane.tenancy.types import Permission
-from frontend.pages import PersonRequest, id_of, page, require_anywhere
+from frontend.pages import PersonRequest, id_of, page
 from governance import selectors as governance
 from governance import services
 
 _IN_BELL = 8
+_OPENS = {"question": "approval", "mission": "mission", "budget": "budget"}
 
 
 @page
 @never_cache
 @require_GET
 def listing(request: PersonRequest) -> HttpResponse:
-    require_anywhere(request.principal, Permission.ESCALATION_VIEW, "Notices")
     return render(request, "notices/page.html", {"notices": governance.notices_of(request.principal, limit=100)})
 
 
@@ -35,7 +34,7 @@ def bell(request: PersonRequest) -> HttpResponse:
 @never_cache
 @require_GET
 def count(request: PersonRequest) -> HttpResponse:
-    """The bell with its count, as the frame has it; nothing for who decides nothing, or no longer."""
+    """The bell with its count, as the frame has it."""
     return render(request, "frame/bell.html")
 
 
@@ -45,5 +44,7 @@ def read(request: PersonRequest) -> HttpResponse:
     """All of them, or one that is opened with it."""
     notice = id_of(request.POST.get("notice"))
     services.mark_read(principal=request.principal, notice_ids=[notice] if notice else None)
-    question = id_of(request.POST.get("question"))
-    return redirect("approval", question) if question else redirect("notices")
+    for subject, address in _OPENS.items():
+        if (about := id_of(request.POST.get(subject))) is not None:
+            return redirect(address, about)
+    return redirect("notices")

@@ -32,6 +32,7 @@ MOST_MAILS_AN_HOUR: Final = 20  # to one person; the rest stands in the frame on
 _SALT: Final = "remit.approval.mail"
 _MOST_ATTEMPTS: Final = 5
 _BATCH: Final = 200
+_VIEWS: Final = {"mission": Permission.MISSION_VIEW, "budget": Permission.BUDGET_VIEW}
 
 
 def tell_about(escalation_id: uuid.UUID) -> int:
@@ -66,13 +67,15 @@ def send_mails() -> int:
 
 
 def notices_of(principal: Principal, *, limit: int = 50) -> list[Notice]:
-    """The newest first, each with its question; of questions the person may still see."""
+    """The newest first, each with its question; of what the person may still see."""
     if principal.user_id is None:
         return []
     visible = Escalation.objects.restrict(principal, Permission.ESCALATION_VIEW)
     rows = Notice.objects.filter(user_id=principal.user_id, organisation_id=principal.organisation_id)
-    mine = rows.filter(escalation__in=visible).select_related("escalation__action")
-    return list(mine.order_by("-id")[: max(1, min(limit, 200))])
+    mine = rows.filter(escalation__in=visible)
+    for subject_type, permission in _VIEWS.items():
+        mine |= rows.restrict(principal, permission).filter(subject_type=subject_type)
+    return list(mine.select_related("escalation__action").order_by("-id")[: max(1, min(limit, 200))])
 
 
 def count_unread(principal: Principal) -> int:
@@ -186,16 +189,18 @@ def _mailed_often(people: Iterable[uuid.UUID]) -> set[uuid.UUID]:
 
 
 def _send(notice: Notice) -> bool:
-    moment = now()
+    moment, escalation = now(), notice.escalation
+    if escalation is None:
+        return False
     claimed = Notice.objects.filter(pk=notice.pk, mailed_at__isnull=True, mail_attempts=notice.mail_attempts).update(
         mailed_at=moment, mail_attempts=F("mail_attempts") + 1
     )
-    if not claimed or not _still_wanted(notice):
+    if not claimed or not _still_wanted(notice, escalation):
         return False
     try:
         mail.send_mail(
-            subject=_subject(notice),
-            message=_body(notice),
+            subject=_subject(notice, escalation),
+            message=_body(notice, escalation),
             from_email=None,
             recipient_list=[notice.user.email],
         )
@@ -207,18 +212,17 @@ def _send(notice: Notice) -> bool:
     return True
 
 
-def _still_wanted(notice: Notice) -> bool:
+def _still_wanted(notice: Notice, escalation: Escalation) -> bool:
     """Nobody is mailed about a question that is settled, or that they may no longer answer."""
     if not notice.user.is_active:
         return False
     if notice.kind not in ASKING:
         return True
-    escalation = notice.escalation
     return escalation.state == EscalationState.OPEN and bool(electorate_of(escalation).seats_of(notice.user_id))
 
 
-def _subject(notice: Notice) -> str:
-    title = plain_line(notice.escalation.title, limit=90)
+def _subject(notice: Notice, escalation: Escalation) -> str:
+    title = plain_line(escalation.title, limit=90)
     match NoticeKind(notice.kind):
         case NoticeKind.BREAK_GLASS:
             return f"Break-glass to review: {title}"
@@ -228,8 +232,8 @@ def _subject(notice: Notice) -> str:
             return f"Waits for you: {title}"
 
 
-def _body(notice: Notice) -> str:
-    escalation, user = notice.escalation, notice.user
+def _body(notice: Notice, escalation: Escalation) -> str:
+    user = notice.user
     title, asker = plain_line(escalation.title), plain_line(escalation.action.proposer_name)
     link = link_to(escalation.pk, notice.user_id)
     if notice.kind == NoticeKind.BREAK_GLASS:

@@ -13,6 +13,7 @@ from controlplane.audit.models import Entry
 from controlplane.audit.selectors import sentence
 from controlplane.common.clock import now
 from controlplane.tenancy.types import Principal
+from governance import selectors as governance
 from tests.budgets.conftest import Tree
 
 
@@ -87,3 +88,23 @@ def test_only_what_stands_above_now_is_shown_and_only_to_those_who_see_the_budge
     assert alerts.standing(as_finn) == []
     assert [alert.threshold for alert in alerts.newest(as_finn)] == [80, 80]
     assert alerts.newest(as_charlie) == []
+
+
+def test_from_four_fifths_on_those_who_set_budgets_are_told_once_of_the_highest(
+    tree: Tree, as_finn: Principal, as_nadia: Principal, as_alice: Principal, as_charlie: Principal
+) -> None:
+    tree.limit(tree.team, money=Decimal(10))
+    tree.limit(tree.mission, money=Decimal(12))  # may be used up, so nobody is told
+    for money in ("6.00", "3.00", "1.00"):
+        spend(tree, money)
+    for actor in (as_finn, as_nadia):
+        notices = governance.notices_of(actor)
+        assert [notice.text for notice in notices] == ["100 % spent: The team", "80 % spent: The team"]
+        assert {(notice.kind, notice.subject_type, notice.subject_id) for notice in notices} == {
+            ("budget", "budget", tree.team)
+        }
+    for actor in (as_alice, as_charlie):
+        assert governance.notices_of(actor) == []
+    tree.limit(tree.organisation, money=Decimal(1))
+    assert governance.notices_of(as_finn)[0].text == "100 % spent: The organisation"
+    assert governance.count_unread(as_finn) == 3

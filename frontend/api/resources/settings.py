@@ -13,7 +13,7 @@ from controlplane.audit import erasure
 from controlplane.common.errors import FieldError, invalid, not_found
 from controlplane.tenancy import organisations, sessions
 from controlplane.tenancy.models import User
-from controlplane.tenancy.selectors import person_of
+from controlplane.tenancy.selectors import person_of, roles_of
 from controlplane.tenancy.types import Permission
 from frontend.api.operations import Resource, digest_of, operation, stale_is_412
 from frontend.api.shapes import settings as shapes
@@ -145,12 +145,13 @@ class OwnResource(Resource):
 class Profile(OwnResource):
     tag = "me"
 
-    @operation("me_get", "Read your own profile", permission=None, answer=shapes.ProfileOut)
+    @operation("me_get", "Read your own profile, and what you may", permission=None, answer=shapes.ProfileOut)
     def get(self, request: Request) -> HttpResponseBase:
         return self.shown(self.user())
 
     def shown(self, user: User) -> HttpResponseBase:
-        data = shapes.ProfileOut(user).data
+        context = {"principal": self.principal, "roles": roles_of(self.principal)}
+        data = shapes.ProfileOut(user, context=context).data
         return self.item(data, version=digest_of(user.name, user.time_zone, user.preferences))
 
 
@@ -221,7 +222,7 @@ class SavedViews(Resource):
 
     @operation(
         "saved_views_list",
-        "List saved views of a list",
+        "List saved views",
         permission=None,
         query=shapes.SavedViewQuery,
         answer=shapes.SavedViewOut,
@@ -229,7 +230,7 @@ class SavedViews(Resource):
         about="Your own, then those of your teams, by name, all on one page.",
     )
     def get(self, request: Request) -> Response:
-        rows = saved_views.views_of(self.principal, self.query["list"])
+        rows = saved_views.views_of(self.principal, self.query.get("list"))
         return self.whole(rows, shapes.SavedViewOut)
 
     @operation(
@@ -244,7 +245,9 @@ class SavedViews(Resource):
         body = dict(self.body)
         made = saved_views.save_view(actor=self.principal, list_name=body.pop("list"), **body)
         shared = made.team.name if made.team else ""
-        view = saved_views.View(made.pk, made.name, made.query, mine=True, shared_with=shared, removable=True)
+        view = saved_views.View(
+            made.pk, made.list, made.name, made.query, mine=True, shared_with=shared, removable=True
+        )
         return Response(shapes.SavedViewOut(view).data, status=201)
 
 

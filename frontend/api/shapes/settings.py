@@ -11,6 +11,8 @@ from agents import saved_views
 from controlplane.tenancy import organisations
 from frontend.api.fields import Body, Choice, Flag, Id, Json, Moment, Name, Query, Text, Whole
 from frontend.api.shapes.arranging import AmountText
+from frontend.api.shapes.common import Reference
+from frontend.api.shapes.people import HeldRole, roles_out
 from frontend.finding import LONGEST, SHORTEST
 from governance.choices import BundleState
 
@@ -124,11 +126,31 @@ class EndedSessionsOut(serializers.Serializer):  # type: ignore[type-arg]
 
 
 class ProfileOut(serializers.Serializer):  # type: ignore[type-arg]
+    """Who asks, in which organisation, and what they may. `scopes`: the only permissions the token lends of those the
+    roles have; null: all of them."""
+
     id = Id()
     name = serializers.CharField()
     email = serializers.CharField()
     time_zone = serializers.CharField()
     single_key_shortcuts = serializers.SerializerMethodField()
+    organisation = serializers.SerializerMethodField()
+    roles = serializers.SerializerMethodField()
+    scopes = serializers.SerializerMethodField()
+
+    @extend_schema_field(Reference)
+    def get_organisation(self, user: Any) -> dict[str, Any]:  # noqa: ARG002 - whoever asks
+        principal = self.context["principal"]
+        return {"id": str(principal.organisation_id), "name": principal.organisation_name}
+
+    @extend_schema_field(HeldRole(many=True))
+    def get_roles(self, user: Any) -> list[dict[str, Any]]:  # noqa: ARG002 - whoever asks
+        return roles_out(self.context["roles"])
+
+    @extend_schema_field({"type": ["array", "null"], "items": {"type": "string"}})
+    def get_scopes(self, user: Any) -> list[str] | None:  # noqa: ARG002 - whoever asks
+        scopes = self.context["principal"].scopes
+        return None if scopes is None else sorted(scope.value for scope in scopes)
 
     def get_single_key_shortcuts(self, user: Any) -> bool:
         return bool(user.preferences.get("single_key_shortcuts", True))
@@ -145,6 +167,7 @@ class SavedViewOut(serializers.Serializer):  # type: ignore[type-arg]
     shared is so also by who gives roles in that team."""
 
     id = Id()
+    list = serializers.ChoiceField(saved_views.LISTS)
     name = serializers.CharField()
     query = serializers.CharField()
     mine = serializers.BooleanField()
@@ -153,7 +176,7 @@ class SavedViewOut(serializers.Serializer):  # type: ignore[type-arg]
 
 
 class SavedViewQuery(Query):
-    list = serializers.ChoiceField(saved_views.LISTS)
+    list = serializers.ChoiceField(saved_views.LISTS, required=False, help_text="Without it those of every list.")
 
 
 class SavedViewBody(Body):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class RemitError(Exception):
         """RFC 9457 problem details."""
         return {
             "type": f"https://remit.invalid/problems/{self.code}",
-            "title": self.code.replace(".", ": ").replace("_", " ").capitalize(),
+            "title": _TITLES.get(self.status, "Not possible"),
             "status": self.status,
             "detail": self.message,
             "code": self.code,
@@ -47,6 +47,26 @@ class RemitError(Exception):
             "trace_id": trace_id,
             **({"data": dict(self.data)} if self.data else {}),
         }
+
+
+_TITLES: Final = {  # a code always has the same status, so each kind of problem keeps its title
+    400: "This request can't be read",
+    401: "Sign in or send a token",
+    403: "You may not do this",
+    404: "Not found",
+    405: "Not possible at this address",
+    406: "No answer in that format",
+    408: "The request took too long to arrive",
+    409: "Not possible as things are now",
+    412: "Changed meanwhile",
+    413: "Too large",
+    415: "Not a format that is read here",
+    422: "Something in it can't be used",
+    428: "A header is missing",
+    429: "Too many requests",
+    500: "Something went wrong here",
+    503: "Not possible at the moment",
+}
 
 
 def not_found(what: str) -> RemitError:

@@ -12,7 +12,7 @@ from django.db.models import Q, QuerySet
 from controlplane.common.clock import now
 from controlplane.common.errors import not_found
 from controlplane.tenancy.models import Membership, Organisation, Team, Token, TokenKind, User
-from controlplane.tenancy.types import ROLE_PERMISSIONS, Permission, Principal, Role
+from controlplane.tenancy.types import ALL_TEAMS, ROLE_PERMISSIONS, Permission, Principal, Role
 
 
 def teams_with(principal: Principal | None, permission: Permission) -> list[Team]:
@@ -38,6 +38,17 @@ def person_of(principal: Principal) -> User | None:
     return User.objects.filter(pk=principal.user_id).first() if principal.user_id else None
 
 
+def roles_of(principal: Principal) -> list[tuple[Team | None, Role]]:
+    """The principal's own roles, each with where it counts; None: in the whole organisation."""
+    teams = Team.objects.in_bulk({team_id for held in principal.roles.values() for team_id in held or ()})
+    held = [
+        (teams.get(team_id) if team_id else None, role)
+        for role, team_ids in principal.roles.items()
+        for team_id in ([None] if team_ids is ALL_TEAMS else team_ids)
+    ]
+    return sorted(held, key=lambda one: (one[0].name if one[0] else "", one[1].value))
+
+
 def find_people(principal: Principal, *, text: str, limit: int = 5) -> list[User]:
     """Members of the teams the principal may see, by name or e-mail address. One query."""
     held = Membership.objects.standing().filter(organisation_id=principal.organisation_id)
@@ -46,6 +57,14 @@ def find_people(principal: Principal, *, text: str, limit: int = 5) -> list[User
         held = held.filter(Q(team_id__in=teams) | Q(team__isnull=True)) if teams else held.none()
     people = User.objects.filter(pk__in=held.values("user_id"), is_active=True)
     return list(people.filter(Q(name__icontains=text) | Q(email__icontains=text)).order_by("name")[:limit])
+
+
+def holders_of(permission: Permission, *, organisation_id: uuid.UUID, team_id: uuid.UUID | None) -> list[uuid.UUID]:
+    """Who holds the permission in that team, or in the organisation as a whole. For telling them, not for judging."""
+    roles = [role.value for role in Role if permission in ROLE_PERMISSIONS[role]]
+    held = Membership.objects.standing().filter(organisation_id=organisation_id, role__in=roles)
+    held = held.filter(Q(team__isnull=True) | Q(team_id=team_id)) if team_id else held.filter(team__isnull=True)
+    return sorted(set(held.values_list("user_id", flat=True)))
 
 
 def people_with_anywhere(principal: Principal, permission: Permission) -> list[User]:

@@ -94,6 +94,9 @@ def test_a_servers_secret_goes_in_and_never_comes_out(nadia_api: Api, northwind:
 def test_views_and_search_are_ones_own(alice_api: Api, api_of: Callable[..., Api], charlie: User, mission: Any) -> None:
     made = alice_api.post("saved-views", {"list": "missions", "name": "Mine", "query": "state=active"}).json()
     assert [view["name"] for view in alice_api.get("saved-views?list=missions").json()["items"]] == ["Mine"]
+    other = alice_api.post("saved-views", {"list": "agents", "name": "Own", "query": "state=active"}).json()
+    listed = [(view["list"], view["id"]) for view in alice_api.get("saved-views").json()["items"]]
+    assert listed == [("missions", made["id"]), ("agents", other["id"])]
     assert [hit["id"] for hit in alice_api.get(f"search?q={mission.pk}").json()["items"]] == [str(mission.pk)]
     stranger = api_of(charlie)
     assert stranger.get(f"search?q={mission.pk}").json() == {"items": []}

@@ -14,6 +14,7 @@ from budgets.models import LimitChange
 from controlplane.audit.models import Entry
 from controlplane.common.clock import now
 from controlplane.tenancy.models import User
+from controlplane.tenancy.types import Principal
 from governance import services as governance
 from governance.approval_models import Notice
 from governance.models import Escalation
@@ -192,6 +193,16 @@ def test_notices_are_read_by_who_was_told(world: Any, api_of: ApiOf, bob: User, 
     assert bobs.post("notices:read", {"ids": [told[0]["id"]]}).json() == {"read": 1}
     assert bobs.post("notices:read").json() == {"read": 1}
     assert not Notice.objects.filter(user=bob, read_at=None).exists()
+
+
+def test_owners_are_told_through_the_interface_too(
+    world: Any, api_of: ApiOf, alice: User, as_nadia: Principal, finn: User
+) -> None:
+    agents.pause_mission(actor=as_nadia, mission_id=world.mission.pk)
+    (item,) = api_of(alice).get("notices").json()["items"]
+    assert (item["kind"], item["subject_type"], item["subject_id"]) == ("mission", "mission", str(world.mission.pk))
+    assert (item["title"], item["escalation_id"]) == (f"Paused: {world.mission.title}", None)
+    assert api_of(finn).get("notices").json()["items"] == []
 
 
 def test_standing_in_is_arranged_for_oneself_and_ended_by_who_arranged_it(

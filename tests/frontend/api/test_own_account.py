@@ -11,7 +11,7 @@ from django.test import Client
 
 from controlplane.audit.models import Entry, Restatement
 from controlplane.common.clock import now
-from controlplane.tenancy.models import Membership, Organisation, Token, TokenKind, User
+from controlplane.tenancy.models import Membership, Organisation, Team, Token, TokenKind, User
 from controlplane.tenancy.types import ROLE_PERMISSIONS, Permission, Role
 from tests.frontend.api.conftest import Api
 from tests.frontend.pages.foreign import contents
@@ -27,13 +27,26 @@ def test_a_profile_is_changed_shown_and_told_once(alice_api: Api, alice: User) -
     first = alice_api.get("me")
     changed = alice_api.post("me:change", PROFILE, key="one")
     assert changed.status_code == 200, changed.content
-    assert changed.json() == {**PROFILE, "id": str(alice.pk), "email": alice.email}
+    may = {name: changed.json()[name] for name in ("organisation", "roles", "scopes")}
+    assert changed.json() == {**PROFILE, **may, "id": str(alice.pk), "email": alice.email}
     assert alice_api.post("me:change", PROFILE, key="one")["Idempotency-Replayed"] == "true"
     assert alice_api.get("me").json() == changed.json()
     assert alice_api.get("me", if_none_match=first["ETag"]).status_code == 200
     assert alice_api.get("me", if_none_match=changed["ETag"]).status_code == 304
     told = Entry.objects.get(event="person.changed")
     assert (told.actor_id, told.payload["changed"]) == (alice.pk, ["name", "single_key_shortcuts", "time_zone"])
+
+
+def test_a_profile_says_where_one_is_and_what_one_may(
+    api_of: ApiOf, alice: User, dana: User, team: Team, northwind: Organisation
+) -> None:
+    own = api_of(alice).get("me").json()
+    assert own["organisation"] == {"id": str(northwind.pk), "name": northwind.name}
+    assert own["roles"] == [{"role": "builder", "team": {"id": str(team.pk), "name": team.name}}]
+    assert own["scopes"] is None
+    assert api_of(dana).get("me").json()["roles"] == [{"role": "approver", "team": None}]
+    narrow = api_of(alice, scopes={Permission.MISSION_VIEW, Permission.BUDGET_VIEW})
+    assert narrow.get("me").json()["scopes"] == ["budget.view", "mission.view"]
 
 
 @pytest.mark.parametrize(

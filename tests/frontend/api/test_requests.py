@@ -268,6 +268,32 @@ def test_addresses_that_are_not_ours_answer_as_problems(alice_api: Api) -> None:
 # Who asks -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("missions/7", "mission.not_found"),
+        ("missions/M-7/versions", "mission.not_found"),
+        ("budgets/0192F3AA", "budget.not_found"),
+        ("members/alice", "member.not_found"),
+        ("nothing/7", "page.not_found"),
+        ("missions/7/nothing", "page.not_found"),
+    ],
+)
+def test_an_id_that_is_none_is_answered_as_what_it_names(alice_api: Api, path: str, code: str) -> None:
+    answer = alice_api.get(path)
+    assert (answer.status_code, answer.json()["code"], answer.json()["title"]) == (404, code, "Not found")
+
+
+def test_what_is_done_to_an_id_that_is_none_is_answered_alike(alice_api: Api) -> None:
+    answer = alice_api.post("missions/7:pause", {"reason": "So"})
+    assert (answer.status_code, answer.json()["code"]) == (404, "mission.not_found")
+
+
+def test_titles_are_words(alice_api: Api, mission: Mission) -> None:
+    assert alice_api.get("missions?limit=0").json()["title"] == "Something in it can't be used"
+    assert alice_api.get(f"missions/{mission.pk}:pause").json()["title"] == "Not possible at this address"
+
+
 def test_nobody_gets_401_and_learns_how_to_authenticate(anonymous: Api) -> None:
     answer = anonymous.get("missions")
     assert (answer.status_code, answer["WWW-Authenticate"]) == (401, "Bearer")

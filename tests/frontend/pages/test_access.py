@@ -34,7 +34,7 @@ CLOSED_LISTS = {
     "approvals": {"finn"},
     "approval-health": {"finn"},
     "broken-glass": {"finn"},
-    "notices": {"finn"},
+    "notices": set(),
     "notices-count": set(),
     "notices-bell": set(),
     "settings-approvals": {"finn"},

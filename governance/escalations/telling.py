@@ -1,0 +1,81 @@
+"""Telling people what became of what is theirs: their missions, what they asked for, the budgets they set. In the frame
+only, and in the transaction of the change itself."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from controlplane.live.services import announce
+from controlplane.tenancy.types import Principal, PrincipalKind
+from governance.approval_models import Notice
+from governance.choices import ActionState, NoticeKind
+from governance.models import Action
+
+_ANSWERS: Final = {
+    ActionState.PERMITTED: "Approved",
+    ActionState.DENIED: "Refused",
+    ActionState.EXPIRED: "Not answered in time",
+    ActionState.WITHDRAWN: "Withdrawn",
+}
+
+
+@dataclass(frozen=True)
+class News:
+    """`text` names no person and repeats nobody's reason: it stays when their words are erased. `about_id`: what is
+    told once."""
+
+    user_id: uuid.UUID
+    organisation_id: uuid.UUID
+    team_id: uuid.UUID | None
+    kind: NoticeKind
+    subject_type: str
+    subject_id: uuid.UUID
+    about_id: uuid.UUID
+    text: str
+
+
+def tell_people(news: Iterable[News]) -> None:
+    """Inside the transaction of the change. One statement however many they are, none for nobody."""
+    rows = [
+        Notice(
+            organisation_id=one.organisation_id,
+            user_id=one.user_id,
+            team_id=one.team_id,
+            kind=one.kind,
+            subject_type=one.subject_type,
+            subject_id=one.subject_id,
+            about_id=one.about_id,
+            text=one.text[:300],
+        )
+        for one in news
+    ]
+    if not rows:
+        return
+    Notice.objects.bulk_create(rows, ignore_conflicts=True)
+    for user_id in sorted({row.user_id for row in rows}):
+        announce(f"person:{user_id}", "notices")
+
+
+def tell_answer(*, action: Action, state: ActionState, actor: Principal, owners: Collection[uuid.UUID]) -> None:
+    """For action kinds, in `on_decided`: whoever asked, and whom the subject belongs to, hear how it ended. What nobody
+    but who asked had a part in is news to nobody."""
+    if state not in _ANSWERS or actor.id == action.proposer_id or action.subject_id is None:
+        return
+    asker = [action.proposer_id] if action.proposer_kind == PrincipalKind.USER else []
+    subject_type, subject_id = ("mission", action.mission_id) if action.mission_id else ("budget", action.subject_id)
+    tell_people(
+        News(
+            user_id=user_id,
+            organisation_id=action.organisation_id,
+            team_id=action.team_id,
+            kind=NoticeKind.REQUEST,
+            subject_type=subject_type,
+            subject_id=subject_id,
+            about_id=action.pk,
+            text=f"{_ANSWERS[state]}: {action.title}",
+        )
+        for user_id in sorted({*owners, *asker} - {actor.user_id})
+    )
