@@ -200,9 +200,7 @@ def _change_url(request: PersonRequest, action: Action, mission: Mission | None)
     about it."""
     if mission is None or mission.state in ENDED_MISSION_STATES or not action.reason_code.startswith("grant."):
         return ""
-    if action.verdict != Verdict.DENY or not request.principal.has(
-        Permission.MISSION_OPERATE, team_id=mission.team_id
-    ):
+    if action.verdict != Verdict.DENY or not request.principal.has(Permission.MISSION_OPERATE, team_id=mission.team_id):
         return ""
     return f"{reverse('mission-change', args=[mission.pk])}?{urlencode({'tool': action.tool})}#grants"
 
