@@ -96,10 +96,12 @@ class Target:
 
 @dataclass(frozen=True)
 class Found:
-    """What lives of a target at one moment. Money is what its budget holds and has left, in `currency`; `left` None: no
-    limit of its own."""
+    """What lives of a target at one moment. `missions` are active, `held_back` those that are paused or wait for their
+    sign-off: a wide stop pauses the ones and keeps the others from going on. Money is what its budget holds and has
+    left, in `currency`; `left` None: no limit of its own."""
 
     missions: int = 0
+    held_back: int = 0
     sandboxes: int = 0
     questions: int = 0
     permits: int = 0
@@ -138,9 +140,11 @@ def found(of: Target) -> Found:
     """What a stop would end now, or ends."""
     lives = governance.alive(of.reach())
     balance = next(iter(budget_reads.spend_of(account_ids=[of.account_id]).values()), None) if of.account_id else None
-    under_way = of.missions().filter(state__in=[MissionState.ACTIVE, MissionState.PAUSED])
+    live = of.missions().filter(state__in=LIVE_MISSIONS)
+    active = live.filter(state=MissionState.ACTIVE).count()
     return Found(
-        missions=under_way.count(),
+        missions=active,
+        held_back=live.count() - active,
         sandboxes=of.sandboxes().filter(observed_phase__in=ALIVE).count(),
         questions=lives.questions,
         permits=lives.permits,

@@ -44,11 +44,12 @@ class DiffLine:
 
 @dataclass(frozen=True)
 class TopUp:
-    """More money for one budget: what it has, and what it would have."""
+    """More money for one budget: what it has, and what it would have. `others` wait to be given as well."""
 
     money: Decimal
     reason: str
     balance: Balance | None
+    others: Sequence[Escalation] = ()
 
     @property
     def limit_after(self) -> Decimal | None:
@@ -235,7 +236,8 @@ def _top_up(principal: Principal, action: Action) -> TopUp:
             balance = budgets.balance(principal, action.subject_id)
         except RemitError:
             balance = None
-    return TopUp(Decimal(action.arguments["money"]), str(action.arguments.get("reason", "")), balance)
+    others = governance.open_beside(principal, action) if action.state == ActionState.WAITING else ()
+    return TopUp(Decimal(action.arguments["money"]), str(action.arguments.get("reason", "")), balance, others)
 
 
 def _stop(principal: Principal, action: Action) -> Stop | None:

@@ -128,6 +128,14 @@ def asked_of_people(
     return list(rows.order_by("-id").prefetch_related(questions)[: max(1, min(limit, MAX_PAGE))])
 
 
+def open_beside(principal: Principal, action: Action) -> list[Escalation]:
+    """Other open questions of the same kind about the same subject, the oldest first, with their actions."""
+    rows = Escalation.objects.restrict(principal, Permission.ESCALATION_VIEW).filter(
+        state=EscalationState.OPEN, kind=action.kind, action__subject_id=action.subject_id
+    )
+    return list(rows.exclude(action_id=action.pk).select_related("action").order_by("id")[:5])
+
+
 def action_titles(principal: Principal, ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, str]:
     """The titles of those of the actions that the principal may see. One query, none without ids."""
     wanted = set(ids)

@@ -139,7 +139,7 @@ def _carry_out(actor: Principal, made: Stop, target: Target) -> frozenset[uuid.U
         **{name: value for name, value in asdict(before).items() if name not in ("held", "left", "currency")},
         "held": written_amount(before.held),
         "currency": before.currency,
-        "missions": len(missions) if target.scope in WIDE_STOPS else 1,
+        "missions": before.missions if target.scope in WIDE_STOPS else 1,
         "tokens": dead_tokens,
         "permits": voided.permits,
         "questions": voided.questions,

@@ -6,6 +6,7 @@ import re
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import messages
@@ -15,6 +16,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_GET, require_POST
 
 from agents import selectors as agents
+from agents.choices import ENDED_MISSION_STATES
 from agents.grants import Grant, parse_grants
 from agents.models import Mission
 from controlplane.audit import selectors as audit
@@ -109,9 +111,11 @@ def _page(
     grants = grants_in_force(request, action)
     decisions = [(decision, rungs_of(decision, action, grants)) for decision in action.decisions.all()]
     over, limits = compared_with_remit(action, grants)
+    mission = _mission_of(request, action)
     context = {
         "action": action,
-        "mission": _mission_of(request, action),
+        "mission": mission,
+        "change_url": _change_url(request, action, mission),
         "is_held": action.cost is None and action.state in _HELD,
         "decisions": decisions,
         "permit": next(iter(reversed(list(action.permits.all()))), None),
@@ -192,6 +196,16 @@ def _policy_url(policy: str, action: Action) -> str:
     if _GRANT.match(policy):
         return reverse("mission-tab", args=[action.mission_id, "remit"]) if action.mission_id else ""
     return f"{reverse('policies')}#{anchor_of(policy)}"
+
+
+def _change_url(request: PersonRequest, action: Action, mission: Mission | None) -> str:
+    """Where whoever may change the remit lets it permit what it did not; empty for others, and where it says nothing
+    about it."""
+    if mission is None or mission.state in ENDED_MISSION_STATES or not action.reason_code.startswith("grant."):
+        return ""
+    if action.verdict != Verdict.DENY or not request.principal.has(Permission.MISSION_OPERATE, team_id=mission.team_id):
+        return ""
+    return f"{reverse('mission-change', args=[mission.pk])}?{urlencode({'tool': action.tool})}#grants"
 
 
 def _mission_of(request: PersonRequest, action: Action) -> Mission | None:

@@ -7,6 +7,7 @@ import uuid
 from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST, require_safe
 
@@ -32,14 +33,14 @@ def claim(request: PersonRequest, escalation_id: uuid.UUID) -> HttpResponse:
         if "renew" in request.POST:
             return HttpResponse(status=204)
         return _back_with(request, escalation_id, error)
-    return HttpResponse(status=204) if "renew" in request.POST else redirect("approval", escalation_id)
+    return HttpResponse(status=204) if "renew" in request.POST else _to_card(escalation_id)
 
 
 @page
 @require_POST
 def release(request: PersonRequest, escalation_id: uuid.UUID) -> HttpResponse:
     services.release(actor=request.principal, escalation_id=escalation_id)
-    return redirect("approval", escalation_id)
+    return _to_card(escalation_id)
 
 
 @page
@@ -164,6 +165,11 @@ def _broken_glass(request: PersonRequest, *, error: RemitError | None = None) ->
         "verdicts": ReviewVerdict.choices,
     }
     return render(request, "approvals/broken_glass.html", context, status=error.status if error else 200)
+
+
+def _to_card(escalation_id: uuid.UUID) -> HttpResponse:
+    """By its fragment, so that Tab goes on from the card and not from the head of the page."""
+    return redirect(f"{reverse('approval', args=[escalation_id])}#approval-card")
 
 
 def _back_with(request: PersonRequest, escalation_id: uuid.UUID, error: RemitError) -> HttpResponse:

@@ -43,6 +43,9 @@ def edit(request: PersonRequest, escalation_id: uuid.UUID) -> HttpResponse:
     if shown.not_you:
         raise RemitError("escalation.not_yours", shown.not_you, 403, remedies=("Open the question.",))
     form = ArgumentForm(request.POST or None, **_schema(shown, question))
+    if request.method == "GET":
+        for field in [*form.fields.values()][:1]:
+            field.widget.attrs["autofocus"] = True
     context: dict[str, Any] = {"chosen": question, "card": shown, "action": question.action, "form": form}
     status = 200
     if request.method == "POST":

@@ -38,6 +38,7 @@ from frontend.pages import PersonRequest, page, require_in_team, zone_of
 from frontend.remit_form import RemitForm, mark_of
 from frontend.remit_history import comparison
 
+_LONGEST_TOOL = 200
 _LOST_RACE = "mission.changed_meanwhile"
 
 
@@ -52,7 +53,10 @@ def change(request: PersonRequest, mission_id: uuid.UUID) -> HttpResponse:
     before = remit_in_force(mission, current)
     if request.method == "GET":
         form = RemitForm(current=before, zone=zone)
-        return _show(request, mission, form, rows_of_grants(before.grants))
+        rows = rows_of_grants(before.grants)
+        if tool := request.GET.get("tool", "").strip()[:_LONGEST_TOOL]:
+            _open_for(rows, tool)
+        return _show(request, mission, form, rows)
     form = RemitForm(request.POST, current=before, zone=zone)
     rows = rows_of_post(request.POST)
     todo = request.POST.get("do", "preview")
@@ -171,6 +175,16 @@ def _grants(rows: list[GrantRow]) -> tuple[list[Grant], RemitError | None]:
         return grants_of_rows(rows), None
     except RemitError as refused:
         return [], refused
+
+
+def _open_for(rows: list[GrantRow], tool: str) -> None:
+    """The grants about the tool that somebody comes for, else a new one with its name."""
+    about = [row for row in rows if row.tool == tool]
+    if not about and len(rows) < MOST_GRANTS:
+        about = [GrantRow(tool=tool, effect="escalate", rules=[RuleRow()])]
+        rows.extend(about)
+    for row in about:
+        row.fresh = True
 
 
 def _add(rows: list[GrantRow], todo: str) -> None:

@@ -44,6 +44,7 @@ class Answerers:
     in_reach: bool
     claimed_by_another: bool
     may_break_glass: bool
+    nobody_reviews: bool  # what the viewer would pass over: nobody else may
 
 
 def waiting_for(principal: Principal) -> QuerySet[Escalation]:
@@ -86,6 +87,7 @@ def inbox(rows: QuerySet[Escalation], filters: InboxFilters | None = None) -> Qu
 def answerers(principal: Principal, escalation: Escalation) -> Answerers:
     """Constant queries. `escalation` comes with its action and its votes."""
     electorate = electorate_of(escalation)
+    reviewers = [user_id for user_id in _not_too_close(electorate) if user_id != principal.user_id]
     votes = list(escalation.votes.all())
     counted = len(electorate.taken(votes))
     why = None
@@ -104,6 +106,7 @@ def answerers(principal: Principal, escalation: Escalation) -> Answerers:
         and principal.is_person
         and principal.has(Permission.ESCALATION_BREAK_GLASS, team_id=escalation.team_id)
         and not electorate.too_close(principal.user_id),
+        nobody_reviews=not reviewers,
     )
 
 
@@ -214,7 +217,11 @@ def _by_name(found: Mapping[uuid.UUID, Sequence[uuid.UUID]]) -> dict[uuid.UUID, 
 
 
 def _may_review(broken: BreakGlass, electorate: Electorate) -> list[uuid.UUID]:
-    return [user for user in electorate.deciders if user != broken.by_id and not electorate.too_close(user)]
+    return [user for user in _not_too_close(electorate) if user != broken.by_id]
+
+
+def _not_too_close(electorate: Electorate) -> list[uuid.UUID]:
+    return [user for user in electorate.deciders if not electorate.too_close(user)]
 
 
 def _who_can_settle(question: Escalation, electorate: Electorate) -> list[uuid.UUID]:

@@ -246,6 +246,19 @@ def test_whoever_may_not_review_is_told_who_may_and_offered_nothing_that_only_re
     assert Action.objects.get(pk=escalation.action_id).state == ActionState.WITHDRAWN
 
 
+def test_the_question_before_breaking_says_that_nobody_else_could_review_it(
+    world: Any, nadia: User, bob: User, dana: User, signed_in: SignIn
+) -> None:
+    path = reverse("approval", args=[world.ask_credit().pk])
+    browser = signed_in(nadia)
+    assert 'id="glass-dialog"' in page(browser, path)
+    assert "Nobody else could review it." not in page(browser, path)
+    Mission.objects.update(owner=bob)
+    Membership.objects.filter(user=dana).delete()
+    path = reverse("approval", args=[world.ask_credit("250.00").pk])
+    assert "Nobody else could review it." in page(browser, path).split('id="glass-dialog"')[1]
+
+
 def test_approvers_do_not_break_the_glass(world: Any, bob: User, signed_in: SignIn) -> None:
     escalation = world.ask_credit()
     browser = signed_in(bob)

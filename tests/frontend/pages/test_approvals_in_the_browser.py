@@ -103,13 +103,16 @@ def test_an_approvers_day_by_keyboard_alone(day: Any, bob: User, nadia: User, sh
     page.wait_for_url("**/approvals/*")
     page.keyboard.press("c")  # take over, or claim
     page.wait_for_selector("text=You are at work on this")
+    assert page.evaluate("document.activeElement.id") == "approval-card"
     page.keyboard.press("e")
     page.wait_for_url("**/edit")
+    assert page.evaluate("document.activeElement.name") == "arg0"
     page.locator("input[name=arg0]").fill("120.00")
     page.keyboard.press("Tab")
     page.locator("button[value=preview]").focus()
     page.keyboard.press("Enter")
     page.wait_for_selector("#preview")
+    assert page.evaluate("document.activeElement.id") == "preview"
     assert problems_of(page, "approval-edit-preview", "light") == []
     page.locator("button[value=send]").focus()
     page.keyboard.press("Enter")
@@ -122,6 +125,26 @@ def test_an_approvers_day_by_keyboard_alone(day: Any, bob: User, nadia: User, sh
     made.refresh_from_db()
     assert made.state == "permitted"
     assert page.complaints == []
+
+
+def test_the_question_that_is_shown_stays_marked_while_the_cursor_is_on_another(
+    day: Any, bob: User, show: Show
+) -> None:
+    page = show(bob, reverse("approvals"))
+    shown = page.locator("[data-row].shown")
+    said = "row => getComputedStyle(row.querySelector('.due'), '::before').content"
+    assert shown.evaluate(said) == "none"
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    cursor = page.locator('[data-row][aria-current="true"]')
+    assert cursor.count() == shown.count() == 1
+    assert cursor.get_attribute("id") != shown.get_attribute("id")
+    assert cursor.evaluate(said) == '"Enter opens it"'
+    assert problems_of(page, "approvals-cursor", "light") == []
+    chosen = cursor.get_attribute("id")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/approvals/*")
+    assert shown.get_attribute("id") == chosen
 
 
 def test_the_bell_opens_what_waits(day: Any, bob: User, show: Show) -> None:

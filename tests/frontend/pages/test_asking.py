@@ -62,6 +62,18 @@ def test_asking_says_whom_it_waits_for_and_raises_nothing_yet(
     assert "is asked for already, by Alice" in again
 
 
+def test_a_second_request_is_said_to_whoever_decides_one_of_them(
+    world: Any, alice: User, bob: User, signed_in: SignIn
+) -> None:
+    browser, approver = signed_in(alice), signed_in(bob)
+    ask(browser, world.mission, "2.50")
+    first = reverse("approval", args=[Escalation.objects.get().pk])
+    assert "is asked for as well" not in approver.get(first).content.decode()
+    ask(browser, world.mission, "3.00")
+    shown = " ".join(re.sub(r"<[^>]+>", "", approver.get(first).content.decode()).split())
+    assert re.search(r"3.00 USD more for .* is asked for as well, by Alice .*: both would be given.", shown)
+
+
 def test_asking_says_whom_each_amount_would_ask_by_the_routes_there_are(
     world: Any, alice: User, bob: User, dana: User, as_nadia: Principal, signed_in: SignIn
 ) -> None:

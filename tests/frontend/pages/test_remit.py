@@ -21,7 +21,7 @@ from governance import services as governance
 from governance.models import Action, Escalation
 from governance.selectors import left_to_answer
 
-from .remit_page import Page, SignIn, number_of_versions
+from .remit_page import Page, SignIn, fields_of, number_of_versions
 
 HOSTILE = "<script>alert(1)</script>\u202egnp.exe{{ 7|add:7 }}"
 
@@ -316,3 +316,22 @@ def test_a_call_that_cannot_be_tried_says_why_and_stays_in_the_form(
     assert HOSTILE not in opened.html
     assert (opened.fields["try-tool"], opened.fields["try-arguments"]) == (tool, arguments)
     assert number_of_versions(world) == 1
+
+
+def test_a_call_that_the_remit_refused_leads_its_owner_to_the_form_with_that_tool(
+    world: Any, alice: User, bob: User, signed_in: SignIn
+) -> None:
+    refused = Action.objects.get(pk=world.act("books__close_year", year="2026").action_id)
+    assert refused.reason_code == "grant.missing"
+    browser, page = signed_in(alice), reverse("action", args=[refused.pk])
+    shown = browser.get(page).content.decode()
+    to = f"{reverse('mission-change', args=[world.mission.pk])}?tool=books__close_year#grants"
+    assert f'<a href="{to}">Change the remit</a>' in shown
+    assert f'<a href="{reverse("agent", args=[world.agent.pk])}">{world.agent.name}</a>' in shown
+    form = fields_of(browser.get(to).content.decode())
+    assert "books__close_year" in form.values()
+    plain = fields_of(browser.get(to.partition("?")[0]).content.decode())
+    assert int(form["grants"]) == int(plain["grants"]) + 1
+    known = plain["g0-tool"]
+    assert fields_of(browser.get(f"{to.partition('?')[0]}?tool={known}").content.decode())["grants"] == plain["grants"]
+    assert "Change the remit" not in signed_in(bob).get(page).content.decode()

@@ -50,6 +50,20 @@ def test_the_question_says_with_numbers_what_will_happen(world: Any, alice: User
         assert part in text, part
 
 
+def test_the_numbers_asked_with_are_those_that_stand_on_the_stop(world: Any, alice: User, signed_in: SignIn) -> None:
+    browser = signed_in(alice)
+    for title, budget in (("Paused before", "2.00"), ("Too much for one", "7.00")):
+        agents.submit_mission(actor=world.owner, mission_id=world.draft(title, budget=budget).pk)
+    agents.pause_mission(actor=world.owner, mission_id=Mission.objects.get(title="Paused before").pk)
+    text = html(browser, question("team", world.team.pk))
+    assert "<b>1 mission</b> under way pauses. <b>2</b> that are paused or wait for sign-off can't go on." in text
+    stop = stop_team(world)
+    text = html(browser, reverse("stop", args=[stop.pk]))
+    assert '<dt>Missions paused</dt><dd class="num">1</dd>' in text
+    assert '<dt>Paused before, or waiting for sign-off</dt><dd class="num">2</dd>' in text
+    assert '<h2>Paused by it</h2><span class="more">1</span>' in text
+
+
 def test_stopping_leads_to_the_proofs_and_a_second_click_to_the_same_page(
     world: Any, alice: User, signed_in: SignIn
 ) -> None:

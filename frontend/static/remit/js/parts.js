@@ -89,7 +89,11 @@ function restore(part, was) {
   for (const [path, top, left, atEnd] of was.scrolled) {
     find(path)?.scrollTo(left, atEnd && part.hasAttribute("data-follow") ? Number.MAX_SAFE_INTEGER : top);
   }
-  if (was.current) document.getElementById(was.current)?.setAttribute("aria-current", "true");
+  const current = was.current && document.getElementById(was.current);
+  if (current) {
+    for (const other of part.querySelectorAll('[data-row][aria-current="true"]')) other.removeAttribute("aria-current");
+    current.setAttribute("aria-current", "true");
+  }
   // The same thing must still be there; a neighbour that moved into its place must not inherit the focus.
   const [path, words] = was.focus ?? [];
   const target = path && find(path);
