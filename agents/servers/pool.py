@@ -39,6 +39,8 @@ WhichEnded = Callable[[Collection[uuid.UUID]], Awaitable[Collection[uuid.UUID]]]
 
 LISTING_IS_FRESH_SECONDS = 60.0
 LONGEST_BACK_OFF_SECONDS = 30.0
+# The pause after a first failure: an agent that asks again at once gets an answer rather than another failure.
+WAITED_OUT_SECONDS = 1.0
 JANITOR_EVERY_SECONDS = 5.0
 LARGEST_NUMBER = 10**300
 _NOT_THE_SERVERS = frozenset({"tool.definition_changed", "upstream.closed", "upstream.credential"})
@@ -189,13 +191,15 @@ class SessionPool:
         if session:
             slot.session = None
             self._retire(session)
+        wait = slot.not_before - time.monotonic()
+        if wait > WAITED_OUT_SECONDS:
+            because = slot.last_fault.message if slot.last_fault else ""
+            raise NotSent(
+                "upstream.backing_off", f"It failed before and is tried again in {wait:.1f} seconds. {because}".strip()
+            )
+        await asyncio.sleep(wait)
         if self._closed:
             raise NotSent("upstream.closed", "Remit is shutting down.")
-        wait = slot.not_before - time.monotonic()
-        if wait > 0:
-            because = slot.last_fault.message if slot.last_fault else ""
-            soon = "in a moment" if wait < 2 else f"in {wait:.0f} seconds"
-            raise NotSent("upstream.backing_off", f"It failed just before and is tried again {soon}. {because}".strip())
         try:
             session = await self._open(server, context, self._limits)
         except ServerFault as fault:

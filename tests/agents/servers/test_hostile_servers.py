@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -195,10 +196,25 @@ async def test_a_program_that_does_not_start_is_tried_again_with_growing_pauses(
     monkeypatch.setattr(bench.pool, "_open", broken)
     first = await bench.call("echo")
     second = await bench.call("echo")
+    third = await bench.call("echo")
     assert (first.reason_code, first.sent) == ("upstream.not_started", False)
-    assert (second.reason_code, second.sent) == ("upstream.backing_off", False)
-    assert second.message == "It failed just before and is tried again in a moment. It isn't there."
-    assert len(tried) == 1
+    assert (second.reason_code, second.sent) == ("upstream.not_started", False)  # the first pause was waited out
+    assert tried[1] - tried[0] > 0.9
+    assert (third.reason_code, third.sent) == ("upstream.backing_off", False)
+    assert re.fullmatch(r"It failed before and is tried again in [12]\.\d seconds\. It isn't there\.", third.message)
+    assert len(tried) == 2
+
+
+async def test_a_call_that_follows_a_failed_start_at_once_goes_through(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.pool.close_run(bench.context.run_id)
+    argv = bench._argv
+    monkeypatch.setattr(bench, "_argv", (argv[0] + ".gone", *argv[1:]))
+    failed = await bench.call("echo")
+    assert (failed.reason_code, failed.sent) == ("upstream.died", False)
+    monkeypatch.setattr(bench, "_argv", argv)
+    assert text_of(await bench.call("echo", b'{"a":1}')) == '{"a": 1}'
 
 
 async def test_a_call_that_is_given_up_tells_the_server_and_leaves_no_trace(bench: Any) -> None:
