@@ -95,7 +95,6 @@ def test_a_search_denies_no_older_entry_that_it_has_not_looked_at(
     assert "Nadia" in pages[2]
     assert "Looked at" not in pages[2]
     assert not path
-    monkeypatch.setattr("frontend.views.audit.LONGEST_EXPORT", selectors.LARGEST_PAGE)
     csv = b"".join(browser.get(reverse("audit") + "?q=rarities&format=csv")).decode()
     assert "Rarities" in csv
     assert "No entry fits these filters" in browser.get(reverse("audit") + "?event=stop.made&q=two").content.decode()
