@@ -55,8 +55,8 @@ def finn() -> Principal:
 
 
 @pytest.fixture
-def a_request(finn: Principal) -> Callable[..., HttpRequest]:
-    """A GET by Finn; `principal=None` for nobody."""
+def a_request(finn: Principal, db: None) -> Callable[..., HttpRequest]:
+    """A GET by Finn; `principal=None` for nobody. The frame counts the notices of whoever it is."""
 
     def make(
         path: str = "/", *, principal: Principal | None = finn, cookies: dict[str, str] | None = None, **headers: str
