@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
 from decimal import Decimal
+from typing import Final
 
 from agents.choices import ChangeKind, Importance
 from agents.grant_changes import Change, grant_changes
@@ -15,6 +16,7 @@ from agents.models import Mission, MissionVersion
 from budgets import selectors as budgets
 from budgets.types import WindowKind
 
+MOST_BUDGET: Final = 1_000_000
 _IMPORTANCE = list(Importance)
 
 

@@ -12,10 +12,10 @@ from django.utils.timezone import is_naive, make_aware
 
 from agents.choices import Importance
 from agents.grants import Grant
-from agents.remits import Remit
+from agents.remits import MOST_BUDGET, Remit
 from controlplane.common.canonical import digest
 from controlplane.common.clock import now
-from controlplane.common.typed_amounts import NotAnAmount, typed_amount
+from controlplane.common.typed_amounts import NotAnAmount, typed_amount_up_to
 from controlplane.common.written_amounts import written_amount
 
 MOST_CRITERIA: Final = 30
@@ -81,12 +81,9 @@ class RemitForm(forms.Form):
 
     def clean_budget(self) -> Decimal:
         try:
-            amount = typed_amount(self.cleaned_data["budget"])
+            return typed_amount_up_to(self.cleaned_data["budget"], MOST_BUDGET)
         except NotAnAmount as error:
             raise forms.ValidationError(str(error)) from error
-        if not 0 < amount <= 1_000_000 or amount != round(amount, 6):
-            raise forms.ValidationError("an amount above 0 and up to 1000000, such as 5.00")
-        return amount
 
     def clean_deadline(self) -> datetime:
         typed: datetime = self.cleaned_data["deadline"]

@@ -63,7 +63,7 @@ def glass_broken(principal: Principal) -> Iterator[Strip]:
         )
         yield Strip(
             f"{broken.by.name} broke the glass.",
-            f"“{briefly(broken.escalation)}” was permitted without the people it asks. "
+            f"{briefly(broken.escalation)} was permitted without the people it asks. "
             f"{'It waits for your review.' if yours else waits}",
             "Review it" if yours else "Look at it",
             f"{reverse('broken-glass')}#glass-{broken.pk}",

@@ -16,10 +16,11 @@ from agents.catalogue.receivables import RECEIVABLES
 from agents.catalogue.types import Template
 from agents.choices import AgentState, Importance
 from agents.models import Agent, Mission
+from agents.remits import MOST_BUDGET
 from agents.services import Remit, draft_mission, register_agent
 from controlplane.common.clock import now
 from controlplane.common.errors import FieldError, conflict, invalid, not_found
-from controlplane.common.typed_amounts import NotAnAmount, typed_amount
+from controlplane.common.typed_amounts import NotAnAmount, typed_amount_up_to
 from controlplane.tenancy.models import Team
 from controlplane.tenancy.types import Permission, Principal
 
@@ -113,9 +114,7 @@ def _read_values(chosen: Template, values: Mapping[str, str]) -> tuple[Remit, st
     if not 1 <= len(agent_name) <= 120:
         errors.append(FieldError("/agent", "1 to 120 characters"))
     try:
-        budget = typed_amount(given.get("budget", str(chosen.budget)))
-        if not 0 < budget <= 1_000_000 or budget != round(budget, 6):
-            raise NotAnAmount("an amount above 0 and up to 1000000, such as 5.00")
+        budget = typed_amount_up_to(given.get("budget", str(chosen.budget)), MOST_BUDGET)
     except NotAnAmount as error:
         budget = chosen.budget
         errors.append(FieldError("/budget", str(error)))

@@ -22,7 +22,7 @@ from agents.choices import (
     VersionState,
 )
 from agents.models import Agent, ChecklistItem, Mission, MissionVersion
-from agents.remits import Remit
+from agents.remits import MOST_BUDGET, Remit
 from agents.services import runs, stopping
 from agents.services.telling import tell_owners
 from budgets import services as budgets
@@ -259,7 +259,7 @@ def check_wording(title: str, remit: Remit) -> None:
         errors.append(FieldError("/goal", "1 to 4,000 characters"))
     if not 1 <= len(remit.criteria) <= 30 or any(not text.strip() for text in remit.criteria):
         errors.append(FieldError("/criteria", "1 to 30 lines, none of them empty"))
-    if not Decimal("0") < remit.budget_money <= Decimal("1000000"):
+    if not Decimal("0") < remit.budget_money <= MOST_BUDGET:
         errors.append(FieldError("/budget", "more than 0 and at most 1,000,000"))
     if remit.deadline <= now():
         errors.append(FieldError("/deadline", "a moment that is still to come"))

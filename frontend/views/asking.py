@@ -16,11 +16,13 @@ from agents.choices import MissionState
 from budgets import selectors as budgets
 from controlplane.common.errors import RemitError, conflict
 from controlplane.common.ids import new_id
-from controlplane.common.typed_amounts import NotAnAmount, typed_amount
+from controlplane.common.typed_amounts import NotAnAmount, typed_amount_up_to
 from controlplane.tenancy.types import Permission
 from frontend.asked import asked
 from frontend.form_errors import show_error
 from frontend.pages import PersonRequest, id_of, page, require_in_team
+
+MOST_ASKED = 999_999_999_999
 
 
 class AskForm(forms.Form):
@@ -40,12 +42,9 @@ class AskForm(forms.Form):
 
     def clean_money(self) -> str:
         try:
-            amount = typed_amount(self.cleaned_data["money"])
+            return f"{typed_amount_up_to(self.cleaned_data['money'], MOST_ASKED):f}"
         except NotAnAmount as error:
             raise forms.ValidationError(str(error)) from error
-        if amount == 0 or amount != round(amount, 6):
-            raise forms.ValidationError("an amount such as 5.00, above 0, with at most six decimals")
-        return f"{amount:f}"
 
 
 @page

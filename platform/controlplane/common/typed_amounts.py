@@ -10,6 +10,7 @@ _SPACED: Final = re.compile(r"\d{1,3}([ \u00a0\u202f]\d{3})+([.,]\d{1,12})?")
 _PLAIN: Final = re.compile(r"\d{1,15}([.,]\d{1,12})?|[.,]\d{1,12}")
 _ENGLISH: Final = re.compile(r"\d{1,3}(,\d{3})+\.\d{1,12}|\d{1,3}(,\d{3}){2,4}")
 _CONTINENTAL: Final = re.compile(r"\d{1,3}(\.\d{3})+,\d{1,12}|\d{1,3}(\.\d{3}){2,4}")
+_LARGE: Final = re.compile(r"([0-9]{16,}|[0-9]{1,3}([., \u00a0\u202f][0-9]{3}){5,})([.,][0-9]{1,12})?")
 _TWO_WAYS: Final = re.compile(r"[1-9]\d{0,2}(,\d{3}|\.\d\d0)")  # 1.234 is how pages write that amount
 
 
@@ -23,6 +24,8 @@ def typed_amount(text: str) -> Decimal:
     Raises NotAnAmount; also for `1,000` and `1.000`, which are a thousand to some and one to others.
     """
     amount = text.strip()
+    if _LARGE.fullmatch(amount):
+        raise NotAnAmount("too large: at most 15 digits before the cents")
     if _SPACED.fullmatch(amount):
         amount = re.sub(r"[ \u00a0\u202f]", "", amount)
     elif _TWO_WAYS.fullmatch(amount):
@@ -35,4 +38,14 @@ def typed_amount(text: str) -> Decimal:
         return Decimal(amount.replace(".", "").replace(",", "."))
     if _PLAIN.fullmatch(amount) and amount.isascii():
         return Decimal(amount.replace(",", "."))
-    raise NotAnAmount("an amount such as 5.00")
+    raise NotAnAmount("an amount such as 5.00: digits only")
+
+
+def typed_amount_up_to(text: str, most: int) -> Decimal:
+    """The same, above 0 and not above `most`, with at most six decimals. Raises NotAnAmount."""
+    amount = typed_amount(text)
+    if amount > most:
+        raise NotAnAmount(f"too large: at most {most:,}")
+    if amount == 0 or amount != round(amount, 6):
+        raise NotAnAmount("an amount such as 5.00, above 0, with at most six decimals")
+    return amount

@@ -106,7 +106,8 @@ def _shows(opened: Open, text: str) -> None:
 
 
 def test_the_page_subscribes_to_the_topics_it_declares(opened: Open) -> None:
-    assert opened.socket.heard == [{"subscribe": ["mission:7"]}]
+    (message,) = opened.socket.heard
+    assert "mission:7" in message["subscribe"]
 
 
 def test_a_hint_refreshes_the_parts_it_names_and_no_others(opened: Open) -> None:
@@ -204,7 +205,7 @@ def test_a_lost_socket_is_said_and_everything_is_read_again_after_reconnecting(o
     opened.socket.refuses = False
     _wait_until_connected(opened)
     _shows(opened, "while away")
-    assert opened.socket.heard[-1] == {"subscribe": ["mission:7"]}
+    assert "mission:7" in opened.socket.heard[-1]["subscribe"]
 
 
 def test_a_person_can_refresh_by_hand_while_the_socket_is_gone(opened: Open) -> None:

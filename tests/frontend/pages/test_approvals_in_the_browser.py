@@ -228,3 +228,21 @@ def test_a_key_pressed_twice_answers_once(show: Show, world: Any, bob: User) -> 
     assert page.url.endswith(reverse("approvals"))
     assert page.get_by_text("counts already").count() == 0
     assert Escalation.objects.get().state == EscalationState.APPROVED
+
+
+def test_on_a_phone_each_strip_is_a_line_or_two_and_no_tab_is_cut_off(day: Any, nadia: User, show: Show) -> None:
+    page = show(nadia, reverse("approvals"), width=360)
+    strip = page.locator(".strip", has_text="broke the glass")
+    assert strip.bounding_box()["height"] <= 60
+    assert "was permitted without the people it asks" in strip.text_content()
+    for path in (reverse("approvals"), reverse("settings-approvals")):
+        page.goto(path, wait_until="load")
+        assert page.evaluate("[...document.querySelectorAll('.tabs')].every(nav => nav.scrollWidth <= nav.clientWidth)")
+    page.goto(reverse("missions"), wait_until="load")
+    whole = "[...document.querySelectorAll('.status')].every(one => one.getBoundingClientRect().right <= innerWidth)"
+    assert page.evaluate(whole)
+    assert problems_of(page, "missions-phone", "light") == []
+    page.goto(reverse("policies"), wait_until="load")
+    page.get_by_role("navigation", name="On this page").get_by_role("link", name="The text").click()
+    assert page.locator("#text").evaluate("card => card.getBoundingClientRect().top < innerHeight")
+    assert problems_of(page, "policies-phone", "light") == []

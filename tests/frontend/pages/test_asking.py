@@ -154,6 +154,8 @@ def test_who_asked_does_not_decide_even_as_an_administrator(world: Any, nadia: U
         ("1e5", "Because", "An amount such as 5.00"),
         ("0.0000001", "Because", "at most six decimals"),
         ("9" * 31, "Because", "at most 30 characters"),
+        ("9" * 18, "Because", "Too large: at most 15 digits"),
+        ("9" * 13, "Because", "Too large: at most 999,999,999,999."),
         ("5.00", " ", "This field is required."),
         ("5.00", "x" * 301, "at most 300 characters"),
         (HOSTILE[:30], "Because", "An amount such as 5.00"),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.common.typed_amounts import NotAnAmount, typed_amount
+from controlplane.common.typed_amounts import NotAnAmount, typed_amount, typed_amount_up_to
 
 amounts = st.decimals(min_value=0, max_value=999_999_999_999, places=2)
 
@@ -75,6 +75,28 @@ def test_a_mark_before_three_digits_is_refused_with_both_readings(text: str, rea
 def test_what_is_no_amount_is_refused(text: str) -> None:
     with pytest.raises(NotAnAmount):
         typed_amount(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("1e3", "digits only"),
+        ("-5", "digits only"),
+        ("999999999999999999", "too large: at most 15 digits"),
+        ("999,999,999,999,999,999.00", "too large: at most 15 digits"),
+    ],
+)
+def test_what_is_refused_is_told_its_fault(text: str, fault: str) -> None:
+    with pytest.raises(NotAnAmount, match=fault):
+        typed_amount(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"), [("1000001", "too large: at most 1,000,000"), ("0", "above 0"), ("0.0000001", "six decimals")]
+)
+def test_an_amount_outside_of_its_bounds_is_told_which(text: str, fault: str) -> None:
+    with pytest.raises(NotAnAmount, match=fault):
+        typed_amount_up_to(text, 1_000_000)
 
 
 @given(amounts, st.sampled_from([",.", ".,", " .", " ,", "\u00a0,"]))
