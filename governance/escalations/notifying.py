@@ -237,9 +237,7 @@ def _body(notice: Notice, escalation: Escalation) -> str:
     title, asker = plain_line(escalation.title), plain_line(escalation.action.proposer_name)
     link = link_to(escalation.pk, notice.user_id)
     if notice.kind == NoticeKind.BREAK_GLASS:
-        first = (
-            f"The question “{title}” was passed over in an emergency. Somebody else must say whether that was right."
-        )
+        first = f"This was passed over in an emergency: {title}. Somebody else must say whether that was right."
     else:
         first = f"{asker} asks: {title}."
     lines = [
