@@ -47,7 +47,7 @@ def test_the_question_somebody_reads_stays_when_a_more_urgent_one_comes(
     assert reverse("approval-decide", args=[read.pk]) in card
     assert reverse("approval-decide", args=[other.pk]) not in card
     assert inbox.index(f"row-{other.pk}") < inbox.index(f"row-{read.pk}")
-    assert f'id="row-{read.pk}" aria-current="true"' in inbox
+    assert f'id="row-{read.pk}" class="shown" aria-current="true"' in inbox
     assert inbox.count("aria-current") == 1
     assert f'{reverse("approval", args=[other.pk])}{query}" data-row-link data-key=' in inbox
 

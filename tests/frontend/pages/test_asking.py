@@ -231,7 +231,7 @@ def test_the_tab_costs_the_same_with_one_request_and_with_nine(
     for _ in range(8):
         ask(browser, world.mission, reason=HOSTILE)
     assert queries(browser, path) == few
-    assert few <= 30
+    assert few <= 31
     html = browser.get(path).content.decode().split("<body")[1]
     assert "<script>alert" not in html
     assert "\u202e" not in html

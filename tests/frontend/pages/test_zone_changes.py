@@ -28,7 +28,7 @@ from tests.budgets.conftest import wrong_sums
 from .spending import page, rows_of, spend
 
 SignIn = Callable[..., Client]
-AHEAD, BEHIND = "Etc/GMT-14", "Etc/GMT+12"
+AHEAD, BEHIND = "Pacific/Kiritimati", "Pacific/Pago_Pago"
 KINDS = (WindowKind.DAY, WindowKind.WEEK, WindowKind.MONTH)
 
 
