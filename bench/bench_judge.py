@@ -66,7 +66,7 @@ def _in_turns(organisation_id: uuid.UUID) -> tuple[list[float], list[float]]:
     stage: list[float] = []
     for number in range(CALLS + WARM_UP):
         since = time.perf_counter()
-        endpoint.ask(protocol.request_body(model=endpoint.model, brief=BRIEF), seconds=10)
+        endpoint.ask(protocol.request_body(model=endpoint.model, document=protocol.document_of(BRIEF)), seconds=10)
         between = time.perf_counter()
         opinion = judging.consult(organisation_id=organisation_id, brief=BRIEF, policies=["demo"], irreversible=False)
         until = time.perf_counter()

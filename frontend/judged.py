@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 @dataclass(frozen=True)
 class Judged:
     """As components/judged.html takes it. `evidence`: pointers into what the model was shown, and what stood there;
-    `unreadable`: the beginning of a response that was no valid answer; `counted`: the model said how many tokens."""
+    `unreadable`: the beginning of a response that was no valid answer; `counted`: the model said how many tokens;
+    `shown`: the document that was sent to it, as JSON to be read by people."""
 
     model: str = ""
     answer: str = ""
@@ -21,6 +23,7 @@ class Judged:
     tokens: int = 0
     counted: bool = False
     prompt: str = ""
+    shown: str = ""
 
 
 def judged_of(details: Mapping[str, Any], *, said: str) -> Judged | None:
@@ -43,4 +46,9 @@ def judged_of(details: Mapping[str, Any], *, said: str) -> Judged | None:
         tokens=counted or details.get("tokens_held") or 0,
         counted=bool(counted),
         prompt=details.get("prompt") or "",
+        shown=_readable(details.get("shown") or ""),
     )
+
+
+def _readable(document: str) -> str:
+    return json.dumps(json.loads(document), ensure_ascii=False, indent=2) if document else ""

@@ -159,6 +159,7 @@ documented = [
     path("api/v1/sessions", settings.Sessions.as_view()),
     path("api/v1/sessions/<int:session_id>:end", settings.SessionEnd.as_view()),
     path("api/v1/sessions:end-others", settings.SessionsEndOthers.as_view()),
+    path("api/v1/decisions", records.Decisions.as_view()),
     path("api/v1/sandboxes", records.Sandboxes.as_view()),
     path("api/v1/sandboxes/<uuid:sandbox_id>", records.SandboxItem.as_view()),
     path("api/v1/sandboxes/<uuid:sandbox_id>/log", records.SandboxLog.as_view()),

@@ -92,15 +92,16 @@ def _first_answer(brief: Mapping[str, Any], deadline: float) -> tuple[Answer | N
     somebody says yes."""
     trouble = ("judge.resting", "The judge has failed repeatedly and is left alone for a moment.")
     details: dict[str, Any] = {}
+    document = protocol.document_of(brief)
     for endpoint in endpoints():
         left = deadline - time.monotonic()
         if endpoint.is_open:
             continue
         if left <= 0:
             return None, details, ("judge.too_slow", "The model did not answer in time.")
-        details = {"model": endpoint.model}
+        details = {"model": endpoint.model, "shown": document}
         try:
-            raw = endpoint.ask(protocol.request_body(model=endpoint.model, brief=brief), seconds=left)
+            raw = endpoint.ask(protocol.request_body(model=endpoint.model, document=document), seconds=left)
         except EndpointFailed as error:
             trouble = (error.reason, str(error))
             _note(endpoint, error.reason)

@@ -50,8 +50,12 @@ SCHEMA: Final[Mapping[str, Any]] = {
 PROMPT_SHA256: Final = digest({"system": SYSTEM, "schema": dict(SCHEMA)})
 
 
-def request_body(*, model: str, brief: Mapping[str, Any]) -> dict[str, Any]:
-    document = {"boundary": secrets.token_hex(8), **brief}
+def document_of(brief: Mapping[str, Any]) -> str:
+    """The user message, letter by letter: what the model is shown and what the proof ladder keeps of it."""
+    return json.dumps({"boundary": secrets.token_hex(8), **brief}, ensure_ascii=False)
+
+
+def request_body(*, model: str, document: str) -> dict[str, Any]:
     return {
         "model": model,
         "temperature": 0,
@@ -59,7 +63,7 @@ def request_body(*, model: str, brief: Mapping[str, Any]) -> dict[str, Any]:
         "stream": False,
         "messages": [
             {"role": "system", "content": SYSTEM},
-            {"role": "user", "content": json.dumps(document, ensure_ascii=False)},
+            {"role": "user", "content": document},
         ],
         "response_format": {
             "type": "json_schema",

@@ -1,4 +1,4 @@
-"""What is looked up rather than worked on: the audit trail and sandboxes."""
+"""What is looked up rather than worked on: how actions were judged, the audit trail and sandboxes."""
 
 from __future__ import annotations
 
@@ -17,15 +17,36 @@ from controlplane.clusters import selectors as clusters
 from controlplane.clusters import services
 from controlplane.clusters.models import Sandbox
 from controlplane.clusters.types import Resources
-from controlplane.common.errors import FieldError, invalid, not_found
+from controlplane.common.errors import FieldError, RemitError, invalid, not_found
 from controlplane.common.http import PROBLEM_TYPE
 from controlplane.common.ids import parse_id
 from controlplane.idempotency.services import one_at_a_time
 from controlplane.tenancy.types import Permission
 from frontend.api.operations import Problem, Resource, operation
 from frontend.api.shapes import records as shapes
+from governance import selectors as governance
 
 AT_ONCE_SECONDS = 2.0
+
+
+class Decisions(Resource):
+    tag = "decisions"
+
+    @operation(
+        "decisions_list",
+        "List how an action was judged",
+        permission=Permission.ACTION_VIEW,
+        query=shapes.DecisionQuery,
+        answer=shapes.DecisionOut,
+        listed=True,
+        about="The proof ladder of its page, oldest judgement first. Agents are told the answer alone.",
+    )
+    def get(self, request: Request) -> Response:
+        if self.principal.agent_id is not None:
+            remedy = "Go by what the action answered: GET /api/v1/actions/<id>."
+            raise RemitError("decisions.for_people", "How an action was judged is for people.", 403, (remedy,))
+        found = governance.action(principal=self.principal, action_id=self.query["action"])
+        return self.whole(found.decisions.all(), shapes.DecisionOut)
 
 
 class AuditEntries(Resource):

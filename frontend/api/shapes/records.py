@@ -1,4 +1,4 @@
-"""Audit entries and sandboxes as JSON."""
+"""Decisions, audit entries and sandboxes as JSON."""
 
 from __future__ import annotations
 
@@ -10,6 +10,42 @@ from controlplane.audit.models import Entry, Job, JobKind, JobState
 from controlplane.clusters.types import SandboxPhase
 from frontend.api.fields import Body, Id, Json, ListQuery, Moment, Query
 from frontend.api.shapes.agents import ResourcesIn
+from governance.choices import Verdict
+
+
+class StageOut(serializers.Serializer):  # type: ignore[type-arg]
+    """One rung of the proof ladder. `verdict` is null for a stage that was not asked."""
+
+    name = serializers.CharField()
+    verdict = serializers.ChoiceField(Verdict.values, allow_null=True)
+    saw = serializers.CharField(allow_blank=True)
+    said = serializers.CharField(allow_blank=True)
+    microseconds = serializers.IntegerField()
+    policies = serializers.ListField(child=serializers.CharField())
+    reason_code = serializers.CharField(allow_blank=True)
+    details = Json(
+        required=False,
+        help_text="Of a judge: the `model`, the document it was `shown` as the text that was sent, its `answer`.",
+    )
+
+
+class DecisionOut(serializers.Serializer):  # type: ignore[type-arg]
+    """One judgement of an action. Judged again after an approval, it has several."""
+
+    id = Id()
+    verdict = serializers.ChoiceField(Verdict.values)
+    reason_code = serializers.CharField(allow_blank=True)
+    message = serializers.CharField(allow_blank=True)
+    digest = serializers.CharField()
+    stages = StageOut(many=True)
+    approved_policies = serializers.ListField(child=serializers.CharField())
+    bundle_sha256 = serializers.CharField(allow_blank=True)
+    duration_microseconds = serializers.IntegerField()
+    created_at = Moment()
+
+
+class DecisionQuery(Query):
+    action = Id()
 
 
 class EntryOut(serializers.Serializer):  # type: ignore[type-arg]

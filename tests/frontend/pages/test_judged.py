@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,13 +13,14 @@ from django.conf import settings as django_settings
 from django.test import Client
 from django.urls import reverse
 
-from controlplane.tenancy.models import User
+from controlplane.tenancy.models import TokenKind, User
 from governance.judging import endpoints
+from tests.frontend.api.conftest import Api, api_of
 from tests.governance.model_server import MODEL, ModelServer, Reply, completion, model_server, says
 
 from .test_in_the_browser import Show, problems_of, show
 
-__all__ = ["show"]
+__all__ = ["api_of", "show"]
 pytestmark = pytest.mark.django_db
 SignIn = Callable[..., Client]
 HOSTILE = '<script>alert(1)</script>\u202e"onload=\x1b[31mred'
@@ -66,6 +68,34 @@ def test_the_ladder_shows_what_the_judge_answered_and_by_what(
             assert part in shown, shown
 
 
+def test_what_the_judge_was_shown_is_kept_letter_by_letter(
+    world: Any, model: ModelServer, bob: User, signed_in: SignIn, api_of: Callable[..., Api]
+) -> None:
+    model.play = agrees
+    asked = world.ask_credit("240.00", HOSTILE)
+    sent = model.asked[-1]["messages"][1]["content"]
+    assert json.loads(sent)["action"]["arguments"]["reason"] == HOSTILE
+    answer = api_of(bob).get(f"decisions?action={asked.action_id}")
+    assert answer.status_code == 200, answer.content
+    (decision,) = answer.json()["items"]
+    assert [stage["name"] for stage in decision["stages"]][-2:] == ["judge", "budget"]
+    assert next(stage for stage in decision["stages"] if stage["name"] == "judge")["details"]["shown"] == sent
+    for rung in ladders(signed_in(bob), asked):
+        assert '"boundary": "' in words(rung)
+        assert '"tool": "books__apply_credit"' in words(rung)
+        assert not any(text in rung for text in ("<script", "\u202e", "\x1b"))
+
+
+def test_agents_and_other_organisations_are_not_told_how_an_action_was_judged(
+    world: Any, charlie: User, api_of: Callable[..., Api], issue_token: Callable[..., str]
+) -> None:
+    address = f"decisions?action={world.ask_credit('240.00').action_id}"
+    agent = issue_token(TokenKind.AGENT, team_id=world.agent.team_id, agent_id=world.agent.pk)
+    refused = Api(agent).get(address)
+    assert (refused.status_code, refused.json()["code"]) == (403, "decisions.for_people")
+    assert api_of(charlie).get(address).status_code == 404
+
+
 def test_an_answer_that_is_none_is_shown_as_it_came(
     world: Any, model: ModelServer, bob: User, signed_in: SignIn
 ) -> None:
@@ -110,7 +140,8 @@ def test_what_the_judge_answered_fits_and_axe_finds_nothing(
     for number, row in enumerate((asked, unread)):
         for name, key in (("action", row.action_id), ("approval", row.pk)):
             page.goto(reverse(name, args=[key]), wait_until="load")
-            page.locator(".ladder details > summary").click()
-            page.locator(".ladder dl.facts").wait_for()
+            page.get_by_text("What the judge answered").click()
+            page.get_by_text("What the judge was shown").click()
+            page.locator(".ladder pre").wait_for()
             wrong += problems_of(page, f"judged-{name}-{number}", theme)
     assert not wrong, "\n".join(wrong)
