@@ -116,6 +116,12 @@ def action(*, principal: Principal, action_id: uuid.UUID) -> Action:
     return row
 
 
+def decisions(*, principal: Principal, action_id: uuid.UUID) -> QuerySet[Decision]:
+    """How an action was judged, oldest first; none of one that is not to be seen."""
+    seen = Action.objects.restrict(principal, Permission.ACTION_VIEW).filter(pk=action_id)
+    return Decision.objects.filter(action__in=seen).order_by("id")
+
+
 def asked_of_people(
     *, principal: Principal, mission_id: uuid.UUID, kinds: Iterable[str], limit: int = 20
 ) -> list[Action]:

@@ -45,8 +45,8 @@ class Decisions(Resource):
         if self.principal.agent_id is not None:
             remedy = "Go by what the action answered: GET /api/v1/actions/<id>."
             raise RemitError("decisions.for_people", "How an action was judged is for people.", 403, (remedy,))
-        found = governance.action(principal=self.principal, action_id=self.query["action"])
-        return self.whole(found.decisions.all(), shapes.DecisionOut)
+        rows = governance.decisions(principal=self.principal, action_id=self.query["action"])
+        return self.whole(rows, shapes.DecisionOut)
 
 
 class AuditEntries(Resource):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -43,8 +44,13 @@ WHOLE = {
         "api/v1/me",
     ),
     *("api/v1/organisation", "api/v1/saved-views?list=missions", "api/v1/search?q=Mission"),
+    f"api/v1/decisions?action={uuid.UUID(int=0)}",
 }
-_NEEDS = {"api/v1/saved-views": "?list=missions", "api/v1/search": "?q=Mission"}
+_NEEDS = {
+    "api/v1/saved-views": "?list=missions",
+    "api/v1/search": "?q=Mission",
+    "api/v1/decisions": f"?action={uuid.UUID(int=0)}",
+}
 LISTS = [path + _NEEDS.get(path, "") for path in LISTS]
 
 
