@@ -37,9 +37,9 @@ help:
 run: $(VENV)/.run
 	@exec $(BIN)/python manage.py up --port "$(PORT)" --state "$(STATE)"
 
-# Two workers: most tests wait for other processes more than they work. A file's tests stay together.
+# Two workers: most tests wait for other processes more than they work. tests/conftest.py says what stays together.
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 quick: lint
 	$(BIN)/python -m pytest -m "not slow and not browser and not sandbox"

@@ -26,9 +26,20 @@ from controlplane.tenancy.models import Membership, Organisation, Team, TokenKin
 from controlplane.tenancy.types import Permission, Principal, Role
 from governance.bundles import ensure_baseline
 
+TESTS = Path(__file__).resolve().parent
+END_TO_END = TESTS / "end_to_end"
 CHROMIUM = Path("/usr/bin/chromium")
 PASSWORD = "correct-horse-battery-staple"
 _NUMBERS = itertools.count(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For `--dist loadgroup`: a file's tests stay together, and those that start a whole Remit share one and go first:
+    they take longest, and whoever began them last would be waited for."""
+    items.sort(key=lambda item: END_TO_END not in item.path.parents)
+    for item in items:
+        whole = item.path.parent if END_TO_END in item.path.parents else item.path
+        item.add_marker(pytest.mark.xdist_group(str(whole.relative_to(TESTS))))
 
 
 @pytest.fixture(scope="session", autouse=True)
