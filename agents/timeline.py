@@ -219,7 +219,9 @@ def _ran(action: Action) -> Item:
 def _unused(action: Action) -> Item:
     """Somebody said yes to it: that nothing came of it is told as plainly."""
     state = ActionState(action.state)
-    released = " What was held for it was released." if action.hold_id else ""
+    said = action.message
+    if action.hold_id:
+        said = f"{said.rstrip('.')}. What was held for it was released."
     return Item(
         ItemKind.RAN,
         action.ended_at or action.created_at,
@@ -228,7 +230,7 @@ def _unused(action: Action) -> Item:
         action.title,
         "was approved and never carried out",
         str(state.label),
-        action.message + released,
+        said,
         action=action,
         money=Decimal(0),
     )

@@ -137,10 +137,14 @@ class Action(models.Model):
         return self.proposer_kind in (PrincipalKind.AGENT, PrincipalKind.RUN)
 
     @property
+    def ended_unperformed(self) -> bool:
+        """Taken back, or out of time, before it was carried out: its verdict is not what counts any more."""
+        return self.state in (ActionState.EXPIRED, ActionState.WITHDRAWN) and self.executing_at is None
+
+    @property
     def approved_unused(self) -> bool:
         """People agreed, and it ended without being carried out. For rows that come with their escalations."""
-        ended = self.state in (ActionState.EXPIRED, ActionState.WITHDRAWN) and self.executing_at is None
-        return ended and any(row.state == EscalationState.APPROVED for row in self.escalations.all())
+        return self.ended_unperformed and any(row.state == EscalationState.APPROVED for row in self.escalations.all())
 
 
 class Decision(models.Model):

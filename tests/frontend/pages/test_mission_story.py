@@ -134,10 +134,11 @@ def test_what_was_approved_and_never_carried_out_is_told_with_the_money_that_was
     assert "$" not in asked.split("240.00")[1]
     assert "Approved by Bob" in approved
     assert "books__apply_credit was approved and never carried out" in unused
-    assert ("The run ended" if how == "taken back" else "Nothing was done.") in unused
-    assert "What was held for it was released. $0.00" in unused
+    why = "The run ended." if how == "taken back" else "Nothing was done."
+    assert f"{why} What was held for it was released. $0.00" in unused
     detail = page(browser, reverse("action", args=[question.action_id]))
     assert "Approved, and never carried out." in detail
+    assert re.search(r"What the agent was told</h2><span[^>]*>.*?</svg>(Withdrawn|Lapsed|Expired)", detail)
 
 
 def test_what_was_taken_back_before_anybody_answered_is_not_told_as_approved(

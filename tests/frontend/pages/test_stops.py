@@ -119,6 +119,19 @@ def test_who_stops_a_team_that_nobody_else_could_release_is_told_so_before_and_a
     assert words in html(browser, reverse("stop", args=[stop_team(world).pk]))
 
 
+def test_who_lifts_is_offered_to_resume_what_the_stop_paused_and_nothing_else(
+    world: Any, alice: User, as_dana: Any, signed_in: SignIn
+) -> None:
+    stop, browser = stop_team(world), signed_in(alice)
+    assert 'name="resume"' in html(browser, reverse("stop", args=[stop.pk]))
+    browser.post(reverse("stop-lift", args=[stop.pk]), {})
+    asked = Escalation.objects.get(kind="stop.lift")
+    governance.decide(approver=as_dana, escalation_id=asked.pk, version=1, approve=True, reason="")
+    again = html(browser, reverse("stop", args=[stop_team(world).pk]))
+    assert "Lift the stop</button>" in again
+    assert 'name="resume"' not in again
+
+
 def test_lifting_asks_a_second_person_who_answers_on_approvals(
     world: Any, alice: User, dana: User, as_dana: Any, signed_in: SignIn
 ) -> None:
