@@ -254,7 +254,7 @@ def test_every_page_is_tried_here(asked: Any) -> None:
         | set(forms(asked))
     )
     elsewhere = {"sign-in-link", "audit-verify", "switch-organisation", "view-save", "view-remove"}
-    elsewhere |= {"approval-from-mail", "notices-read"}  # tests/frontend/pages/test_approval_pages.py
+    elsewhere |= {"approval-from-mail", "notices-read"}  # tests/frontend/pages/test_notices_of_questions.py
     elsewhere |= {"strip-put-away"}  # tests/frontend/pages/test_strips.py
     # One's own alone, or open to who has the link: tests/frontend/pages/test_sign_in.py and test_members.py.
     elsewhere |= {"settings", "invitation", "sessions-end", *(name for name in named if name.startswith("mfa_"))}
