@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Callable
 from typing import Any
 
@@ -21,3 +23,9 @@ def send(browser: Client, address: str, /, *arguments: Any, status: int = 302, *
     response = browser.post(reverse(address, args=arguments), body)
     assert response.status_code == status, (address, response.status_code, response.content.decode()[:2000])
     return str(response.content.decode())
+
+
+def rows_of(browser: Client, path: str) -> list[list[str]]:
+    response: Any = browser.get(path)
+    assert response["Content-Type"].startswith("text/csv")
+    return list(csv.reader(io.StringIO(b"".join(response).decode())))
