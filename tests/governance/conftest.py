@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -18,11 +18,13 @@ from controlplane.common.errors import conflict
 from controlplane.common.ids import new_id
 from controlplane.common.statements import planned
 from controlplane.tenancy.models import Organisation, Team, User
-from controlplane.tenancy.types import Principal, PrincipalKind
+from controlplane.tenancy.types import Principal, PrincipalKind, Role
 from governance import registry, services
+from governance.approval_models import ApprovalRoute, ApproverGroup
 from governance.bundles import forget
 from governance.choices import ActionState
 from governance.models import Action, Escalation
+from governance.services import Route
 from governance.types import BudgetRequest, Finding, Grants, HoldRefused, Judgement, Prepared, Proposal, Statement
 
 TOOL = "books__apply_credit"
@@ -41,6 +43,7 @@ unless {{ context.approved.contains("grant/0/ask") }};
 """
 GRANTS = Grants(key="version-1", policies=GRANT_POLICIES, argument_types={AMOUNT: "Long"})
 _NUMBERS = itertools.count(1)
+MakeGroup = Callable[..., ApproverGroup]
 
 
 class CountingLedger:
@@ -374,11 +377,6 @@ def gate(scene: Scene, ledger: CountingLedger, as_worker: Principal) -> Iterator
     forget()
 
 
-@pytest.fixture
-def approvers(dana: User, bob: User) -> Sequence[User]:
-    return (dana, bob)
-
-
 def make_run(scene: Scene, organisation: Organisation) -> Principal:
     return Principal(
         kind=PrincipalKind.RUN,
@@ -409,3 +407,25 @@ def at_once() -> Callable[..., list[Any]]:
             return list(pool.map(one, range(times)))
 
     return run
+
+
+@pytest.fixture
+def make_group(as_nadia: Principal) -> MakeGroup:
+    def make(name: str, *people: User) -> ApproverGroup:
+        return services.save_group(actor=as_nadia, name=name, member_ids=[person.pk for person in people])
+
+    return make
+
+
+@pytest.fixture
+def route(as_nadia: Principal) -> Callable[..., ApprovalRoute]:
+    def make(name: str = "All", **fields: Any) -> ApprovalRoute:
+        return services.save_route(actor=as_nadia, route=Route(name=name, **fields))
+
+    return make
+
+
+@pytest.fixture
+def approvers(make_person: Any, northwind: Any) -> list[User]:
+    """Three more approvers of the whole organisation."""
+    return [make_person(name, northwind, Role.APPROVER) for name in ("Olga", "Piet", "Quinn")]

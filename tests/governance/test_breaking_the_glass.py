@@ -12,7 +12,7 @@ from controlplane.audit.models import Entry
 from controlplane.common.clock import now
 from controlplane.common.errors import RemitError
 from controlplane.tenancy.models import User
-from controlplane.tenancy.types import Principal, Role
+from controlplane.tenancy.types import Permission, Principal, Role
 from governance import selectors, services
 from governance.approval_models import BreakGlass
 from governance.choices import ActionState, EscalationState, ReviewVerdict, Verdict
@@ -223,3 +223,10 @@ def test_two_administrators_of_whom_one_stands_in_for_the_owner(
     )
     with pytest.raises(RemitError, match=r"escalation\.four_eyes"):
         smash(gate, gate.propose(60), acting(other))
+
+
+def test_nobody_but_an_administrator_breaks_the_glass_by_role() -> None:
+    from controlplane.tenancy.types import ROLE_PERMISSIONS
+
+    holders = {role for role in Role if Permission.ESCALATION_BREAK_GLASS in ROLE_PERMISSIONS[role]}
+    assert holders == {Role.ADMIN}
