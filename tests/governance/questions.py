@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -11,11 +11,12 @@ from controlplane.audit.models import Entry
 from controlplane.common.errors import RemitError
 from controlplane.tenancy.types import Principal
 from governance import selectors, services
-from governance.approval_models import BreakGlass
+from governance.approval_models import ApproverGroup, BreakGlass
 from governance.models import Action, Decision, Escalation, Vote
 
-from .conftest import Gate
+from .gate import Gate
 
+MakeGroup = Callable[..., ApproverGroup]
 EMERGENCY = "The payment run closes in five minutes."
 
 

@@ -20,7 +20,7 @@ from governance.models import Action, Escalation, Vote
 from governance.services import Route
 from governance.types import Finding
 
-from .conftest import Gate
+from .gate import Gate
 from .questions import everything, smash
 
 pytestmark = pytest.mark.django_db

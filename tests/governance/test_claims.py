@@ -14,7 +14,7 @@ from governance import services
 from governance.choices import EscalationState
 from governance.models import Escalation
 
-from .conftest import Gate
+from .gate import Gate
 from .questions import refused
 
 pytestmark = pytest.mark.django_db

@@ -18,7 +18,7 @@ from governance.models import Action, Permit, Vote
 from governance.services import Route
 from governance.types import Finding, HoldRefused
 
-from .conftest import Gate
+from .gate import Gate
 from .questions import everything
 
 pytestmark = pytest.mark.django_db

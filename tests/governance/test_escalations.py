@@ -19,7 +19,7 @@ from governance.models import Action, Decision, Escalation, Permit, Vote
 from governance.transitions import APPROVED_TTL_SECONDS
 from governance.types import Finding
 
-from .conftest import Gate
+from .gate import Gate
 from .questions import refused
 
 pytestmark = pytest.mark.django_db

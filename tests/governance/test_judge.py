@@ -19,7 +19,7 @@ from governance.choices import ActionState, EscalationState, Verdict
 from governance.judging import consulting, endpoints
 from governance.models import Action, Decision, Escalation
 
-from .conftest import Gate
+from .gate import Gate
 from .model_server import MODEL, ModelServer, Reply, agree, completion, model_server, says
 
 pytestmark = pytest.mark.django_db

@@ -11,7 +11,7 @@ from governance.choices import ActionState, Verdict
 from governance.flood import MOST_OPEN
 from governance.models import Escalation, Vote
 
-from .conftest import Gate
+from .gate import Gate
 
 pytestmark = pytest.mark.django_db
 

@@ -10,7 +10,7 @@ from controlplane.tenancy.types import Principal
 from governance import services
 from governance.approval_models import EscalationMessage
 
-from .conftest import Gate
+from .gate import Gate
 
 pytestmark = pytest.mark.django_db
 

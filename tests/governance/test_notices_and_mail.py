@@ -19,7 +19,7 @@ from governance.escalations.notifying import MOST_MAILS_AN_HOUR, link_to
 from governance.models import Escalation
 from governance.services import Route
 
-from .conftest import Gate
+from .gate import Gate
 from .questions import smash
 
 pytestmark = pytest.mark.django_db

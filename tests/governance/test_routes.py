@@ -15,7 +15,7 @@ from governance import selectors, services
 from governance.approval_models import ApprovalRoute, ApproverGroup
 from governance.services import Route
 
-from .conftest import MakeGroup
+from .questions import MakeGroup
 
 pytestmark = pytest.mark.django_db
 

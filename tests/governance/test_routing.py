@@ -17,8 +17,8 @@ from governance import services
 from governance.choices import ActionState, EscalationState
 from governance.models import Escalation
 
-from .conftest import Gate, MakeGroup
-from .questions import refused, waits_for
+from .gate import Gate
+from .questions import MakeGroup, refused, waits_for
 
 pytestmark = pytest.mark.django_db
 

@@ -16,8 +16,8 @@ from governance.approval_models import Delegation
 from governance.choices import EscalationState
 from governance.models import Vote
 
-from .conftest import Gate, MakeGroup
-from .questions import refused, waits_for
+from .gate import Gate
+from .questions import MakeGroup, refused, waits_for
 
 pytestmark = pytest.mark.django_db
 

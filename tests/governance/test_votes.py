@@ -17,8 +17,8 @@ from governance import selectors, services
 from governance.choices import ActionState, EscalationState
 from governance.models import Action, Escalation, Vote
 
-from .conftest import Gate, MakeGroup
-from .questions import refused
+from .gate import Gate
+from .questions import MakeGroup, refused
 
 pytestmark = pytest.mark.django_db
 
