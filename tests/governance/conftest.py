@@ -15,10 +15,13 @@ from controlplane.tenancy.types import Principal, Role
 from governance import registry, services
 from governance.approval_models import ApprovalRoute, ApproverGroup
 from governance.bundles import forget
+from governance.judging import endpoints
 from governance.services import Route
 
+from .connected_judge import BRIEF, connect
 from .counting_ledger import CountingLedger
 from .gate import Gate
+from .model_server import ModelServer, model_server
 from .questions import MakeGroup
 from .scene import Scene, SignOff, ToolCall, make_run
 
@@ -94,3 +97,15 @@ def route(as_nadia: Principal) -> Callable[..., ApprovalRoute]:
 def approvers(make_person: Any, northwind: Any) -> list[User]:
     """Three more approvers of the whole organisation."""
     return [make_person(name, northwind, Role.APPROVER) for name in ("Olga", "Piet", "Quinn")]
+
+
+@pytest.fixture
+def model(gate: Gate, settings: Any) -> Iterator[ModelServer]:
+    """A connected judge, and a kind of action that policy wants judged."""
+    gate.scene.context = {"judge": True}
+    gate.scene.brief = BRIEF
+    with model_server() as script:
+        connect(settings, script.url)
+        yield script
+    while endpoints._CLIENTS:
+        endpoints._CLIENTS.pop().close()
