@@ -7,6 +7,7 @@ checked at every reserve, so the tightest one wins.
 from __future__ import annotations
 
 import uuid
+from dataclasses import dataclass
 from decimal import Decimal
 
 from django.conf import settings
@@ -30,6 +31,17 @@ MAX_COUNT = 10**15
 JUDGE = "judge"
 # Opened by the pillar that owns the subject, as part of a change it has judged itself (a sign-off, a registration).
 _OPENED_WITH_THEIR_SUBJECT = frozenset({Level.AGENT, Level.MISSION})
+
+
+@dataclass(frozen=True)
+class NewLimit:
+    """What a limit becomes, and why: also by which action, or by which change that a second person confirmed."""
+
+    window: WindowKind
+    limits: Limits
+    reason: str
+    action_id: uuid.UUID | None = None
+    change_id: uuid.UUID | None = None
 
 
 def open_account(
@@ -69,7 +81,7 @@ def open_account(
                 subject_type=subject_type,
                 subject_id=subject_id,
             )
-            _allocate(actor, account, window, limits, None, "Opened")
+            _allocate(actor, account, NewLimit(window, limits, "Opened"))
             record(
                 event=Event.BUDGET_OPENED,
                 actor=actor,
@@ -127,7 +139,7 @@ def set_limit(*, actor: Principal, account_id: uuid.UUID, window: WindowKind, li
     """
     with transaction.atomic():
         account = locked_for_writing(actor, account_id)
-        apply(actor, account, window, limits, None, reason)
+        apply(actor, account, NewLimit(window, limits, reason))
 
 
 def apply_limit(
@@ -143,7 +155,7 @@ def apply_limit(
     decision is the leave, `actor` is who made it. Raises 404 `budget.not_found`, 422."""
     with transaction.atomic():
         account = _locked(actor, account_id)
-        apply(actor, account, window, limits, action_id, reason)
+        apply(actor, account, NewLimit(window, limits, reason, action_id))
 
 
 def raise_limit(
@@ -156,7 +168,7 @@ def raise_limit(
         if current is None or current.money is None:
             raise conflict("budget.unlimited", "This budget has no limit in money that could be raised.")
         limits = Limits(current.money + money, current.tokens, current.steps)
-        apply(actor, account, WindowKind(current.kind), limits, action_id, reason)
+        apply(actor, account, NewLimit(WindowKind(current.kind), limits, reason, action_id))
 
 
 def freeze(*, actor: Principal, account_id: uuid.UUID, reason: str) -> None:
@@ -208,65 +220,53 @@ def money_limit(account: Account) -> AccountLimit | None:
     return next((limits[kind] for kind in order if kind in limits), None)
 
 
-def apply(
-    actor: Principal,
-    account: Account,
-    window: WindowKind,
-    limits: Limits,
-    action_id: uuid.UUID | None,
-    reason: str,
-    *,
-    change_id: uuid.UUID | None = None,
-) -> None:
-    check_limits(limits)
-    _allocate(actor, account, window, limits, action_id, reason, change_id)
+def apply(actor: Principal, account: Account, new: NewLimit) -> None:
+    check_limits(new.limits)
+    _allocate(actor, account, new)
     record(
         event=Event.BUDGET_LIMIT_SET,
         actor=actor,
         subject=subject_of(account),
-        payload={**facts(window, limits), "reason": reason, "action": str(action_id) if action_id else None},
+        payload={
+            **facts(new.window, new.limits),
+            "reason": new.reason,
+            "action": str(new.action_id) if new.action_id else None,
+        },
     )
     alerts.raise_for_account(account.pk)
     tell_pages(account)
 
 
-def _allocate(
-    actor: Principal,
-    account: Account,
-    window: WindowKind,
-    limits: Limits,
-    action_id: uuid.UUID | None,
-    reason: str,
-    change_id: uuid.UUID | None = None,
-) -> None:
+def _allocate(actor: Principal, account: Account, new: NewLimit) -> None:
+    limits = new.limits
     calls.set_limit(
-        account_id=account.pk, kind=window.value, money=limits.money, tokens=limits.tokens, steps=limits.steps
+        account_id=account.pk, kind=new.window.value, money=limits.money, tokens=limits.tokens, steps=limits.steps
     )
     Allocation.objects.create(
-        id=change_id or new_id(),  # what a second person confirmed bears the id of the change
+        id=new.change_id or new_id(),  # what a second person confirmed bears the id of the change
         organisation_id=account.organisation_id,
         account=account,
-        kind=window,
+        kind=new.window,
         money=limits.money,
         tokens=limits.tokens,
         steps=limits.steps,
         actor_kind=actor.kind.value,
         actor_id=actor.id,
         actor_name=actor.name[:120],
-        action_id=action_id,
-        reason=reason[:300],
+        action_id=new.action_id,
+        reason=new.reason[:300],
     )
     JournalEntry.objects.create(
         at=now(),
         organisation_id=account.organisation_id,
         account=account,
         kind="allocation",
-        action_id=action_id,
+        action_id=new.action_id,
         mission_id=account.subject_id if account.subject_type == "mission" else None,
         money=limits.money or 0,
         tokens=limits.tokens or 0,
         steps=limits.steps or 0,
-        note=reason,
+        note=new.reason,
     )
 
 

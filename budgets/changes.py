@@ -68,7 +68,7 @@ def change_limit(
             raise invalid("budget.limit_same", "This is the limit already.", FieldError("/money", "another amount"))
         _supersede(account, window)
         if not _needs_second_person(account, window, current, limits):
-            accounts.apply(actor, account, window, limits, None, reason)
+            accounts.apply(actor, account, accounts.NewLimit(window, limits, reason))
             return Changed(waits=False)
         change = LimitChange.objects.create(
             organisation_id=account.organisation_id,
@@ -102,7 +102,7 @@ def confirm_change(*, actor: Principal, change_id: uuid.UUID) -> None:
         _tell(Event.BUDGET_CHANGE_CONFIRMED, actor, account, change)
         limits = Limits(change.money, change.tokens, change.steps)
         reason = f"{change.proposer_name}: {change.reason}"[:300]
-        accounts.apply(actor, account, window, limits, None, reason, change_id=change.pk)
+        accounts.apply(actor, account, accounts.NewLimit(window, limits, reason, change_id=change.pk))
 
 
 def refuse_change(*, actor: Principal, change_id: uuid.UUID, reason: str) -> None:

@@ -33,6 +33,10 @@ class Overtaken(Exception):
     """What it was judged by has changed meanwhile: judge it again. Nothing of the transaction may stay."""
 
 
+class BundleChanged(Overtaken):
+    """The rules changed while the action was being judged: judge it again."""
+
+
 class HoldNotGiven(Exception):
     """The ledger refused: `refused` says which level and what is left there."""
 

@@ -20,13 +20,13 @@ from governance.announcing import action_changed
 from governance.bundles import forget
 from governance.choices import ActionState, Verdict
 from governance.escalations.breaking_glass import usable_until_passed
-from governance.gate import Overtaken, require_still
+from governance.gate import BundleChanged, Overtaken, require_still
 from governance.models import Action, Decision, Permit
 from governance.permits import PermitClaims
-from governance.proposing import BundleChanged, started_entry
 from governance.registry import ledger
 from governance.rejudging import Again, look_again, weigh_again, write_again
 from governance.transitions import live_permits
+from governance.verdicts import started_entry
 
 _ATTEMPTS: Final = 3
 

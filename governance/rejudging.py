@@ -21,16 +21,10 @@ from governance.choices import ActionState, Verdict
 from governance.gate import Ladder
 from governance.intake import digest_of_envelope, envelope_of
 from governance.models import Action
-from governance.proposing import (
-    BundleChanged,
-    decided_entry,
-    open_escalation,
-    remedies_of,
-    waits_for_people,
-)
 from governance.registry import kind_of, ledger
 from governance.transitions import APPROVED_TTL_SECONDS, lock_subject, move, perform_at_once, void_permits
 from governance.types import Finding, Prepared, Proposal
+from governance.verdicts import decided_entry, open_escalation, remedies_of, waits_for_people
 
 
 @dataclass(frozen=True)
@@ -153,7 +147,7 @@ def write_again(
         escalation, _ = open_escalation(action, ladder, prepared, decision)
     entry = decided_entry(action, actor, decision, **told)
     if rows.commit(decision=decision, escalation=escalation, entries=[entry]) == "bundle_changed":
-        raise BundleChanged
+        raise gate.BundleChanged
     seconds = (escalation["expires_at"] - moment).total_seconds() if escalation else APPROVED_TTL_SECONDS
     _follow(action, ladder, actor, hold_seconds=round(seconds))
     gate.emit_spans(ladder)

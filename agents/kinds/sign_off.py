@@ -11,7 +11,7 @@ from agents import stops
 from agents.choices import ENDED_MISSION_STATES, MissionState, VersionState
 from agents.models import Mission, MissionVersion
 from agents.remits import Remit
-from agents.services import changing, missions
+from agents.services import changing, starting
 from controlplane.common.errors import FieldError, invalid, not_found
 from controlplane.common.ids import parse_id
 from controlplane.live.services import announce
@@ -55,16 +55,16 @@ class SignOff:
         tell_answer(action=action, state=state, actor=actor, owners=[owner_id])
         if state is ActionState.PERMITTED:
             second = actor.user_id if actor.user_id != action.proposer_id else None
-            missions.activate(actor=actor, mission_id=mission_id, number=version, signed_off_by=second)
+            starting.activate(actor=actor, mission_id=mission_id, number=version, signed_off_by=second)
         elif state is ActionState.WAITING:
-            missions.await_sign_off(actor=actor, mission_id=mission_id, number=version, reason=action.message)
+            starting.await_sign_off(actor=actor, mission_id=mission_id, number=version, reason=action.message)
         elif state is ActionState.WITHDRAWN:
-            missions.withdraw_sign_off(actor=actor, mission_id=mission_id, number=version, reason=action.message)
+            starting.withdraw_sign_off(actor=actor, mission_id=mission_id, number=version, reason=action.message)
         elif action.reason_code == REFUSED_BY_PERSON:
-            missions.refuse_sign_off(actor=actor, mission_id=mission_id, number=version, reason=action.message)
+            starting.refuse_sign_off(actor=actor, mission_id=mission_id, number=version, reason=action.message)
         else:
             reason = f"Not signed off: {action.message}"  # by the rules or by silence: nobody refused it
-            missions.withdraw_sign_off(actor=actor, mission_id=mission_id, number=version, reason=reason)
+            starting.withdraw_sign_off(actor=actor, mission_id=mission_id, number=version, reason=reason)
 
 
 class Widen:

@@ -8,17 +8,16 @@ from agents.services.credentials import issue_credential, revoke_credential
 from agents.services.lifting import ask_to_lift, nobody_could_agree_to_lifting, resume_lifted
 from agents.services.missions import (
     accept_outcome,
-    draft_mission,
     expire_missions,
     pause_mission,
     reject_outcome,
     resume_mission,
     stop_mission,
-    submit_mission,
 )
 from agents.services.people import update_profile
 from agents.services.progress import claim_outcome, report_progress
 from agents.services.runs import issue_run_token, restart_run
+from agents.services.starting import draft_mission, submit_mission
 from agents.services.stopping import note_open_proofs, note_proofs, stop
 from agents.services.teams import add_team
 

@@ -12,7 +12,8 @@ from django.db.models import F
 from agents.choices import ENDED_MISSION_STATES, MissionState, VersionState
 from agents.models import ChecklistItem, Mission, MissionVersion
 from agents.remits import Remit, remit_in_force, widens
-from agents.services.missions import add_wording, check_wording, facts_of, limits_of, subject_of
+from agents.services.missions import subject_of
+from agents.services.starting import add_wording, check_wording, facts_of, limits_of
 from budgets import services as budgets
 from budgets.types import WindowKind
 from controlplane.audit.events import Event

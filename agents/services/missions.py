@@ -1,155 +1,29 @@
-"""The life of a mission: drafted, signed off, active, paused, ended. Every step is a conditional update with its audit
+"""The life of a mission that was started: paused, resumed, ended. Every step is a conditional update with its audit
 entry."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from decimal import Decimal
-from typing import Any
 
 import structlog
 from django.db import transaction
 
 from agents import stops
-from agents.choices import (
-    ENDED_MISSION_STATES,
-    AgentState,
-    CheckState,
-    MissionState,
-    Outcome,
-    StopScope,
-    VersionState,
-)
-from agents.models import Agent, ChecklistItem, Mission, MissionVersion
-from agents.remits import MOST_BUDGET, Remit
+from agents.choices import ENDED_MISSION_STATES, CheckState, MissionState, Outcome, StopScope
+from agents.models import Mission
 from agents.services import runs, stopping
 from agents.services.telling import tell_owners
 from budgets import services as budgets
-from budgets.types import Level, Limits, WindowKind
 from controlplane.audit.events import Event
 from controlplane.audit.services import Subject, record
 from controlplane.common.clock import now
 from controlplane.common.errors import FieldError, RemitError, conflict, invalid, not_found
-from controlplane.common.written_amounts import written_amount
 from controlplane.live.services import announce
 from controlplane.tenancy.types import Permission, Principal, system_principal
 from governance import services as governance
-from governance.types import Judgement, Proposal
 
 log = structlog.get_logger(__name__)
-
-
-def draft_mission(
-    *,
-    actor: Principal,
-    agent_id: uuid.UUID,
-    title: str,
-    remit: Remit,
-    template: str = "",
-    settings: dict[str, Any] | None = None,
-) -> Mission:
-    """A mission nobody has started. Raises 422 `mission.invalid` naming every bad field."""
-    check_wording(title, remit)
-    agent = Agent.objects.restrict(actor, Permission.MISSION_WRITE).filter(pk=agent_id, state=AgentState.ACTIVE).first()
-    if agent is None or actor.user_id is None:
-        raise not_found("agent")
-    with transaction.atomic():
-        mission = Mission.objects.create(
-            organisation_id=actor.organisation_id,
-            team_id=agent.team_id,
-            agent=agent,
-            owner_id=actor.user_id,
-            template=template,
-            title=title.strip()[:160],
-            settings=settings or {},
-            created_by_id=actor.user_id,
-            deadline=remit.deadline,
-        )
-        version = add_wording(mission, 1, remit, actor.user_id, VersionState.DRAFT)
-        ChecklistItem.objects.bulk_create(
-            ChecklistItem(mission=mission, position=position, text=text[:300])
-            for position, text in enumerate(remit.criteria)
-        )
-        record(event=Event.MISSION_DRAFTED, actor=actor, subject=subject_of(mission), payload=facts_of(version))
-        announce(f"organisation:{actor.organisation_id}", "missions")
-    return mission
-
-
-def submit_mission(*, actor: Principal, mission_id: uuid.UUID) -> Judgement:
-    """Ask the gate to start it: small budgets start at once, larger ones wait for a second person's sign-off."""
-    mission = _operable(actor, mission_id)
-    if mission.state != MissionState.DRAFT:
-        raise conflict(
-            "mission.not_draft", f"This mission is {mission.get_state_display().lower()}.", "Open it to see why."
-        )
-    return governance.propose(
-        proposer=actor,
-        proposal=Proposal(
-            kind="mission.sign_off",
-            arguments={"mission_id": str(mission.pk), "version": mission.version},
-            idempotency_key=f"sign-off:{mission.pk}:{mission.version}:{now().isoformat()}",
-            audience="remit",
-        ),
-    )
-
-
-def await_sign_off(*, actor: Principal, mission_id: uuid.UUID, number: int, reason: str) -> None:
-    """The gate asks a second person about version `number`. Inside the decision's transaction."""
-    if _move(mission_id, [MissionState.DRAFT], MissionState.AWAITING_SIGN_OFF, reason, number=number):
-        mission = Mission.objects.get(pk=mission_id)
-        mission.versions.filter(number=number).update(state=VersionState.AWAITING_SIGN_OFF)
-        record(event=Event.MISSION_SUBMITTED, actor=actor, subject=subject_of(mission), payload={"reason": reason})
-
-
-def activate(*, actor: Principal, mission_id: uuid.UUID, number: int, signed_off_by: uuid.UUID | None) -> None:
-    """Start it as version `number` words it: budget account, first run. Inside the transaction that permitted it."""
-    startable = [MissionState.DRAFT, MissionState.AWAITING_SIGN_OFF]
-    if not _move(mission_id, startable, MissionState.ACTIVE, "", number=number):
-        raise conflict(
-            "mission.not_startable",
-            "This mission was started, stopped or reworded meanwhile.",
-            "Open it to see its state.",
-        )
-    mission = Mission.objects.select_related("agent").get(pk=mission_id)
-    version = mission.versions.get(number=number)
-    mission.versions.filter(pk=version.pk).update(
-        state=VersionState.ACTIVE, signed_off_by_id=signed_off_by, signed_off_at=now() if signed_off_by else None
-    )
-    mission.account_id = budgets.open_account(
-        actor=actor,
-        organisation_id=mission.organisation_id,
-        team_id=mission.team_id,
-        parent_id=mission.agent.account_id,
-        level=Level.MISSION,
-        name=mission.title,
-        subject_type="mission",
-        subject_id=mission.pk,
-        limits=limits_of(version),
-        window=WindowKind.TOTAL,
-    )
-    mission.started_at = now()
-    mission.save(update_fields=["account_id", "started_at"])
-    if signed_off_by:
-        record(
-            event=Event.MISSION_SIGNED_OFF,
-            actor=actor,
-            subject=subject_of(mission),
-            payload={"version": version.number},
-        )
-    record(event=Event.MISSION_STARTED, actor=actor, subject=subject_of(mission), payload=facts_of(version))
-    runs.start_run(actor=actor, mission=mission)
-
-
-def refuse_sign_off(*, actor: Principal, mission_id: uuid.UUID, number: int, reason: str) -> None:
-    """Back to a draft, so that it can be reworded. Inside the transaction that refused it."""
-    shown = f"Not signed off: {reason}"
-    _back_to_draft(actor, mission_id, number, Event.MISSION_SIGN_OFF_REFUSED, reason, shown=shown)
-
-
-def withdraw_sign_off(*, actor: Principal, mission_id: uuid.UUID, number: int, reason: str) -> None:
-    """Back to a draft, which no person refused. Inside the transaction that withdrew or ended the question."""
-    _back_to_draft(actor, mission_id, number, Event.MISSION_SIGN_OFF_WITHDRAWN, reason, shown=reason)
 
 
 def pause_mission(*, actor: Principal, mission_id: uuid.UUID, reason: str = "") -> Mission:
@@ -170,7 +44,7 @@ def pause_mission(*, actor: Principal, mission_id: uuid.UUID, reason: str = "") 
 
 def resume_mission(*, actor: Principal, mission_id: uuid.UUID) -> Mission:
     """Raises 409 `stop.in_force` while its agent, team or organisation is stopped."""
-    mission = _operable(actor, mission_id)
+    mission = operable(actor, mission_id)
     with transaction.atomic():
         stops.require_no_stop(mission)
         return _operate(actor, mission_id, [MissionState.PAUSED], MissionState.ACTIVE, "", Event.MISSION_RESUMED)
@@ -219,81 +93,14 @@ def subject_of(mission: Mission) -> Subject:
     return Subject("mission", mission.pk, mission.title, mission.team_id, mission.pk)
 
 
-def add_wording(
-    mission: Mission,
-    number: int,
-    remit: Remit,
-    user_id: uuid.UUID,
-    state: VersionState,
-    *,
-    widens_: bool = False,
-    note: str = "",
-) -> MissionVersion:
-    currency = mission.organisation.currency
-    return MissionVersion.objects.create(
-        mission=mission,
-        number=number,
-        state=state,
-        goal=remit.goal.strip(),
-        criteria=[text[:300] for text in remit.criteria],
-        grants=[grant.as_dict() for grant in remit.grants],
-        budget_money=remit.budget_money,
-        budget_tokens=remit.budget_tokens,
-        budget_steps=remit.budget_steps,
-        currency=currency,
-        deadline=remit.deadline,
-        importance=remit.importance,
-        residency=remit.residency,
-        widens=widens_,
-        change_note=note[:300],
-        created_by_id=user_id,
-    )
-
-
-def check_wording(title: str, remit: Remit) -> None:
-    """Raises 422 `mission.invalid` naming every bad field."""
-    errors: list[FieldError] = []
-    if not 1 <= len(title.strip()) <= 160:
-        errors.append(FieldError("/title", "1 to 160 characters"))
-    if not 1 <= len(remit.goal.strip()) <= 4000:
-        errors.append(FieldError("/goal", "1 to 4,000 characters"))
-    if not 1 <= len(remit.criteria) <= 30 or any(not text.strip() for text in remit.criteria):
-        errors.append(FieldError("/criteria", "1 to 30 lines, none of them empty"))
-    if not Decimal("0") < remit.budget_money <= MOST_BUDGET:
-        errors.append(FieldError("/budget", "more than 0 and at most 1,000,000"))
-    if remit.deadline <= now():
-        errors.append(FieldError("/deadline", "a moment that is still to come"))
-    if errors:
-        raise invalid("mission.invalid", "Some of it can't be used as it is.", *errors)
-
-
-def limits_of(version: MissionVersion) -> Limits:
-    return Limits(money=version.budget_money, tokens=version.budget_tokens, steps=version.budget_steps)
-
-
-def facts_of(version: MissionVersion) -> dict[str, Any]:
-    return {
-        "version": version.number,
-        "goal": version.goal,
-        "budget": {"amount": written_amount(version.budget_money), "currency": version.currency},
-        "deadline": version.deadline.isoformat(),
-        "grants": version.grants,
-        "widens": version.widens,
-    }
-
-
-# -- below: one level down
-# ----------------------------------------------------------------------------------------------
-
-
-def _operable(actor: Principal, mission_id: uuid.UUID) -> Mission:
+def operable(actor: Principal, mission_id: uuid.UUID) -> Mission:
     mission = Mission.objects.restrict(actor, Permission.MISSION_OPERATE).filter(pk=mission_id).first()
     if mission is None:
         raise not_found("mission")
     return mission
 
 
-def _move(
+def move(
     mission_id: uuid.UUID,
     from_states: Sequence[MissionState],
     to: MissionState,
@@ -314,14 +121,8 @@ def _move(
     return bool(moved)
 
 
-def _back_to_draft(
-    actor: Principal, mission_id: uuid.UUID, number: int, event: Event, reason: str, *, shown: str
-) -> None:
-    startable = [MissionState.DRAFT, MissionState.AWAITING_SIGN_OFF]
-    if _move(mission_id, startable, MissionState.DRAFT, shown, number=number):
-        mission = Mission.objects.get(pk=mission_id)
-        mission.versions.filter(number=number).update(state=VersionState.DRAFT)
-        record(event=event, actor=actor, subject=subject_of(mission), payload={"reason": reason})
+# -- below: one level down
+# ----------------------------------------------------------------------------------------------
 
 
 def _operate(
@@ -334,9 +135,9 @@ def _operate(
     shown: str = "",
 ) -> Mission:
     """`shown`: what stands beside the state where nobody gave a reason."""
-    mission = _operable(actor, mission_id)
+    mission = operable(actor, mission_id)
     with transaction.atomic():
-        if not _move(mission_id, from_states, to, reason or shown):
+        if not move(mission_id, from_states, to, reason or shown):
             mission.refresh_from_db()
             state = mission.get_state_display().lower()
             raise conflict(
@@ -361,10 +162,10 @@ def _judge_outcome(
     check: CheckState,
     reason: str,
 ) -> Mission:
-    mission = _operable(actor, mission_id)
+    mission = operable(actor, mission_id)
     with transaction.atomic():
         won = Mission.objects.filter(pk=mission.pk, outcome=Outcome.CLAIMED, claim__at=claim).update(outcome=outcome)
-        if not won or not _move(mission.pk, [MissionState.ACTIVE, MissionState.PAUSED], state, reason):
+        if not won or not move(mission.pk, [MissionState.ACTIVE, MissionState.PAUSED], state, reason):
             raise _not_judged(mission, claim)
         mission.refresh_from_db(fields=["claim"])
         Mission.objects.filter(pk=mission.pk).update(ended_at=now())
@@ -398,7 +199,7 @@ def _not_judged(mission: Mission, claim: str) -> RemitError:
 
 def _expire(mission: Mission) -> bool:
     reason = "Its deadline has passed"
-    if not _move(mission.pk, [MissionState.ACTIVE, MissionState.PAUSED], MissionState.EXPIRED, reason):
+    if not move(mission.pk, [MissionState.ACTIVE, MissionState.PAUSED], MissionState.EXPIRED, reason):
         return False
     actor = system_principal(organisation_id=mission.organisation_id)
     Mission.objects.filter(pk=mission.pk).update(ended_at=now())

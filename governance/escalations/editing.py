@@ -29,12 +29,12 @@ from governance.escalations.ways import Way, way_of
 from governance.gate import Ladder
 from governance.intake import check_proposal, digest_of_envelope, envelope_of
 from governance.models import Action, Escalation
-from governance.proposing import decided_entry as entry_of
-from governance.proposing import judged, new_action, open_escalation
 from governance.registry import kind_of
 from governance.rejudging import proposer_of
 from governance.transitions import APPROVED_TTL_SECONDS, close_unperformed, perform_at_once
 from governance.types import Finding, Prepared, Proposal
+from governance.verdicts import decided_entry as entry_of
+from governance.verdicts import judged, new_action, open_escalation
 
 REPLACED: Final = "action.replaced"
 _ATTEMPTS: Final = 3

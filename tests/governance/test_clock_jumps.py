@@ -16,7 +16,7 @@ from governance.choices import ActionState, EscalationState
 from governance.models import Vote
 from governance.sweeping import SweepCounts
 
-from .conftest import Gate
+from .gate import Gate
 
 pytestmark = pytest.mark.django_db
 

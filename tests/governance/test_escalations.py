@@ -19,17 +19,10 @@ from governance.models import Action, Decision, Escalation, Permit, Vote
 from governance.transitions import APPROVED_TTL_SECONDS
 from governance.types import Finding
 
-from .conftest import Gate
+from .gate import Gate
+from .questions import refused
 
 pytestmark = pytest.mark.django_db
-
-
-def refused(gate: Gate, judgement: Any, approver: Principal, **fields: Any) -> RemitError:
-    before = (Vote.objects.count(), gate.escalation(judgement).version, gate.action(judgement).state)
-    with pytest.raises(RemitError) as caught:
-        gate.decide(judgement, approver, **fields)
-    assert (Vote.objects.count(), gate.escalation(judgement).version, gate.action(judgement).state) == before
-    return caught.value
 
 
 def test_an_approval_permits_exactly_the_action_that_was_asked_for(gate: Gate, as_dana: Principal) -> None:

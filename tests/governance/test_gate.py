@@ -19,7 +19,7 @@ from governance.models import Decision, PolicyBundle
 from governance.services import policy_loaded
 from governance.types import Finding, Grants, HoldRefused
 
-from .conftest import Gate
+from .gate import Gate
 
 verdicts = st.sampled_from(list(Verdict))
 findings = st.builds(Finding, verdict=verdicts, reason_code=st.text("abc", min_size=1), message=st.just("because"))

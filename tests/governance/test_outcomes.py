@@ -17,7 +17,8 @@ from governance import services
 from governance.choices import ActionState
 from governance.models import Action
 
-from .conftest import Gate, Scene, make_run
+from .gate import Gate
+from .scene import Scene, make_run
 
 pytestmark = pytest.mark.django_db
 

@@ -25,7 +25,7 @@ from governance.choices import TERMINAL_ACTION_STATES, ActionState, EscalationSt
 from governance.models import Action, Decision, Escalation, Permit
 from governance.types import Judgement
 
-from .conftest import Gate
+from .gate import Gate
 
 
 class PermitMachine(RuleBasedStateMachine):

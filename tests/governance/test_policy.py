@@ -15,7 +15,7 @@ from governance.bundles import baseline_source, bundle_sha256
 from governance.choices import Verdict
 from governance.types import Grants
 
-from .conftest import AMOUNT, GRANT_POLICIES, GRANTS, TOOL
+from .scene import AMOUNT, GRANT_POLICIES, GRANTS, TOOL
 
 SOURCE = baseline_source()
 AGENT = {"uid": {"type": "Agent", "id": "a"}, "attrs": {"team": "t", "runtime": "managed"}, "parents": []}

@@ -17,7 +17,8 @@ from governance.gate import STAGES
 from governance.models import Action, Decision, Escalation, Permit
 from governance.types import Finding, HoldRefused
 
-from .conftest import TOOL, Gate, Scene
+from .gate import Gate
+from .scene import TOOL, Scene, make_run
 
 pytestmark = pytest.mark.django_db
 
@@ -209,8 +210,6 @@ def test_the_answer_stands_although_the_kind_would_no_longer_take_the_proposal(
 
 
 def test_keys_of_different_runs_do_not_meet(gate: Gate, scene: Scene, northwind: Any) -> None:
-    from .conftest import make_run
-
     first = gate.propose(10, idempotency_key="k-1")
     second = gate.propose(10, idempotency_key="k-1", by=make_run(scene, northwind))
     assert first.action_id != second.action_id
@@ -295,8 +294,6 @@ def test_composed_and_decomposed_text_are_two_digests(gate: Gate) -> None:
 def test_any_change_of_arguments_tool_mission_or_proposer_changes_the_digest(
     gate: Gate, scene: Scene, northwind: Any
 ) -> None:
-    from .conftest import make_run
-
     digests = {gate.propose(10).digest, gate.propose(11).digest, gate.propose(arguments={"amount": 10}).digest}
     digests.add(gate.propose(10, tool="books__other").digest)
     digests.add(gate.propose(10, by=make_run(scene, northwind)).digest)

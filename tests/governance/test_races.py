@@ -17,7 +17,7 @@ from governance.choices import ActionState, EscalationState, Verdict
 from governance.models import Action, Escalation, Permit, Vote
 from governance.services import Route
 
-from .conftest import Gate
+from .gate import Gate
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -21,7 +21,8 @@ from governance.choices import ActionState, BundleState, Verdict
 from governance.models import Action, Decision, Permit, PolicyBundle
 from governance.types import Finding
 
-from .conftest import Gate, Scene, make_run
+from .gate import Gate
+from .scene import Scene, make_run
 
 pytestmark = pytest.mark.django_db
 

@@ -10,7 +10,7 @@ from django.db import connection
 from governance import services
 from governance.models import Action
 
-from .conftest import Gate
+from .gate import Gate
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

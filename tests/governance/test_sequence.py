@@ -16,7 +16,8 @@ from governance.models import Decision, Escalation
 from governance.sequence import History
 from governance.types import Judgement
 
-from .conftest import Gate, Scene, make_run
+from .gate import Gate
+from .scene import Scene, make_run
 
 pytestmark = pytest.mark.django_db
 

@@ -15,7 +15,8 @@ from governance.models import Escalation
 from governance.tasks import tell_all
 from governance.types import Finding
 
-from .conftest import TOOL, Gate
+from .gate import Gate
+from .scene import TOOL
 
 pytestmark = pytest.mark.django_db  # its transactions never commit, so no task is sent
 

@@ -13,8 +13,8 @@ from agents.services import submit_mission
 from controlplane.common.clock import now
 from controlplane.tenancy.models import Token, User
 
+from .browsing import SignIn, page
 from .test_in_the_browser import Show, problems_of, show
-from .test_pages import SignIn, page
 
 __all__ = ["show"]
 

@@ -20,7 +20,7 @@ from controlplane.tenancy.models import Team, User
 from controlplane.tenancy.types import Role
 from governance.models import Action
 
-SignIn = Callable[..., Client]
+from .browsing import SignIn, page
 
 
 def found(browser: Client, text: str) -> str:
@@ -266,3 +266,20 @@ def test_who_may_not_write_agents_brings_none_back(
         assert signed_in(person).post(reverse("agent-reinstate", args=[retired.pk])).status_code == 404
     retired.refresh_from_db()
     assert retired.state == AgentState.RETIRED
+
+
+def test_search_finds_by_name_and_id(busy: Any, alice: User, signed_in: SignIn) -> None:
+    browser = signed_in(alice)
+    action = Action.objects.filter(tool="books__overdue").get()
+    for text, url in (
+        ("chase", reverse("mission", args=[busy.mission.pk])),
+        ("CLERK", reverse("agent", args=[busy.agent.pk])),
+        (str(busy.mission.pk), reverse("mission", args=[busy.mission.pk])),
+        (str(action.pk), reverse("action", args=[action.pk])),
+        ("overdue", reverse("action", args=[action.pk])),
+    ):
+        part = browser.get(
+            reverse("search"), {"q": text}, headers={"HX-Request": "true", "HX-Target": "palette-results"}
+        )
+        assert f'<a href="{url}" role="option"' in part.content.decode(), text
+    assert "holds a NUL character" in page(browser, reverse("search") + "?q=c%00", 400)

@@ -17,7 +17,7 @@ from controlplane.tenancy.models import Membership, TokenKind, User
 from controlplane.tenancy.types import Role
 from governance.models import Escalation
 from tests.frontend.api.conftest import Api
-from tests.frontend.pages import test_access
+from tests.frontend.pages import every_address
 from tests.frontend.pages.foreign import BY_SECRET, ROWS, WORDS, Route, body_for, contents, furnish, pages, resources
 
 # A version that nothing has, so that a stranger's request is stopped by whose it is and by nothing before that.
@@ -90,7 +90,7 @@ def test_an_address_of_a_form_alone_answers_a_page_that_leads_to_its_own(
 def test_no_page_shows_or_changes_a_row_of_another_organisation(
     furnished: Any, charlie: User, signed_in: Callable[..., Client]
 ) -> None:
-    bodies = dict(test_access.forms(furnished).values())
+    bodies = dict(every_address.forms(furnished).values())
     browser = signed_in(charlie)
     browser.get("/")
     before = contents()

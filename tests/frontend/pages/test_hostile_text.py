@@ -33,7 +33,7 @@ from controlplane.tenancy.types import Principal, Role
 from governance import services as governance
 from governance.bundles import BundleSource
 from governance.models import Action, Escalation, PolicyBundle
-from tests.frontend.pages import test_access
+from tests.frontend.pages import every_address
 from tests.frontend.pages.foreign import BY_SECRET, furnish, pages
 
 # A formula, a script, a terminal sequence, a line that is turned around. Short, so that most fields hold all of it.
@@ -219,7 +219,7 @@ def rules_of_their_own(asked: Any, as_nadia: Principal, make_person: Any, acting
 
 def addresses(world: Any) -> list[str]:
     """Every page there is, with rows of Northwind where it names some."""
-    found = {reverse(name) for name in test_access.CLOSED_LISTS}
+    found = {reverse(name) for name in every_address.CLOSED_LISTS}
     words = {"what", "list_name"}
     for route in pages():
         if route.name not in BY_SECRET and not set(route.parameters) & words:
@@ -227,7 +227,7 @@ def addresses(world: Any) -> list[str]:
     found |= {f"{reverse(name)}?format=csv" for name in ("missions", "agents", "audit", "approval-health", "servers")}
     far = McpServer.objects.get(slug="far").pk
     found |= {reverse(name, args=[far]) for name in ("server", "server-teams", "server-try", "server-credential")}
-    return sorted({*found, *test_access.items(world).values()})
+    return sorted({*found, *every_address.items(world).values()})
 
 
 def without_what_is_edited(html: str) -> str:

@@ -18,7 +18,7 @@ from controlplane.tenancy.types import Principal
 from governance import services as governance
 from governance.models import Action, Escalation
 
-from .test_pages import SignIn, page
+from .browsing import SignIn, page
 
 
 def story(html: str) -> list[str]:

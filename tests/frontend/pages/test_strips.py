@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.core.cache import cache
+from django.db import connection
 from django.test import Client
 from django.urls import reverse
 
 from agents import services as agents
 from agents.choices import StopScope
+from controlplane.audit.sealing import seal_all
+from controlplane.clusters.models import Cluster
+from controlplane.common.clock import now
 from controlplane.tenancy.models import User
 from controlplane.tenancy.types import Principal, Role
+from frontend import strips
 from governance import services
 from governance.choices import ReviewVerdict
 
-SignIn = Callable[..., Client]
+from .browsing import SignIn, page
+
 JUDGE = "No judge model is connected."
 
 
@@ -62,8 +70,8 @@ def test_that_no_judge_is_connected_may_be_put_away_until_the_next_sign_in_and_o
     assert JUDGE in browser.get(reverse("home")).content.decode()
     response = put_away(browser)
     assert (response.status_code, response["Location"]) == (302, reverse("missions"))
-    for page in ("home", "missions", "policies"):
-        assert JUDGE not in browser.get(reverse(page)).content.decode()
+    for name in ("home", "missions", "policies"):
+        assert JUDGE not in browser.get(reverse(name)).content.decode()
     for elsewhere in (signed_in(other), signed_in(nadia)):
         assert JUDGE in elsewhere.get(reverse("home")).content.decode()
 
@@ -94,3 +102,30 @@ def test_putting_away_leads_to_no_other_site_and_is_for_people_who_are_signed_in
     assert signed_in(nadia).post(reverse("strip-put-away"), body)["Location"] == reverse("home")
     assert signed_in(None).post(reverse("strip-put-away"), body)["Location"].startswith("/accounts/login/")
     assert signed_in(nadia).get(reverse("strip-put-away")).status_code == 405
+
+
+def test_a_silent_node_and_a_late_sealer_are_said_on_every_page(
+    world: Any, nadia: User, signed_in: SignIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = Cluster.objects.first() or Cluster.objects.create(name="local", driver="local")
+    Cluster.objects.filter(pk=cluster.pk).update(seen_at=now() - timedelta(seconds=20))
+    with connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        cursor.execute("ALTER TABLE audit_entry DISABLE TRIGGER USER")
+        cursor.execute("UPDATE audit_entry SET at = at - interval '30 seconds'")
+        cursor.execute("ALTER TABLE audit_entry ENABLE TRIGGER USER")
+    cache.clear()
+    monkeypatch.setattr(strips, "_STARTED", now())
+    assert "does not answer." not in page(signed_in(nadia), reverse("home"))  # Remit, and the node, just started
+    cache.clear()
+    monkeypatch.setattr(strips, "_STARTED", now() - timedelta(minutes=1))
+    html = page(signed_in(nadia), reverse("home"))
+    assert "does not answer." in html
+    assert "The audit trail is 3" in html
+    assert "No judge model is connected." in html
+    seal_all()
+    Cluster.objects.filter(pk=cluster.pk).update(seen_at=now())
+    cache.clear()
+    html = page(signed_in(nadia), reverse("home"))
+    assert "does not answer." not in html
+    assert "The audit trail is" not in html

@@ -14,7 +14,7 @@ from agents.services import runs
 from controlplane.tenancy.models import User
 from controlplane.tenancy.types import system_principal
 
-from .test_pages import SignIn, page
+from .browsing import SignIn, page
 
 
 def end_program(world: Any) -> None:

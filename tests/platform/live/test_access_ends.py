@@ -15,10 +15,13 @@ from websockets.exceptions import ConnectionClosed
 from controlplane.common.clock import now
 from controlplane.common.errors import RemitError
 from controlplane.live import consumer
-from controlplane.tenancy import credentials, members, organisations, services, sessions
+from controlplane.live.services import announce
+from controlplane.tenancy import credentials, members, organisations, services, sessions, tokens
 from controlplane.tenancy.members import fingerprint
 from controlplane.tenancy.models import Membership, Organisation
 from controlplane.tenancy.types import Permission, Role
+
+from .listening import closed, topic_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -168,3 +171,47 @@ def test_nobody_can_listen_to_whose_access_changes_but_their_own(open_page, alic
 def acting_may(user) -> bool:
     principal = services.principal_of_user(user=user)
     return principal is not None and principal.has_anywhere(Permission.MISSION_VIEW)
+
+
+def test_a_deactivated_person_is_dropped_at_the_next_check(open_page, alice, mission, settings) -> None:
+    settings.LIVE_RECHECK_SECONDS = 0.3
+    page = open_page(alice)
+    page.say({"subscribe": [topic_of(mission)]})
+    page.hear()
+    alice.is_active = False
+    alice.save(update_fields=["is_active"])
+    assert closed(page) == (1008, "signed out")
+
+
+def test_someone_who_left_the_team_stops_hearing_of_its_mission(
+    open_page, alice, mission, other_team, settings
+) -> None:
+    settings.LIVE_RECHECK_SECONDS = 0.3
+    page = open_page(alice)
+    page.say({"subscribe": [topic_of(mission)]})
+    page.hear()
+    Membership.objects.filter(user=alice).update(team=other_team)
+    assert page.hear() == {"refused": [topic_of(mission)]}
+    announce(topic_of(mission), "actions")
+    with pytest.raises(TimeoutError):
+        page.hear(0.5)
+
+
+def test_a_session_that_ends_by_itself_ends_the_socket_at_that_moment(open_page, alice, sign_in) -> None:
+    page = open_page(cookie=sign_in(alice, seconds=2))  # the ordinary check comes once a minute
+    assert closed(page) == (1008, "signed out")
+
+
+def test_signing_out_everywhere_ends_the_socket(open_page, alice, settings) -> None:
+    settings.LIVE_RECHECK_SECONDS = 0.3
+    page = open_page(alice)
+    alice.set_password("another-long-password")
+    alice.save(update_fields=["password"])
+    assert closed(page) == (1008, "signed out")
+
+
+def test_a_revoked_token_ends_the_socket(open_page, run_token, run, settings) -> None:
+    settings.LIVE_RECHECK_SECONDS = 0.3
+    page = open_page(token=run_token)
+    assert tokens.revoke(run_id=run.pk) == 1
+    assert closed(page) == (1008, "signed out")

@@ -11,39 +11,17 @@ import pytest
 from agents import services
 from agents.choices import MissionState, StopScope
 from agents.models import Mission
-from agents.services.onboarding import Person, create_organisation
-from budgets.types import Limits
 from controlplane.common.clock import now
 from controlplane.common.ids import new_id
 from controlplane.tenancy import services as tenancy
 from controlplane.tenancy.models import Membership, Organisation, Team
-from controlplane.tenancy.types import Principal, Role
+from controlplane.tenancy.types import Principal
 from governance import selectors as governance
 from governance import services as gate
 from governance.choices import ActionState
 from governance.models import Escalation
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def company(db: None) -> Organisation:
-    return create_organisation(
-        name="Northwind",
-        currency="USD",
-        monthly_limit=Limits(money=Decimal(100)),
-        teams={"Finance": Limits(money=Decimal(50))},
-        people=(
-            Person("alice@northwind.example", "Alice", (Role.BUILDER,), "Finance"),
-            Person("bob@northwind.example", "Bob", (Role.APPROVER,), "Finance"),
-            Person("nadia@northwind.example", "Nadia", (Role.ADMIN,), None),
-        ),
-    )
-
-
-@pytest.fixture
-def alice(person: Callable[[str], Principal]) -> Principal:
-    return person("alice")
 
 
 @pytest.fixture

@@ -12,9 +12,7 @@ from agents import selectors, services
 from agents.choices import MissionState, Outcome, RunState, Runtime, StopScope, VersionState
 from agents.grants import Grant
 from agents.models import Agent, Mission, Run
-from agents.services.onboarding import Person, create_organisation
 from budgets import selectors as budgets
-from budgets.types import Limits
 from controlplane.audit.events import Event
 from controlplane.audit.models import Entry
 from controlplane.audit.sentences import sentence
@@ -22,7 +20,7 @@ from controlplane.common.clock import now
 from controlplane.common.errors import RemitError
 from controlplane.tenancy import services as tenancy
 from controlplane.tenancy.models import Organisation, Team, Token, User
-from controlplane.tenancy.types import Principal, Role
+from controlplane.tenancy.types import Principal
 from governance import selectors as governance
 from governance import services as gate
 from governance.choices import Verdict
@@ -33,25 +31,6 @@ BOOK = Grant("books__apply_credit", constraints={"amount": {"max": "100.00"}})
 ASK = Grant("books__apply_credit", effect="escalate", constraints={"amount": {"max": "500.00"}})
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def company(db: None) -> Organisation:
-    return create_organisation(
-        name="Northwind",
-        currency="USD",
-        monthly_limit=Limits(money=Decimal(100)),
-        teams={"Finance": Limits(money=Decimal(50))},
-        people=(
-            Person("alice@northwind.example", "Alice", (Role.BUILDER,), "Finance"),
-            Person("bob@northwind.example", "Bob", (Role.APPROVER,), "Finance"),
-        ),
-    )
-
-
-@pytest.fixture
-def alice(person: Callable[[str], Principal]) -> Principal:
-    return person("alice")
 
 
 @pytest.fixture

@@ -1,0 +1,101 @@
+"""The inbox of questions: who is at work on one, what is said about it, identical ones together, and the filters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.urls import reverse
+
+from controlplane.tenancy.models import User
+from governance import services
+from governance.choices import EscalationState
+from governance.models import Escalation
+
+from .browsing import SignIn, page, send
+from .questions import facts
+
+HOSTILE = "=1+1<script>alert(1)</script>\x1b[31mred\u202egnp.exe"
+
+
+def test_a_claim_is_shown_to_others_who_can_take_over(world: Any, bob: User, dana: User, signed_in: SignIn) -> None:
+    escalation = world.ask_credit()
+    first, second = signed_in(bob), signed_in(dana)
+    send(first, "approval-claim", escalation.pk)
+    assert "You are at work on this" in page(first, reverse("approval", args=[escalation.pk]))
+    html = page(second, reverse("approval", args=[escalation.pk]))
+    assert "is at work on this; their claim ends" in html
+    assert "Bob is at work" in page(second, reverse("approvals"), tab="open")
+    answer = {"answer": "approve", "version": "1"}
+    assert "Bob is at work on this." in send(second, "approval-decide", escalation.pk, status=409, **answer)
+    send(first, "approval-claim", escalation.pk, status=204, renew="1")
+    send(second, "approval-claim", escalation.pk, take="over")
+    send(second, "approval-decide", escalation.pk, **answer)
+    escalation.refresh_from_db()
+    assert escalation.state == EscalationState.APPROVED
+
+
+def test_what_is_said_stands_beside_the_question_and_looks_like_what_it_is(
+    world: Any, bob: User, signed_in: SignIn
+) -> None:
+    escalation = world.ask_credit()
+    browser = signed_in(bob)
+    send(browser, "approval-say", escalation.pk, text="Which delivery?", to="agent")
+    send(browser, "approval-say", escalation.pk, text=HOSTILE, to="people")
+    services.answer_question(principal=world.as_run, action_id=escalation.action_id, text=HOSTILE)
+    html = page(browser, reverse("approval", args=[escalation.pk]))
+    assert "Which delivery?" in html
+    assert "The agent’s own words" in html
+    assert "<script>alert" not in html
+    assert "\x1b" not in html
+    assert "\u202e" not in html
+    before = facts()
+    assert "Write something." in send(browser, "approval-say", escalation.pk, status=422, text=" ")
+    assert facts() == before
+
+
+def test_identical_questions_are_grouped_and_answered_together(world: Any, bob: User, signed_in: SignIn) -> None:
+    rows = [world.ask_credit(key=f"credit-{number}") for number in range(3)]
+    browser = signed_in(bob)
+    html = page(browser, reverse("approvals"))
+    assert html.count("identical to the one above") == 2
+    assert "Approve all 3, once each" in html
+    send(browser, "approvals-decide", answer="approve", row=[f"{row.pk}:1" for row in rows])
+    assert set(Escalation.objects.values_list("state", flat=True)) == {"approved"}
+    assert "3 of 3 answered" in page(browser, reverse("approvals"))
+
+
+def test_a_bulk_answer_with_one_other_row_decides_nothing(world: Any, bob: User, signed_in: SignIn) -> None:
+    rows = [world.ask_credit(key="one"), world.ask_credit(key="two"), world.ask_credit("500.00")]
+    before = facts()
+    html = send(signed_in(bob), "approvals-decide", status=422, answer="approve", row=[f"{row.pk}:1" for row in rows])
+    assert "These are not the same" in html
+    for body in ({}, {"answer": "approve"}, {"answer": "approve", "row": "x"}, {"answer": "approve", "row": "1:1"}):
+        send(signed_in(bob), "approvals-decide", status=422, **body)
+    assert facts() == before
+
+
+def test_the_inbox_is_filtered_by_its_address(world: Any, bob: User, signed_in: SignIn) -> None:
+    world.ask_credit()
+    browser = signed_in(bob)
+    assert "Nothing fits these filters" in page(browser, reverse("approvals"), kind="budget.topup")
+    for query in ({"kind": "tool.call"}, {"kind": "no.such"}, {"team": "x"}, {"group": HOSTILE}):
+        assert "INV-0131" in page(browser, reverse("approvals"), **query)
+    assert "Nothing fits these filters" in page(browser, reverse("approvals"), risk="irreversible")
+
+
+def test_lists_need_no_more_queries_for_more_questions(
+    world: Any, nadia: User, bob: User, signed_in: SignIn, django_assert_max_num_queries: Any
+) -> None:
+    browser = signed_in(bob)
+    world.ask_credit()
+    page(browser, reverse("approvals"))
+    from django.db import connection
+    from django.test.utils import CaptureQueriesContext
+
+    with CaptureQueriesContext(connection) as few:
+        page(browser, reverse("approvals"))
+    for number in range(12):
+        world.ask_credit(f"{200 + number}.00")
+    with CaptureQueriesContext(connection) as many:
+        page(browser, reverse("approvals"))
+    assert len(many) <= len(few) + 1

@@ -1,0 +1,104 @@
+"""Delegates answer in the place of others: one vote for both, and none about one's own."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from controlplane.common.clock import now
+from controlplane.common.errors import RemitError
+from controlplane.tenancy.models import User
+from controlplane.tenancy.types import Principal
+from governance import services
+from governance.approval_models import Delegation
+from governance.choices import EscalationState
+from governance.models import Vote
+
+from .gate import Gate
+from .questions import MakeGroup, refused, waits_for
+
+pytestmark = pytest.mark.django_db
+
+
+def stand_in(actor: Principal, for_whom: User, who: User, **fields: Any) -> Delegation:
+    values = {"starts_at": now() - timedelta(minutes=1), "ends_at": now() + timedelta(days=1), "reason": "away"}
+    return services.delegate(actor=actor, from_user_id=for_whom.pk, to_user_id=who.pk, **{**values, **fields})
+
+
+def test_a_delegate_answers_in_the_place_of_whom_they_stand_in_for(
+    gate: Gate, route: Any, make_group: MakeGroup, as_nadia: Principal, as_bob: Principal, bob: User, dana: User
+) -> None:
+    route(group_id=make_group("Directors", dana).pk)
+    judgement = gate.propose(60)
+    assert refused(gate, judgement, as_bob).code == "escalation.not_asked"
+    stand_in(as_nadia, dana, bob)
+    assert waits_for([as_bob], judgement) == ["Bob"]
+    assert gate.decide(judgement, as_bob).state == EscalationState.APPROVED
+    assert Vote.objects.get().for_user == dana
+
+
+def test_a_delegate_and_whom_they_stand_in_for_are_one_vote(
+    gate: Gate,
+    route: Any,
+    make_group: MakeGroup,
+    as_nadia: Principal,
+    as_bob: Principal,
+    bob: User,
+    dana: User,
+    as_dana: Principal,
+    approvers: list[User],
+    acting: Any,
+) -> None:
+    route(needed=2, group_id=make_group("Directors", dana, approvers[0]).pk)
+    stand_in(as_nadia, dana, bob)
+    judgement = gate.propose(60)
+    gate.decide(judgement, as_dana)
+    assert refused(gate, judgement, as_bob).code == "escalation.seat_taken"
+    other = gate.propose(61)
+    gate.decide(other, as_bob)
+    assert gate.decide(other, as_dana).state == EscalationState.OPEN  # her own vote takes her say back
+    assert gate.decide(other, acting(approvers[0])).state == EscalationState.APPROVED
+
+
+def test_the_owners_delegate_can_not_vote_not_even_when_it_ended_meanwhile(
+    gate: Gate, as_nadia: Principal, nadia: User, as_bob: Principal, bob: User, as_dana: Principal
+) -> None:
+    gate.scene.excluded = [nadia.pk]
+    standing = stand_in(as_nadia, nadia, bob)
+    judgement = gate.propose(60)
+    assert waits_for([as_bob, as_dana], judgement) == ["Dana"]
+    assert refused(gate, judgement, as_bob).code == "escalation.four_eyes"
+    services.end_delegation(actor=as_nadia, delegation_id=standing.pk)
+    assert refused(gate, judgement, as_bob).code == "escalation.four_eyes"
+    assert waits_for([as_bob], judgement) == []
+    later = gate.propose(61)
+    assert waits_for([as_bob], later) == ["Bob"]
+
+
+def test_the_requesters_delegate_can_not_vote(
+    gate: Gate, as_nadia: Principal, nadia: User, as_bob: Principal, bob: User, as_dana: Principal
+) -> None:
+    stand_in(as_nadia, nadia, bob)
+    judgement = services.propose(
+        proposer=as_nadia, proposal=gate.proposal(kind="test.sign_off", tool="", arguments={"money": 6})
+    )
+    assert waits_for([as_nadia, as_bob, as_dana], judgement) == ["Dana"]
+    assert refused(gate, judgement, as_bob).code == "escalation.four_eyes"
+
+
+def test_standing_in_gives_no_role(as_dana: Principal, dana: User, alice: User, as_alice: Principal) -> None:
+    with pytest.raises(RemitError) as caught:
+        stand_in(as_dana, dana, alice)
+    assert caught.value.errors[0].pointer == "/to_user"
+    with pytest.raises(RemitError, match=r"permission\.denied"):
+        stand_in(as_alice, dana, alice)
+    assert not Delegation.objects.exists()
+
+
+@pytest.mark.parametrize("days", [-1, 0, 91])
+def test_standing_in_has_an_end_that_can_be_kept(as_dana: Principal, dana: User, bob: User, days: int) -> None:
+    with pytest.raises(RemitError, match=r"delegation\.invalid"):
+        stand_in(as_dana, dana, bob, starts_at=now(), ends_at=now() + timedelta(days=days))
+    assert not Delegation.objects.exists()
