@@ -70,9 +70,9 @@ class Adapter(OpenIDConnectOAuth2Adapter):  # type: ignore[misc]
                 if told.get("sub") != claims["sub"]:
                     raise OAuth2Error("userinfo is about somebody else")
                 claims = {**told, **claims}
+            return self.get_provider().sociallogin_from_response(request, {"id_token": _used(claims)})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise OAuth2Error(f"the answer can't be read: {type(error).__name__}") from error
-        return self.get_provider().sociallogin_from_response(request, {"id_token": claims})
 
     def _verified(self, app: Any, id_token: object) -> dict[str, Any]:
         """The claims of a token that is signed by the issuer, for us, alive, and an answer to this very request."""
@@ -243,6 +243,25 @@ def callback(request: HttpRequest) -> HttpResponse:
     if not is_on():
         raise Http404
     return _CallbackView.adapter_view(Adapter(request, PROVIDER_ID))(request)  # type: ignore[no-any-return]
+
+
+def _used(claims: dict[str, Any]) -> dict[str, Any]:
+    """The claims Remit goes by, which are all it keeps. Of a name it keeps what is text: nobody shall be locked out by
+    what their directory calls them. Raises ValueError where the subject or the address is none: without its odd
+    characters it would be somebody else's."""
+    used = ("iss", "sub", "email", "email_verified", "name")
+    kept = {name: claims[name] for name in used if claims.get(name) is not None}
+    for name in ("sub", "email"):
+        if not isinstance(kept.get(name, ""), str) or _text(kept.get(name, "")) != kept.get(name, ""):
+            raise ValueError(f"{name} is no text")
+    if "name" in kept:
+        kept["name"] = _text(str(kept["name"]))
+    return kept
+
+
+def _text(value: str) -> str:
+    """Without what PostgreSQL can't store: NUL, and halves of pairs."""
+    return value.encode(errors="ignore").decode().replace("\0", "")
 
 
 def _verified_email(sociallogin: Any) -> str | None:

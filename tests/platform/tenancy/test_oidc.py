@@ -366,3 +366,29 @@ def test_an_odd_name_and_address_are_kept_short_and_plain(come_back, settings, n
     name = User.objects.get(email="x@acme.example").name
     assert name.startswith("<b>Odd</b> nnn")
     assert len(name) == 120
+
+
+@pytest.mark.parametrize("odd", ["Nul\x00 Ines", "Half \ud800 pair"])
+@pytest.mark.parametrize("claim", ["name", "picture"])
+def test_a_claim_that_is_no_text_is_left_out_and_its_owner_comes_in(claim, odd, browser, come_back, as_nadia) -> None:
+    """The database can keep neither; the person can do nothing about what their directory says of them."""
+    invitations.invite(principal=as_nadia, email="ines@acme.example", roles=[(None, Role.APPROVER)])
+    person = {**INES, "claims": {**INES["claims"], claim: odd}}
+    assert come_back(person).status_code == 302
+    ines = User.objects.get(email="ines@acme.example")
+    assert who(browser) == str(ines.pk)
+    browser.logout()
+    assert come_back(person).status_code == 302  # known by now
+    assert who(browser) == str(ines.pk)
+
+
+@pytest.mark.parametrize(
+    "address", ["alice\x00@northwind.example", "\ud800alice@northwind.example", ["a@b.example"], 5]
+)
+def test_an_address_that_is_no_text_is_nobodys(address, browser, come_back, alice) -> None:
+    """Its odd character left out, it would be Alice's."""
+    response = come_back({"sub": "attacker", "claims": {"email": address, "email_verified": True}})
+    assert response.status_code == 401
+    nobody_was_let_in(browser, User.objects.count())
+    alice.refresh_from_db()
+    assert alice.check_password(PASSWORD)
