@@ -267,9 +267,10 @@ def decided_escalations(principal: Principal, *, limit: int = 50) -> list[Escala
     return list(_with_votes(rows).order_by("-closed_at", "-id")[: max(1, min(limit, MAX_PAGE))])
 
 
-def escalations_with_votes(principal: Principal) -> QuerySet[Escalation]:
+def escalations_with_votes(principal: Principal, filters: InboxFilters | None = None) -> QuerySet[Escalation]:
     """All the principal may see, in whatever state, each with its action and votes: for reading page by page."""
-    return _with_votes(Escalation.objects.restrict(principal, Permission.ESCALATION_VIEW))
+    rows = Escalation.objects.restrict(principal, Permission.ESCALATION_VIEW)
+    return _with_votes(rows.filter(**(filters or InboxFilters()).chosen))
 
 
 def similar_decisions(principal: Principal, escalation: Escalation, *, limit: int = 5) -> list[Escalation]:

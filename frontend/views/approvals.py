@@ -111,8 +111,8 @@ def _context(request: PersonRequest, tab: str, rows: list[Escalation], chosen: E
         "keep": _kept(request, tab),
         "again": _again(request, tab, chosen),
         "identical": any(group.rest for group in groups),
-        "filters": _filters(request),
-        "filtered": any(value is not None for value in vars(_filters(request)).values()),
+        "filters": filters_of(request),
+        "filtered": any(value is not None for value in vars(filters_of(request)).values()),
         "choices": _choices(request) if tab != "decided" else None,
     }
     sign_offs = [row.agent_id for row in rows if row.kind == "mission.sign_off" and row.agent_id]
@@ -137,14 +137,14 @@ def _context(request: PersonRequest, tab: str, rows: list[Escalation], chosen: E
 def _rows(request: PersonRequest, tab: str) -> list[Escalation]:
     match tab:
         case "mine":
-            return governance.escalations_waiting_for(request.principal, filters=_filters(request))
+            return governance.escalations_waiting_for(request.principal, filters=filters_of(request))
         case "open":
-            return governance.open_escalations(request.principal, filters=_filters(request))
+            return governance.open_escalations(request.principal, filters=filters_of(request))
         case _:
             return governance.decided_escalations(request.principal)
 
 
-def _filters(request: PersonRequest) -> InboxFilters:
+def filters_of(request: PersonRequest) -> InboxFilters:
     """From the address; what is none of ours filters nothing."""
     kind = request.GET.get("kind", "")
     return InboxFilters(

@@ -13,6 +13,7 @@ from agents import selectors as agents
 from controlplane.tenancy.types import Permission, Principal
 from frontend.exports import csv_response, every_page, in_pages
 from frontend.pages import PersonRequest, page, require_anywhere
+from frontend.views.approvals import filters_of
 from governance import selectors as governance
 from governance.models import Action, Escalation
 
@@ -37,7 +38,7 @@ def mission_actions(request: PersonRequest, mission_id: uuid.UUID) -> HttpRespon
 @require_GET
 def questions(request: PersonRequest) -> HttpResponseBase:
     require_anywhere(request.principal, Permission.ESCALATION_VIEW, "Approvals")
-    rows = governance.escalations_with_votes(request.principal)
+    rows = governance.escalations_with_votes(request.principal, filters_of(request))
     return csv_response("approvals", _QUESTIONS, map(_question, in_pages(rows)))
 
 

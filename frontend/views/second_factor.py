@@ -31,7 +31,7 @@ class SetUp(ActivateTOTPView):  # type: ignore[misc]
             response: HttpResponse = super().form_valid(form)
             second_factor.record_change(user=self.request.user, event="second_factor.on")
             second_factor.note_proof(self.request)
-            sessions.end_unproved(self.request)
+            sessions.end_others(self.request)
         return response
 
 

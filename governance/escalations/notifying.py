@@ -68,24 +68,27 @@ def send_mails() -> int:
 
 def notices_of(principal: Principal, *, limit: int = 50) -> list[Notice]:
     """The newest first, each with its question; of what the person may still see."""
+    rows = _seen(principal).select_related("escalation__action")
+    return list(rows.order_by("-id")[: max(1, min(limit, 200))])
+
+
+def count_unread(principal: Principal) -> int:
+    """What was told and not looked at, of what the person may still see. A question that others settled meanwhile needs
+    nobody any more."""
+    unread = _seen(principal).filter(read_at__isnull=True)
+    return unread.exclude(kind__in=ASKING, escalation__closed_at__isnull=False).count()
+
+
+def _seen(principal: Principal) -> Notice.NoticeQuerySet:
+    """The person's own that are about what they may still see."""
     if principal.user_id is None:
-        return []
+        return Notice.objects.none()
     visible = Escalation.objects.restrict(principal, Permission.ESCALATION_VIEW)
     rows = Notice.objects.filter(user_id=principal.user_id, organisation_id=principal.organisation_id)
     mine = rows.filter(escalation__in=visible)
     for subject_type, permission in _VIEWS.items():
         mine |= rows.restrict(principal, permission).filter(subject_type=subject_type)
-    return list(mine.select_related("escalation__action").order_by("-id")[: max(1, min(limit, 200))])
-
-
-def count_unread(principal: Principal) -> int:
-    """What was told and not looked at. A question that was settled by others meanwhile needs nobody any more."""
-    if principal.user_id is None:
-        return 0
-    unread = Notice.objects.filter(
-        user_id=principal.user_id, organisation_id=principal.organisation_id, read_at__isnull=True
-    )
-    return unread.exclude(kind__in=ASKING, escalation__closed_at__isnull=False).count()
+    return mine
 
 
 def mark_read(*, principal: Principal, notice_ids: Iterable[uuid.UUID] | None = None) -> int:
@@ -213,11 +216,10 @@ def _send(notice: Notice) -> bool:
 
 
 def _still_wanted(notice: Notice, escalation: Escalation) -> bool:
-    """Nobody is mailed about a question that is settled, or that they may no longer answer."""
-    if not notice.user.is_active:
-        return False
+    """Nobody is mailed about a question that is settled, or that they may no longer answer; nor about broken glass that
+    is no longer theirs to review."""
     if notice.kind not in ASKING:
-        return True
+        return notice.user_id in electorate_of(escalation).deciders
     return escalation.state == EscalationState.OPEN and bool(electorate_of(escalation).seats_of(notice.user_id))
 
 

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
 from django.contrib.postgres.expressions import ArraySubquery
 from django.db.models import F, OuterRef, Prefetch, Q, QuerySet
@@ -31,6 +32,10 @@ class InboxFilters:
     team_id: uuid.UUID | None = None
     group_id: uuid.UUID | None = None
     irreversible: bool | None = None
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -75,9 +80,8 @@ def waiting_for(principal: Principal) -> QuerySet[Escalation]:
 
 def inbox(rows: QuerySet[Escalation], filters: InboxFilters | None = None) -> QuerySet[Escalation]:
     """By deadline, and of what is due within the same ten minutes first what can't be undone."""
-    chosen = {name: value for name, value in vars(filters or InboxFilters()).items() if value is not None}
     return (
-        rows.filter(**chosen)
+        rows.filter(**(filters or InboxFilters()).chosen)
         .select_related("action", "group", "claimed_by", "team")
         .annotate(due_at=DUE_AT)
         .order_by(DUE_BUCKET, "-irreversible", "due_at", "id")

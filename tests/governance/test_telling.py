@@ -6,6 +6,7 @@ import pytest
 from django.core import mail
 
 from controlplane.common.errors import RemitError
+from controlplane.tenancy import members
 from controlplane.tenancy.models import User
 from controlplane.tenancy.types import Principal
 from governance import services
@@ -37,6 +38,21 @@ def test_broken_glass_whose_message_was_lost_is_told_by_the_sweep(
     assert services.untold() == []
     tell_all()
     assert (told.count(), len(mail.outbox)) == (2, 2)
+
+
+def test_who_left_before_the_mail_about_broken_glass_went_out_gets_none(
+    gate: Gate, as_nadia: Principal, dana: User, bob: User
+) -> None:
+    question = gate.escalation(gate.propose(60))
+    tell_all()
+    services.break_glass(
+        actor=as_nadia, escalation_id=question.pk, version=1, reason="The payment run closes in five minutes."
+    )
+    services.tell_about(question.pk)
+    members.deactivate(principal=as_nadia, user_id=bob.pk)
+    mail.outbox.clear()
+    services.send_mails()
+    assert [sent.to for sent in mail.outbox if sent.subject.startswith("Break-glass")] == [[dana.email]]
 
 
 def test_an_answer_of_the_agent_whose_message_was_lost_is_told_by_the_sweep(

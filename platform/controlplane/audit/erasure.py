@@ -15,7 +15,7 @@ from django.db.models.functions import Cast
 from controlplane.audit import mentions
 from controlplane.audit.chain import Facts, commitment, facts_of, restated
 from controlplane.audit.events import Event
-from controlplane.audit.models import Entry, Restatement, Seal
+from controlplane.audit.models import Entry, Job, JobKind, JobState, Restatement, Seal
 from controlplane.audit.sealing import seal_batch
 from controlplane.audit.services import Subject, erase_words, row
 from controlplane.audit.signatures import summary
@@ -90,6 +90,9 @@ def erase_person(*, actor: Principal, user_id: uuid.UUID) -> Erased:
             erased.kept[place] = erased.kept.get(place, 0) + count
         for organisation_id in organisations:
             _erase_in_trail(actor, organisation_id, user_id, names, erased)
+        # Exports that lie here and still name the person are removed by the next sweep, and downloaded by nobody.
+        ready = Job.objects.filter(organisation_id__in=organisations, kind=JobKind.EXPORT, state=JobState.READY)
+        ready.update(expires_at=now())
     return erased
 
 

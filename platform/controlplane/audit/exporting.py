@@ -51,8 +51,9 @@ class Part:
 
 
 def range_of(*, organisation_id: uuid.UUID, start: int | datetime | None, end: int | datetime | None) -> Range:
-    """The stretch between two numbers or times (a time ends before itself). Raises 409 `audit.nothing_to_export`, 422
-    `audit.range_invalid`."""
+    """The stretch between two numbers or times (a time ends before itself). Without an end it goes to a head that is
+    signed first, so that every entry is proved by one while others are being written. Raises 409
+    `audit.nothing_to_export`, 422 `audit.range_invalid`."""
     head = _sequences(organisation_id).order_by("-sequence").values_list("sequence", flat=True).first()
     if head is None:
         raise conflict("audit.nothing_to_export", "Nothing is sealed yet.", "Try again in a few seconds.")
@@ -64,7 +65,8 @@ def range_of(*, organisation_id: uuid.UUID, start: int | datetime | None, end: i
             f"There are no entries from {first:,} to {last:,}; the trail goes from 1 to {head:,}.",
             FieldError("/start", "a number or date within the trail, before the end"),
         )
-    return Range(first, last)
+    signed = sign_head(organisation_id=organisation_id) if end is None else None
+    return Range(first, signed.sequence if signed else last)
 
 
 def export_to(*, organisation_id: uuid.UUID, target: Path, wanted: Range | None = None) -> dict[str, Any]:

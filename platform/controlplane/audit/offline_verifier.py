@@ -22,6 +22,7 @@ import os
 import sys
 import uuid
 import zipfile
+import zlib
 from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -55,6 +56,11 @@ GRACE = datetime.timedelta(minutes=10)
 WINDOW = 1000
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 NONE_BEFORE = "sha256:" + hashlib.sha256(b"remit-audit-checkpoint-1").hexdigest()
+
+
+# What reading something that Remit did not write can end in.
+ODD = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError)
 
 
 class Unreadable(Exception):
@@ -212,26 +218,40 @@ def written(parts: Iterable[Part]) -> bytes:
     return b"".join(out)
 
 
+def _text(value: Any) -> str:
+    """A text that has bytes. Raises what is in ODD for anything else."""
+    if not isinstance(value, str):
+        raise TypeError(f"not a text: {value!r}")
+    value.encode()
+    return value
+
+
+def _whole(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"not a whole number: {value!r}")
+    return value
+
+
 class Entry:
-    """One line of the export, as the parts that are hashed."""
+    """One line of the export, as the parts that are hashed. Raises what is in ODD where it is none."""
 
     def __init__(self, line: Line) -> None:
         self.line = line
-        self.sequence: int
-        self.chain: str
-        self.sequence, self.chain = line["sequence"], line["chain"]
-        self.id, self.event = uuid.UUID(line["id"]), line["event"]
-        self.at = moment(line["at"])
-        self.payload, self.payload_sha256 = line["payload"], line["payload_sha256"]
+        self.sequence, self.chain = _whole(line["sequence"]), _text(line["chain"])
+        self.id, self.event = uuid.UUID(line["id"]), _text(line["event"])
+        self.at, self.written_at = moment(line["at"]), written_at(self.id)
+        self.payload, self.payload_sha256 = line["payload"], _text(line["payload_sha256"])
         self.payload_holds = sha256(canonical(self.payload).encode()) == self.payload_sha256
-        self.salt, self.commitment = _id(line["salt"]), line["commitment"]
-        self.restatements = [(item["erasure"], item["restated_sha256"]) for item in line["restatements"]]
-        self.named = (line["actor_name"], line["subject_name"])
+        self.salt = _id(line["salt"])
+        self.commitment = None if line["commitment"] is None else _text(line["commitment"])
+        self.restatements = [(_text(item["erasure"]), _text(item["restated_sha256"])) for item in line["restatements"]]
+        self.named = (_text(line["actor_name"]), _text(line["subject_name"]))
         stamp = b"%d" % ((self.at - EPOCH) // datetime.timedelta(microseconds=1))
-        self.before: list[Part] = [self.id, stamp, self.event, line["actor_kind"], uuid.UUID(line["actor_id"])]
-        self.about: list[Part] = [line["subject_type"], uuid.UUID(line["subject_id"])]
+        kind, actor = _text(line["actor_kind"]), uuid.UUID(line["actor_id"])
+        self.before: list[Part] = [self.id, stamp, self.event, kind, actor]
+        self.about: list[Part] = [_text(line["subject_type"]), uuid.UUID(line["subject_id"])]
         self.within: list[Part] = [_id(line["team_id"]), _id(line["mission_id"])]
-        self.trace = line["trace_id"]
+        self.trace = _text(line["trace_id"])
 
     @property
     def is_restated(self) -> bool:
@@ -287,9 +307,10 @@ class Checkpoint:
 
     def __init__(self, line: Line) -> None:
         self.line = line
-        self.organisation, self.number, self.sequence = line["organisation"], line["number"], line["sequence"]
-        self.chain, self.at, self.previous = line["chain"], moment(line["at"]), line["previous"]
-        self.key, self.signature = line["key"], line["signature"]
+        self.organisation = _text(line["organisation"])
+        self.number, self.sequence = _whole(line["number"]), _whole(line["sequence"])
+        self.chain, self.at, self.previous = _text(line["chain"]), moment(line["at"]), _text(line["previous"])
+        self.key, self.signature = _text(line["key"]), _text(line["signature"])
 
     def statement(self) -> bytes:
         return (
@@ -306,6 +327,10 @@ def signed(public: str, message: bytes, signature: str) -> bool:
         return ed25519_holds(bytes.fromhex(public), message, bytes.fromhex(signature))
     except ValueError:
         return False
+
+
+def _key(line: Line) -> Line:
+    return {name: _text(line[name]) for name in ("id", "public", "at", "endorsed_by", "endorsement")}
 
 
 # --- Reading an export.
@@ -325,16 +350,21 @@ class Export:
         self.manifest_bytes = self.read("manifest.json")
         try:
             self.manifest = json.loads(self.manifest_bytes)
-            self.signature = json.loads(self.read("manifest.sig"))
+            signature = json.loads(self.read("manifest.sig"))
+            self.signature = {name: _text(signature[name]) for name in ("key", "signature")}
             self.organisation = uuid.UUID(self.manifest["organisation"]["id"])
-            self.first, self.last = self.manifest["range"]["first"], self.manifest["range"]["last"]
-            self.previous, self.head = self.manifest["previous"], self.manifest["head"]
-            self.parts = self.manifest["entries"]
-            self.keys = {key["id"]: key for key in json.loads(self.read("keys.json"))}
+            self.slug, self.made_at = _text(self.manifest["organisation"]["slug"]), self.manifest["made_at"]
+            moment(self.made_at)
+            self.first, self.last = (_whole(self.manifest["range"][name]) for name in ("first", "last"))
+            self.previous, head = _text(self.manifest["previous"]), self.manifest["head"]
+            self.head: Line = {"sequence": _whole(head["sequence"]), "chain": _text(head["chain"])}
+            self.parts = {_text(part["name"]): _text(part["sha256"]) for part in self.manifest["entries"]}
+            self.files = {_text(name): _text(said) for name, said in self.manifest["files"].items()}
+            self.keys = {key["id"]: key for key in map(_key, json.loads(self.read("keys.json")))}
             self.checkpoints = [
                 Checkpoint(json.loads(line)) for line in self.read("checkpoints.jsonl").decode().splitlines() if line
             ]
-        except (ValueError, KeyError, TypeError) as error:
+        except ODD as error:
             raise Unreadable(f"{path} is no export that this file can read: {error!r}") from None
         if self.manifest.get("format") != "remit-audit-export-1":
             raise Unreadable("{} has the format {!r}.".format(path, self.manifest.get("format")))
@@ -344,34 +374,60 @@ class Export:
             if self.archive is not None:
                 return self.archive.open(name)
             return open(os.path.join(self.path, os.path.basename(name)), "rb")
-        except (KeyError, OSError, RuntimeError, zipfile.BadZipFile) as error:
+        except (KeyError, *BROKEN) as error:
             raise Unreadable(f"{self.path} lacks {name}: {error}") from None
 
     def read(self, name: str) -> bytes:
-        with self.open(name) as file:
-            return file.read()
+        try:
+            with self.open(name) as file:
+                return file.read()
+        except BROKEN as error:
+            raise Unreadable(f"{name} of {self.path} can't be read: {error}") from None
+
+    def names(self) -> list[str]:
+        return self.archive.namelist() if self.archive else os.listdir(self.path)
+
+    def digest(self, name: str) -> str | None:
+        try:
+            return sha256(self.read(name))
+        except Unreadable:
+            return None
+
+    def confusing(self) -> Iterator[str]:
+        """What this file passes over and another program, or a reader, could take for a part of the export."""
+        known = {"manifest.json", "manifest.sig", *self.files, *self.parts}
+        lower = {name.lower() for name in known}
+        names = self.names()
+        if self.archive and min(info.header_offset for info in self.archive.infolist()):
+            yield "Something stands before the export in its file."
+        for name in sorted(set(names)):
+            plain = name.replace("\\", "/").rpartition("/")[2].lower()
+            if names.count(name) > 1:
+                yield f"{name} is there more than once."
+            elif name not in known and (plain in lower or plain.startswith("entries-")):
+                yield f"{name} is no file of this export."
 
     def lines(self, changed: list[str] | None = None) -> Iterator[bytes]:
         """Every line of every part; `changed` collects the names of parts whose bytes are not the signed ones."""
-        for part in self.parts:
+        for name, said in self.parts.items():
             seen = hashlib.sha256()
             try:
-                with self.open(part["name"]) as file:
+                with self.open(name) as file:
                     for line in file:
                         seen.update(line)
                         yield line
-            except (Unreadable, zipfile.BadZipFile, EOFError):
+            except (Unreadable, *BROKEN):
                 if changed is not None:
-                    changed.append(part["name"])
+                    changed.append(name)
                 continue
-            if changed is not None and "sha256:" + seen.hexdigest() != part["sha256"]:
-                changed.append(part["name"])
+            if changed is not None and "sha256:" + seen.hexdigest() != said:
+                changed.append(name)
 
     def entries(self) -> Iterator[Entry]:
         for line in self.lines():
             try:
                 yield Entry(json.loads(line))
-            except (ValueError, KeyError, TypeError):
+            except ODD:
                 continue
 
 
@@ -427,8 +483,13 @@ def verify(export: Export, earlier: Earlier = None, trusted: Sequence[str] = ())
     heads = [] if earlier is None else [earlier] if isinstance(earlier, Checkpoint) else earlier.checkpoints
     wanted = {head.sequence for head in heads}
     chains = _check_entries(verdict, export, good, wanted, manifest_holds)
-    if earlier is not None:
-        _check_against(verdict, export, earlier, keys, chains)
+    for detail in export.confusing():
+        verdict.note("file_changed", None, None, detail)
+    if earlier is not None and not _check_against(verdict, export, earlier, keys, chains) and verdict.intact:
+        raise Unreadable(
+            "The export has no place in common with the earlier one, so it can't show that it continues it. "
+            "Take one that reaches back to it."
+        )
     return verdict
 
 
@@ -481,14 +542,16 @@ def _key_statement(key: Line) -> bytes:
 
 def _check_manifest(verdict: Verdict, export: Export, keys: Keys) -> bool:
     said = b"remit-audit-manifest-1\n" + export.manifest_bytes
-    key = keys.get(export.signature.get("key"))
+    key = keys.get(export.signature["key"])
     if key is None:
         verdict.note("forged_signature", None, None, "The manifest is signed by a key that nobody vouches for.")
-    elif not signed(key, said, str(export.signature.get("signature"))):
+    elif not signed(key, said, export.signature["signature"]):
         verdict.note("forged_signature", None, None, "The signature of the manifest does not hold.")
     else:
-        for name in ("checkpoints.jsonl", "keys.json"):
-            if sha256(export.read(name)) != export.manifest["files"].get(name):
+        for name in sorted({"checkpoints.jsonl", "keys.json", *export.files}):
+            if name in export.names() and export.digest(name) != export.files.get(
+                name
+            ):  # what was left out misleads nobody
                 verdict.note("file_changed", None, None, f"{name} is not the file that was signed.")
         return True
     return False
@@ -550,7 +613,7 @@ def _check_entries(
     for line in export.lines(changed):
         try:
             entry = Entry(json.loads(line))
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except ODD:
             verdict.note("edited", state.expected, None, "The line is no entry any more.")
             state.expected += 1
             state.previous = None
@@ -637,11 +700,11 @@ class _Walk:
         return True
 
     def _check_time(self, entry: Entry) -> None:
-        by_id = written_at(entry.id)
+        by_id = entry.written_at
         if by_id is not None and abs(entry.at - by_id) > GRACE:
             detail = "It says {} and got its id at {}.".format(entry.line["at"], by_id.isoformat())
             self.verdict.note("backdated", entry.sequence, entry.id, detail)
-        elif self.since is not None and entry.at < self.since - GRACE:
+        elif self.since is not None and self.since - entry.at > GRACE:
             detail = "It says {} and was sealed after the checkpoint of {}.".format(
                 entry.line["at"],
                 self.since.isoformat(),
@@ -688,6 +751,13 @@ class _Walk:
         if whole and self.last is not None and self.last.chain != export.head["chain"] and verdict.intact:
             verdict.note("rewritten", export.last, self.last.id, "The head in the manifest is another.")
         self._check_erasures()
+        inside = [place for place in self.checkpoints if export.first - 1 <= place <= export.last]
+        if verdict.intact and max(inside, default=export.first - 1) < export.last:
+            first = max(inside, default=export.first - 1) + 1
+            verdict.notes.append(
+                "Numbers %d to %d lie behind the last signed head in this export: only its manifest vouches for them."
+                % (first, export.last)
+            )
 
     def _explain_mismatches(self) -> None:
         if not self.mismatches:
@@ -726,15 +796,27 @@ class _Walk:
                 continue
             if entry is not None and export.first == 1:
                 verdict.note("erasure_unproven", entry.sequence, entry.id, KINDS["erasure_unproven"])
-            elif entry is None and export.last == export.head["sequence"]:
+            elif entry is None and (export.last == export.head["sequence"] or self._should_be_here(erasure)):
                 verdict.note("erasure_unproven", None, None, f"The erasure {erasure} has no entry in the trail.")
             else:
                 verdict.notes.append(f"Erasure {erasure} reaches beyond this export; only a whole export proves it.")
 
+    def _should_be_here(self, erasure: str) -> bool:
+        """An erasure's entry stands behind all that it restated, and its id tells when it was written: only what was
+        erased at the very end, or since, may lie beyond this export."""
+        try:
+            at = written_at(uuid.UUID(erasure))
+        except (ValueError, OverflowError):
+            return True
+        if at is None or at - moment(self.export.made_at) > GRACE:
+            return True
+        return self.last is not None and self.last.at - at > GRACE
+
 
 def _check_against(
     verdict: Verdict, export: Export, earlier: Export | Checkpoint, keys: Keys, chains: dict[int, str]
-) -> None:
+) -> bool:
+    """Whether there was anything to compare, or a reason not to."""
     if isinstance(earlier, Checkpoint):
         heads, organisation = [earlier], earlier.organisation
         key = keys.get(earlier.key)
@@ -742,45 +824,49 @@ def _check_against(
             verdict.note(
                 "forged_signature", None, None, "The earlier checkpoint is not signed by a key of this export."
             )
-            return
+            return True
     else:
         heads, organisation = earlier.checkpoints, str(earlier.organisation)
     if organisation != str(export.organisation):
         verdict.note("foreign", None, None, KINDS["foreign"])
-        return
+        return True
     present = {checkpoint.number: checkpoint for checkpoint in export.checkpoints}
     furthest = max([head.sequence for head in heads] + ([earlier.last] if isinstance(earlier, Export) else []))
     if export.head["sequence"] < furthest:
         detail = "It went to number %d before and ends with %d now." % (furthest, export.head["sequence"])
         verdict.note("rolled_back", export.head["sequence"] + 1, None, detail)
-        return
+        return True
+    compared = False
     for head in heads:
         now = chains.get(head.sequence)
         twin = present.get(head.number)
+        compared = compared or now is not None or twin is not None
         if (now is not None and now != head.chain) or (twin is not None and twin.hash() != head.hash()):
             detail = "Checkpoint %d of before is not part of this trail." % head.number
             verdict.note("rolled_back", head.sequence, None, detail)
-            return
-    if isinstance(earlier, Export):
-        _compare(verdict, export, earlier)
+            return True
+    return _compare(verdict, export, earlier) > 0 or compared if isinstance(earlier, Export) else compared
 
 
-def _compare(verdict: Verdict, export: Export, earlier: Export) -> None:
-    """Entry by entry where both have it: the links, and what no erasure may touch."""
+def _compare(verdict: Verdict, export: Export, earlier: Export) -> int:
+    """Entry by entry where both have it: the links, and what no erasure may touch. How many both have."""
+    compared = 0
     ours = export.entries()
     mine = next(ours, None)
     for theirs in earlier.entries():
         while mine is not None and mine.sequence < theirs.sequence:
             mine = next(ours, None)
         if mine is None:
-            return
+            break
         if mine.sequence != theirs.sequence:
             continue
+        compared += 1
         if mine.chain != theirs.chain:
             verdict.note("rolled_back", mine.sequence, mine.id, "The earlier export has another link here.")
-            return
+            break
         if mine.anonymous != theirs.anonymous:
             verdict.note("edited", mine.sequence, mine.id, "The earlier export has other facts here.")
+    return compared
 
 
 def load_earlier(path: str) -> Export | Checkpoint:
@@ -791,12 +877,17 @@ def load_earlier(path: str) -> Export | Checkpoint:
         with open(path, encoding="utf-8") as file:
             lines = [line for line in file if line.strip()]
         return Checkpoint(json.loads(lines[-1]))
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+    except (OSError, IndexError, *ODD) as error:
         raise Unreadable(f"{path} is neither an export nor a checkpoint: {error!r}") from None
 
 
+def visible(text: str) -> str:
+    """A line in which nothing moves the cursor, hides what follows or looks like another line."""
+    return "".join(sign if " " <= sign <= "~" else ascii(sign)[1:-1] for sign in text)
+
+
 def report(verdict: Verdict, export: Export) -> list[str]:
-    lines = ["%s, entries %d to %d" % (export.manifest["organisation"]["slug"], export.first, export.last)]
+    lines = ["%s, entries %d to %d, exported %s" % (export.slug, export.first, export.last, export.made_at)]
     lines.append(
         "  read: %d entries, %d checkpoints, %d entries restated by erasures"
         % (verdict.entries, verdict.checkpoints, verdict.restated)
@@ -841,7 +932,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         earlier = load_earlier(options.against) if options.against else None
         verdict = verify(export, earlier, options.key)
     except Unreadable as error:
-        print(json.dumps({"intact": None, "error": str(error)}) if options.json else f"Can't be checked: {error}")
+        said = str(error)
+        print(json.dumps({"intact": None, "error": said}) if options.json else visible(f"Can't be checked: {said}"))
         return 2
     if options.json:
         found = {
@@ -854,7 +946,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found["first"] = None if verdict.intact else verdict.first()
         print(json.dumps(found))
     else:
-        print("\n".join(report(verdict, export)))
+        print("\n".join(map(visible, report(verdict, export))))
     return 0 if verdict.intact else 1
 
 

@@ -1,4 +1,5 @@
-"""uvicorn's HTTP protocol with limits it lacks: size of the headers, and time for the headers and for the body."""
+"""uvicorn's HTTP protocol with limits it lacks: size of the headers, and time for the headers, for the body and for a
+reader to go on reading."""
 
 from __future__ import annotations
 
@@ -10,14 +11,17 @@ MAX_HEADER_BYTES = 32 * 1024
 MAX_HEADERS = 100
 HEADER_SECONDS = 10.0
 BODY_SECONDS = 60.0
+READ_SECONDS = 60.0
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """Closes with 431 when the headers are too large and with 408 when a request trickles in too slowly."""
+    """Closes with 431 when the headers are too large and with 408 when a request trickles in too slowly. A client that
+    stops reading its answer is cut off: each holds one of the few threads that serve pages."""
 
     _header_bytes = 0
     _refused = False
     _deadline: asyncio.TimerHandle | None = None
+    _stalled: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -25,7 +29,16 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._in_time()
+        self._reads_on()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stalled = self.loop.call_later(READ_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._reads_on()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         if not self._refused:
@@ -78,6 +91,11 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _reads_on(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
 
     def _refuse(self, status: int, message: str) -> None:
         """Answer if nothing has been answered yet, and close. The request in hand sees a disconnected client."""

@@ -15,7 +15,14 @@ from controlplane.common.clock import now
 from controlplane.common.errors import FieldError, RemitError, conflict, forbidden, invalid, not_found
 from controlplane.tenancy import tokens, trail
 from controlplane.tenancy.models import Membership, Organisation, Token, TokenKind, User
-from controlplane.tenancy.types import ROLE_PERMISSIONS, Permission, Principal, PrincipalKind, Role
+from controlplane.tenancy.types import (
+    ROLE_PERMISSIONS,
+    Permission,
+    Principal,
+    PrincipalKind,
+    Role,
+    system_principal,
+)
 from controlplane.tenancy.watching import access_changed
 
 LONGEST_LIFE: Final = timedelta(days=366)
@@ -112,6 +119,18 @@ def revoke_token(*, principal: Principal, token_id: uuid.UUID) -> None:
             _tell("token.revoked", principal, token)
             if token.user_id:
                 access_changed(token.user_id)
+
+
+def end_all_of(user: User) -> int:
+    """Every personal token of somebody, in all their organisations, each on record; how many that were. Inside the
+    caller's transaction, which judged that they must not be used any more."""
+    living = Token.objects.filter(user=user, kind=TokenKind.PERSON, revoked_at__isnull=True, expires_at__gt=now())
+    ended = [token for token in living.order_by("pk") if tokens.revoke(id=token.pk)]
+    for token in ended:
+        _tell("token.revoked", system_principal(organisation_id=token.organisation_id), token)
+    if ended:
+        access_changed(user.pk)
+    return len(ended)
 
 
 def rotate_token(*, principal: Principal, token_id: uuid.UUID, overlap: timedelta) -> tuple[Token, str]:

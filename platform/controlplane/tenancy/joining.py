@@ -1,20 +1,34 @@
-"""Who may join without being added by hand once their address is proved: people with an open invitation, and people of
-a domain that the operator mapped to an organisation."""
+"""What the proof of an address brings: what somebody who only knew the address may hold ends, and people with an open
+invitation, or of a domain that the operator mapped to an organisation, join without being added by hand."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from allauth.account.models import EmailAddress
 from django.conf import settings
 from django.db import transaction
 
-from controlplane.tenancy import invitations, members, trail
+from controlplane.tenancy import credentials, invitations, members, sessions, trail
 from controlplane.tenancy.models import Membership, Organisation, Team, User
 from controlplane.tenancy.types import LEAST_ROLE, system_principal
 
 
 def may_join(*, email: str) -> bool:
     return bool(invitations.open_for(email)) or any(True for _ in _mapped(email))
+
+
+def note_proof(*, user: User) -> int | None:
+    """The person reads the mail of their address, or the issuer says so. The first time, whoever opened the account may
+    only have known the address: its sessions and personal tokens end. Says how many tokens that were; None when the
+    address was proved before. Inside the caller's transaction."""
+    if EmailAddress.objects.filter(user=user, email__iexact=user.email, verified=True).exists():
+        return None
+    EmailAddress.objects.update_or_create(
+        user=user, email=user.email.lower(), defaults={"primary": True, "verified": True}
+    )
+    sessions.end_all_of(user)
+    return credentials.end_all_of(user)
 
 
 def join_on_proof(*, user: User) -> None:

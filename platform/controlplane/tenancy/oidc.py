@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import jwt
 import structlog
-from allauth.account.models import EmailAddress
 from allauth.core.exceptions import ImmediateHttpResponse
 from allauth.socialaccount.adapter import DefaultSocialAccountAdapter, get_adapter
 from allauth.socialaccount.models import SocialAccount, SocialToken
@@ -28,9 +27,10 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
 from controlplane.common.errors import RemitError
-from controlplane.tenancy import joining, sessions
+from controlplane.tenancy import joining
 from controlplane.tenancy.models import User
 from controlplane.tenancy.second_factor import record_change
+from controlplane.tenancy.sign_in_events import tell_tokens_ended
 
 log = structlog.get_logger(__name__)
 
@@ -70,9 +70,9 @@ class Adapter(OpenIDConnectOAuth2Adapter):  # type: ignore[misc]
                 if told.get("sub") != claims["sub"]:
                     raise OAuth2Error("userinfo is about somebody else")
                 claims = {**told, **claims}
+            return self.get_provider().sociallogin_from_response(request, {"id_token": _used(claims)})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise OAuth2Error(f"the answer can't be read: {type(error).__name__}") from error
-        return self.get_provider().sociallogin_from_response(request, {"id_token": claims})
 
     def _verified(self, app: Any, id_token: object) -> dict[str, Any]:
         """The claims of a token that is signed by the issuer, for us, alive, and an answer to this very request."""
@@ -188,23 +188,21 @@ class SocialAccountAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
             if SocialAccount.objects.filter(user=user, provider=PROVIDER_ID).exists():
                 log.warning("sign_in.oidc_other_subject", user=str(user.pk))
                 raise ImmediateHttpResponse(_refused(request))
-            self._shut_out_impostors(user)
+            self._shut_out_impostors(request, user)
             sociallogin.user = user
             sociallogin.save(request, connect=True)
             joining.join_on_proof(user=user)
             record_change(user=user, event="person.linked")
 
-    def _shut_out_impostors(self, user: User) -> None:
-        """Whoever opened the account may only have known the address: its owner is here now, so the password and the
-        sessions made with it end, unless a link mailed to the address was used before."""
-        if EmailAddress.objects.filter(user=user, email__iexact=user.email, verified=True).exists():
+    def _shut_out_impostors(self, request: HttpRequest, user: User) -> None:
+        """Whoever opened the account may only have known the address: its owner is here now, so the password and what
+        was made with it end, unless a link mailed to the address was used before."""
+        tokens_ended = joining.note_proof(user=user)
+        if tokens_ended is None:
             return
         user.set_unusable_password()
         user.save(update_fields=["password"])
-        sessions.end_all_of(user)
-        EmailAddress.objects.update_or_create(
-            user=user, email=user.email.lower(), defaults={"primary": True, "verified": True}
-        )
+        tell_tokens_ended(request, tokens_ended)
 
 
 class _CallbackView(OAuth2CallbackView):  # type: ignore[misc]
@@ -245,6 +243,25 @@ def callback(request: HttpRequest) -> HttpResponse:
     if not is_on():
         raise Http404
     return _CallbackView.adapter_view(Adapter(request, PROVIDER_ID))(request)  # type: ignore[no-any-return]
+
+
+def _used(claims: dict[str, Any]) -> dict[str, Any]:
+    """The claims Remit goes by, which are all it keeps. Of a name it keeps what is text: nobody shall be locked out by
+    what their directory calls them. Raises ValueError where the subject or the address is none: without its odd
+    characters it would be somebody else's."""
+    used = ("iss", "sub", "email", "email_verified", "name")
+    kept = {name: claims[name] for name in used if claims.get(name) is not None}
+    for name in ("sub", "email"):
+        if not isinstance(kept.get(name, ""), str) or _text(kept.get(name, "")) != kept.get(name, ""):
+            raise ValueError(f"{name} is no text")
+    if "name" in kept:
+        kept["name"] = _text(str(kept["name"]))
+    return kept
+
+
+def _text(value: str) -> str:
+    """Without what PostgreSQL can't store: NUL, and halves of pairs."""
+    return value.encode(errors="ignore").decode().replace("\0", "")
 
 
 def _verified_email(sociallogin: Any) -> str | None:

@@ -104,8 +104,9 @@ def end_other_sessions(*, principal: Principal, current_key: str | None) -> int:
     return ended
 
 
-def end_unproved(request: HttpRequest) -> None:
-    """Sign out the browsers that were signed in without the second factor that was just set up, all but this one."""
+def end_others(request: HttpRequest) -> None:
+    """Sign out all of the person's browsers but this one: they were signed in without the second factor that was just
+    set up, or with the password that was just replaced. Inside the caller's transaction."""
     rows = UserSession.objects.filter(user_id=request.user.pk).exclude(session_key=request.session.session_key or "")
     _end(list(rows.values_list("session_key", flat=True)))
 

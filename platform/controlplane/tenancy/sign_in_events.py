@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import structlog
-from allauth.account.models import EmailAddress
 from allauth.account.signals import password_changed, password_reset, password_set
+from django.contrib import messages
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
 from django.db import transaction
 from django.http import HttpRequest
 
-from controlplane.tenancy import services, trail
+from controlplane.tenancy import joining, services, sessions, trail
 from controlplane.tenancy.models import Organisation, User
 from controlplane.tenancy.types import system_principal
 
@@ -38,15 +38,30 @@ def _signed_out(*, user: User | None, request: HttpRequest | None = None, **_: A
 
 
 def _password_reset(*, user: User, request: HttpRequest | None = None, **_: Any) -> None:
-    """The link was mailed: whoever used it reads the mail of the address."""
-    EmailAddress.objects.update_or_create(
-        user=user, email=user.email.lower(), defaults={"primary": True, "verified": True}
-    )
-    _tell("person.password_changed", user, request)
+    """The link was mailed: whoever used it reads the mail of the address. Sessions begun with the old password opened
+    nothing any more; they leave the list too."""
+    with transaction.atomic():
+        tokens_ended = joining.note_proof(user=user)
+        if tokens_ended is None:
+            sessions.end_all_of(user)
+        _tell("person.password_changed", user, request)
+    tell_tokens_ended(request, tokens_ended or 0)
 
 
 def _password_changed(*, user: User, request: HttpRequest | None = None, **_: Any) -> None:
-    _tell("person.password_changed", user, request)
+    with transaction.atomic():
+        if request is not None:
+            sessions.end_others(request)
+        _tell("person.password_changed", user, request)
+
+
+def tell_tokens_ended(request: HttpRequest | None, ended: int) -> None:
+    """Their owner, who may have made them: scripts that used them stand still."""
+    if request is not None and ended:
+        what = "Your personal token was" if ended == 1 else f"Your {ended} personal tokens were"
+        messages.warning(
+            request, f"{what} revoked: it was not certain until now that this account is yours. Make new ones."
+        )
 
 
 def _failed(*, credentials: dict[str, Any], request: HttpRequest | None = None, **_: Any) -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Callable
 from decimal import Decimal
+from html import unescape
 from typing import Any
 
 import pytest
@@ -210,6 +211,17 @@ def test_every_list_comes_as_a_table_without_formulas(world: Any, nadia: User, s
     actions = table(browser, reverse("mission-actions-csv", args=[world.mission.pk]))
     assert actions[0]["id"] == str(question.action_id)
     assert "amount=240.00" in actions[0]["arguments"]
+
+
+def test_the_table_of_questions_holds_what_the_page_was_narrowed_to(world: Any, nadia: User, signed_in: SignIn) -> None:
+    question = world.ask_credit()
+    browser = signed_in(nadia)
+    assert f'href="{reverse("approvals-csv")}"' in browser.get(reverse("approvals")).content.decode()
+    for narrowed, number in (("kind=tool.call", 1), ("kind=mission.sign_off", 0), (f"team={question.team_id}", 1)):
+        page = browser.get(f"{reverse('approvals')}?tab=open&{narrowed}").content.decode()
+        path = unescape(page.split(f'href="{reverse("approvals-csv")}')[1].split('"')[0])
+        assert narrowed in path
+        assert len(table(browser, reverse("approvals-csv") + path)) == number, narrowed
 
 
 def test_money_in_a_table_has_no_exponent(world: Any, nadia: User, signed_in: SignIn) -> None:

@@ -10,8 +10,8 @@ from django.urls import reverse
 from agents import services
 from agents.models import Mission
 from controlplane.common.ids import new_id
-from controlplane.tenancy.models import User
-from controlplane.tenancy.types import Principal
+from controlplane.tenancy.models import Membership, Team, User
+from controlplane.tenancy.types import Principal, Role
 from governance import services as governance
 from governance.approval_models import Notice
 from governance.choices import NoticeKind
@@ -68,3 +68,16 @@ def test_finance_reads_a_budgets_alert_and_opens_the_budget(world: Any, finn: Us
     assert reverse("budget", args=[budget]) in html(browser, "notices")
     assert "Budget alert" in html(browser, "notices-bell")
     assert "Notices: 1 unread" in html(browser, "notices-count")
+
+
+def test_the_bell_counts_nothing_that_its_list_may_not_show_any_more(
+    world: Any, as_nadia: Principal, alice: User, signed_in: SignIn
+) -> None:
+    services.pause_mission(actor=as_nadia, mission_id=world.mission.pk)
+    browser = signed_in(alice)
+    assert "Notices: 1 unread" in html(browser, "home")
+    Membership.objects.filter(user=alice).delete()
+    other = Team.objects.create(organisation=world.organisation, name="Elsewhere", slug="elsewhere")
+    Membership.objects.create(organisation=world.organisation, team=other, user=alice, role=Role.BUILDER.value)
+    assert "Paused" not in html(browser, "notices")
+    assert "unread" not in html(browser, "home")

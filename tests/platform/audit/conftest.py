@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.db import connection, transaction
 
 from controlplane.audit import services
+from controlplane.audit.checkpoints import sign_head
 from controlplane.audit.events import Event
 from controlplane.audit.models import Entry
+from controlplane.audit.sealing import seal_all
 from controlplane.audit.services import Subject
 from controlplane.common.ids import new_id
 from controlplane.tenancy.models import Organisation
 from controlplane.tenancy.types import Principal, system_principal
+
+from .exported import make_export
 
 _GUARDED = ("audit_entry", "audit_seal", "audit_checkpoint", "audit_restatement")
 
@@ -62,3 +67,26 @@ def as_intruder() -> Callable[[str, list[Any]], None]:
                 cursor.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
 
     return run
+
+
+@pytest.fixture
+def own_key(tmp_path: Path, settings: Any) -> None:
+    """A signing key of this test alone."""
+    settings.CONFIG = settings.CONFIG.model_copy(update={"state_dir": tmp_path / "state"})
+
+
+@pytest.fixture
+def trail(own_key: None, record: Callable[..., Entry], northwind: Organisation) -> list[Entry]:
+    """Twelve sealed entries with signed heads at 4, 8 and 12."""
+    written = []
+    for number in range(1, 13):
+        written.append(record(reason=f"reason {number}", amount=number / 4, name="Müller & Söhne"))
+        if number % 4 == 0:
+            seal_all()
+            sign_head(organisation_id=northwind.pk)
+    return written
+
+
+@pytest.fixture
+def export(trail: list[Entry], northwind: Organisation, tmp_path: Path) -> Path:
+    return make_export(northwind, tmp_path / "export.zip")

@@ -7,6 +7,8 @@ import json
 import subprocess
 import sys
 import threading
+import uuid
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -16,10 +18,11 @@ from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection, connections, transaction
 
 from agents import services as agents
-from controlplane.audit import erasure, selectors, services
+from controlplane.audit import erasure, jobs, selectors, services
+from controlplane.audit.chain import facts_of, restated
 from controlplane.audit.checkpoints import sign_head
 from controlplane.audit.events import Event
-from controlplane.audit.exporting import VERIFIER, export_to
+from controlplane.audit.exporting import VERIFIER, Range, export_to
 from controlplane.audit.models import Entry, Restatement, Seal
 from controlplane.audit.sealing import seal_all
 from controlplane.audit.services import Subject
@@ -30,6 +33,8 @@ from controlplane.common.ids import new_id
 from controlplane.tenancy import members, tokens
 from controlplane.tenancy.models import Invitation, Membership, TokenKind, User
 from controlplane.tenancy.types import Role, system_principal
+
+from .exported import check, first
 
 
 @pytest.fixture(autouse=True)
@@ -235,6 +240,59 @@ def test_an_erasure_that_somebody_makes_up_is_found(record, northwind, as_intrud
     )
     assert not verify_organisation(organisation_id=northwind.pk).intact
     assert check_export(northwind, tmp_path / "made_up.zip")["intact"] is False
+
+
+@pytest.mark.parametrize("erasure_at", ["at once", "in 2099"])
+def test_an_entry_restated_under_a_made_up_erasure_is_found_also_while_entries_are_being_written(
+    erasure_at, record, northwind, as_intruder, tmp_path
+) -> None:
+    """Only what was erased at the end of an export may have its entry beyond it."""
+    erasure_id = (
+        new_id() if erasure_at == "at once" else uuid.UUID(int=(4_070_908_800_000 << 80) | (7 << 76) | (2 << 62))
+    )
+    entry = record(reason="what happened")
+    seal_all()
+    seal = Seal.objects.get(entry=entry)
+    facts = facts_of(entry)._replace(event="mission.resumed", salt=new_id(), commitment="")
+    as_intruder(
+        "UPDATE audit_entry SET event = 'mission.resumed', salt = %s, commitment = '' WHERE id = %s",
+        [facts.salt, entry.pk],
+    )
+    Restatement.objects.create(
+        organisation=northwind,
+        erasure_id=erasure_id,
+        entry_id=entry.pk,
+        sequence=seal.sequence,
+        restated_sha256=restated(chain_sha256=seal.chain_sha256, facts=facts),
+    )
+    later = now() + timedelta(minutes=30)
+    with transaction.atomic():
+        row = services.row(
+            event=Event.MISSION_PAUSED,
+            actor=system_principal(organisation_id=northwind.pk),
+            subject=Subject("mission", new_id(), "Half an hour later"),
+        )
+        milliseconds = int(later.timestamp() * 1000)
+        late = uuid.UUID(int=(milliseconds << 80) | (new_id().int & ((1 << 80) - 1)))
+        Entry.objects.create(**{**row, "id": late, "at": later})
+    seal_all()
+    wanted = Range(1, 2)
+    record(reason="the trail goes on")
+    seal_all()
+    export_to(organisation_id=northwind.pk, target=tmp_path / "busy.zip", wanted=wanted)
+    found = check(tmp_path / "busy.zip")
+    assert first(found) == ("erasure_unproven", None), found
+
+
+def test_an_export_that_lies_here_and_names_the_person_is_gone_with_the_erasure(lived, as_nadia, northwind) -> None:
+    job = jobs.begin(job=jobs.ask_export(principal=as_nadia), seconds=5)
+    assert jobs.file_of(principal=as_nadia, job_id=job.pk).exists()
+    path = jobs.file_of(principal=as_nadia, job_id=job.pk)
+    erasure.erase_person(actor=as_nadia, user_id=lived.pk)
+    with pytest.raises(RemitError, match="gone"):
+        jobs.file_of(principal=as_nadia, job_id=job.pk)
+    jobs.sweep()
+    assert not path.exists()
 
 
 @pytest.mark.parametrize(

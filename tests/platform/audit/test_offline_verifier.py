@@ -6,8 +6,6 @@ import json
 import subprocess
 import sys
 import uuid
-import zipfile
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from hypothesis import strategies as st
 from controlplane.audit import keys, offline_verifier, services
 from controlplane.audit.checkpoints import sign_head, statement
 from controlplane.audit.events import Event
-from controlplane.audit.exporting import VERIFIER, Range, checkpoint_line, export_to
+from controlplane.audit.exporting import VERIFIER, Range, checkpoint_line
 from controlplane.audit.models import Checkpoint, Entry, SigningKey
 from controlplane.audit.sealing import seal_all
 from controlplane.audit.services import Subject
@@ -31,68 +29,10 @@ from controlplane.common.clock import now
 from controlplane.common.ids import new_id
 from controlplane.tenancy.types import system_principal
 
+from .exported import check, entries_of, first, make_export, put_entries, unpack
+
 VECTORS = Path(__file__).parent / "vectors"
-Change = Callable[[Path], None]
-
-
-@pytest.fixture(autouse=True)
-def _own_key(tmp_path: Path, settings: Any) -> None:
-    """A key of this test alone."""
-    settings.CONFIG = settings.CONFIG.model_copy(update={"state_dir": tmp_path / "state"})
-
-
-@pytest.fixture
-def trail(record, northwind) -> list[Entry]:
-    """Twelve sealed entries with signed heads at 4, 8 and 12."""
-    written = []
-    for number in range(1, 13):
-        written.append(record(reason=f"reason {number}", amount=number / 4, name="Müller & Söhne"))
-        if number % 4 == 0:
-            seal_all()
-            sign_head(organisation_id=northwind.pk)
-    return written
-
-
-@pytest.fixture
-def export(trail, northwind, tmp_path) -> Path:
-    return _export(northwind, tmp_path / "export.zip")
-
-
-def _export(organisation, target: Path, wanted: Range | None = None) -> Path:
-    export_to(organisation_id=organisation.pk, target=target, wanted=wanted)
-    return target
-
-
-def check(path: Path, *options: str) -> dict[str, Any]:
-    """Runs the file as an auditor would: in a Python of its own, with nothing of ours to import."""
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", str(VERIFIER), str(path), "--json", *options], capture_output=True, text=True
-    )
-    assert done.stderr == ""
-    found = json.loads(done.stdout)
-    assert done.returncode == {True: 0, False: 1, None: 2}[found["intact"]]
-    return found
-
-
-def first(found: dict[str, Any]) -> tuple[str, int | None]:
-    assert found["first"] is not None, "nothing was found"
-    return found["first"]["kind"], found["first"]["sequence"]
-
-
-def unpack(path: Path) -> Path:
-    folder = path.with_suffix("")
-    with zipfile.ZipFile(path) as archive:
-        archive.extractall(folder)
-    return folder
-
-
-def entries_of(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for part in sorted(folder.glob("entries-*")) for line in part.read_text().splitlines()]
-
-
-def put_entries(folder: Path, entries: list[dict[str, Any]]) -> None:
-    parts = sorted(folder.glob("entries-*"))
-    parts[0].write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+pytestmark = pytest.mark.usefixtures("own_key")
 
 
 def relink(folder: Path, entries: list[dict[str, Any]]) -> None:
@@ -184,7 +124,7 @@ def test_4_a_tail_cut_in_the_database_contradicts_the_signed_heads(trail, northw
     as_intruder("DELETE FROM audit_seal WHERE sequence > 9", [])
     as_intruder("DELETE FROM audit_entry WHERE id = ANY(%s)", [[entry.pk for entry in trail[9:]]])
     assert sign_head(organisation_id=northwind.pk) is None, "Remit signed over a past that was cut"
-    found = check(_export(northwind, tmp_path / "cut.zip"))
+    found = check(make_export(northwind, tmp_path / "cut.zip"))
     assert first(found) == ("tail_cut", 10)
 
 
@@ -201,7 +141,7 @@ def test_5_a_fork_is_named(export) -> None:
 
 
 def test_5_two_signed_heads_of_one_number_are_a_fork(trail, northwind, tmp_path) -> None:
-    folder = unpack(_export(northwind, tmp_path / "export.zip"))
+    folder = unpack(make_export(northwind, tmp_path / "export.zip"))
     checkpoint = Checkpoint.objects.get(organisation=northwind, number=2)
     checkpoint.chain_sha256 = "sha256:" + "0" * 64
     checkpoint.signature = keys.signer().sign(statement(checkpoint))
@@ -231,7 +171,7 @@ def test_6_an_entry_slipped_in_with_an_old_time_and_an_old_id_is_named(trail, no
     forged = uuid.UUID(int=(milliseconds << 80) | (new_id().int & ((1 << 80) - 1)))
     Entry.objects.create(**{**facts, "at": old, "id": forged})
     seal_all()
-    assert first(check(_export(northwind, tmp_path / "late.zip"))) == ("backdated", 13)
+    assert first(check(make_export(northwind, tmp_path / "late.zip"))) == ("backdated", 13)
 
 
 def test_7_a_chain_written_anew_is_named(export) -> None:
@@ -249,7 +189,7 @@ def test_7_a_chain_written_anew_in_the_database_is_named(trail, northwind, as_in
         "INSERT INTO audit_unsealed (organisation_id, entry_id) SELECT organisation_id, id FROM audit_entry", []
     )
     assert seal_all() == 12
-    assert first(check(_export(northwind, tmp_path / "anew.zip"))) == ("rewritten", 4)
+    assert first(check(make_export(northwind, tmp_path / "anew.zip"))) == ("rewritten", 4)
 
 
 def test_8_a_swapped_payload_is_named(export) -> None:
@@ -262,19 +202,19 @@ def test_8_a_swapped_payload_is_named(export) -> None:
 
 @pytest.mark.parametrize("kept", ["export", "checkpoint"])
 def test_9_a_database_that_was_rolled_back_is_named(kept, trail, record, northwind, as_intruder, tmp_path) -> None:
-    before = _export(northwind, tmp_path / "before.zip")
+    before = make_export(northwind, tmp_path / "before.zip")
     if kept == "checkpoint":
         before = unpack(before) / "checkpoints.jsonl"
     as_intruder("DELETE FROM audit_seal WHERE sequence > 6", [])
     as_intruder("DELETE FROM audit_entry WHERE id = ANY(%s)", [[entry.pk for entry in trail[6:]]])
     as_intruder("DELETE FROM audit_checkpoint WHERE sequence > 6", [])
-    shorter = _export(northwind, tmp_path / "shorter.zip")
+    shorter = make_export(northwind, tmp_path / "shorter.zip")
     assert check(shorter)["intact"] is True, "by itself a restored database holds; that is what the earlier head is for"
     assert first(check(shorter, "--against", str(before))) == ("rolled_back", 7)
     for _ in range(9):
         record(reason="after the restore")
     seal_all()
-    longer = _export(northwind, tmp_path / "longer.zip")
+    longer = make_export(northwind, tmp_path / "longer.zip")
     assert check(longer)["intact"] is True
     assert first(check(longer, "--against", str(before)))[0] == "rolled_back"
 
@@ -294,7 +234,7 @@ def test_10_a_whole_export_signed_with_the_forgers_own_key_is_named(
     settings.CONFIG = settings.CONFIG.model_copy(update={"audit_key": "ab" * 32})  # the forger's Remit
     as_intruder("DELETE FROM audit_checkpoint", [])
     SigningKey.objects.all().delete()
-    forged = _export(northwind, tmp_path / "forged.zip")
+    forged = make_export(northwind, tmp_path / "forged.zip")
     assert check(forged)["intact"] is True, "nobody noted the key"
     assert check(forged, "--key", noted)["first"]["kind"] == "forged_signature"
     assert check(forged, "--against", str(export))["first"]["kind"] == "forged_signature"
@@ -310,7 +250,7 @@ def test_a_forged_manifest_is_named(export) -> None:
 
 
 def test_an_export_of_a_range_passes_and_its_tampering_is_named(trail, northwind, tmp_path) -> None:
-    part = _export(northwind, tmp_path / "part.zip", Range(5, 10))
+    part = make_export(northwind, tmp_path / "part.zip", Range(5, 10))
     found = check(part)
     assert (found["intact"], found["entries"]) == (True, 6)
     folder = unpack(part)
@@ -322,7 +262,7 @@ def test_a_later_export_continues_the_earlier_one(export, record, northwind, tmp
     for _ in range(3):
         record()
     seal_all()
-    later = _export(northwind, tmp_path / "later.zip")
+    later = make_export(northwind, tmp_path / "later.zip")
     assert check(later, "--against", str(export))["intact"] is True
     assert check(later, "--against", str(unpack(export) / "checkpoints.jsonl"))["intact"] is True
 
@@ -335,7 +275,7 @@ def test_after_a_rotation_old_and_new_signatures_hold_and_the_noted_key_still_co
     assert new.id != noted
     assert keys.signer().id == new.id
     seal_all()
-    later = _export(northwind, tmp_path / "later.zip")
+    later = make_export(northwind, tmp_path / "later.zip")
     found = check(later, "--key", noted, "--against", str(export))
     assert found["intact"] is True, found
     assert found["keys"] == sorted([noted, new.id])
@@ -350,7 +290,7 @@ def test_entries_from_before_there_were_salts_are_checked_too(northwind, tmp_pat
     )
     Entry.objects.create(**{**facts, "salt": None})
     seal_all()
-    export = _export(northwind, tmp_path / "old.zip")
+    export = make_export(northwind, tmp_path / "old.zip")
     assert check(export)["intact"] is True
     folder = unpack(export)
     entries = entries_of(folder)

@@ -12,14 +12,22 @@ from typing import Any
 
 import pytest
 import uvicorn
+from a2wsgi import WSGIMiddleware
 from websockets.sync.client import connect
 
 from controlplane.embedded import web_protocol
 from controlplane.embedded.listening import listen_tcp
 
+PIECE = b"x" * 65536
+PIECES = 400
+
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:
-    """Answers with the length of the body; a websocket gets its text back."""
+    """Answers with the length of the body; a websocket gets its text back. `/long` answers at length, as a WSGI
+    application does from a thread."""
+    if scope.get("path") == "/long":
+        await DOWNLOADS(scope, receive, send)
+        return
     if scope["type"] == "websocket":
         await send({"type": "websocket.accept"})
         while (message := await receive())["type"] != "websocket.disconnect":
@@ -40,10 +48,20 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": answer})
 
 
+def _download(environ: Any, start_response: Any) -> Iterator[bytes]:
+    start_response("200 OK", [("content-length", str(len(PIECE) * PIECES))])
+    for _ in range(PIECES):
+        yield PIECE
+
+
+DOWNLOADS = WSGIMiddleware(_download, workers=1)
+
+
 @pytest.fixture
 def connection(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], socket.socket]]:
     monkeypatch.setattr(web_protocol, "HEADER_SECONDS", 0.5)
     monkeypatch.setattr(web_protocol, "BODY_SECONDS", 0.8)
+    monkeypatch.setattr(web_protocol, "READ_SECONDS", 1.5)
     listener = listen_tcp("127.0.0.1", 0)
     address = listener.getsockname()
     config = uvicorn.Config(
@@ -140,3 +158,25 @@ def test_nonsense_is_a_bad_request(connection: Callable[[], socket.socket]) -> N
     client = connection()
     client.sendall(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
     assert _everything(client).startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_download_that_nobody_reads_does_not_hold_its_thread_for_ever(
+    connection: Callable[[], socket.socket],
+) -> None:
+    asleep = connection()
+    asleep.sendall(b"GET /long HTTP/1.1\r\nHost: x\r\n\r\n")
+    asleep.recv(1024)  # it began, and then its reader went to sleep
+    awake = connection()
+    awake.sendall(b"GET /long HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert len(_everything(awake)) > len(PIECE) * PIECES
+
+
+def test_a_reader_who_is_slow_gets_all_of_it(connection: Callable[[], socket.socket]) -> None:
+    client = connection()
+    client.sendall(b"GET /long HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    received, since = 0, time.monotonic()
+    while part := client.recv(262_144):
+        received += len(part)
+        time.sleep(0.03)
+    assert received > len(PIECE) * PIECES
+    assert time.monotonic() - since > 1.5

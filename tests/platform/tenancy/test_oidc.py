@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ from django.test import Client
 from django.urls import reverse
 
 from controlplane.audit.models import Entry
+from controlplane.common.clock import now
+from controlplane.common.errors import RemitError
 from controlplane.settings import oidc_providers
-from controlplane.tenancy import invitations, members
+from controlplane.tenancy import credentials, invitations, members, services
 from controlplane.tenancy.models import Membership, User
 from controlplane.tenancy.types import Role
 from tests.conftest import PASSWORD
@@ -232,6 +235,25 @@ def test_a_verified_address_links_the_account_once_and_shuts_out_who_only_had_it
     assert Entry.objects.filter(event="person.linked", subject_id=alice.pk).count() == 1
 
 
+def test_tokens_made_before_anybody_proved_the_address_end_with_the_password(
+    browser, come_back, alice, bob, as_alice, as_bob
+) -> None:
+    """Whoever opened the account with the address alone would go on acting as its owner for a year."""
+    soon = now() + timedelta(days=30)
+    _, theirs = credentials.issue_personal_token(principal=as_alice, user=alice, name="theirs", expires_at=soon)
+    _, others = credentials.issue_personal_token(principal=as_bob, user=bob, name="others", expires_at=soon)
+    come_back({"sub": "alice-1", "claims": {"email": alice.email, "email_verified": True}})
+    with pytest.raises(RemitError, match="revoked"):
+        services.principal_of_token(theirs)
+    assert services.principal_of_token(others).user_id == bob.pk
+    assert Entry.objects.get(event="token.revoked").subject_name == "theirs"
+    assert "Your personal token was revoked" in browser.get(reverse("me")).content.decode()
+    _, mine = credentials.issue_personal_token(principal=as_alice, user=alice, name="mine", expires_at=soon)
+    browser.logout()
+    come_back({"sub": "alice-1", "claims": {"email": alice.email, "email_verified": True}})
+    assert services.principal_of_token(mine).user_id == alice.pk
+
+
 def test_a_password_of_an_address_that_was_proved_before_stays(come_back, alice) -> None:
     EmailAddress.objects.create(user=alice, email=alice.email, primary=True, verified=True)
     assert come_back({"sub": "alice-1", "claims": {"email": alice.email, "email_verified": True}}).status_code == 302
@@ -344,3 +366,29 @@ def test_an_odd_name_and_address_are_kept_short_and_plain(come_back, settings, n
     name = User.objects.get(email="x@acme.example").name
     assert name.startswith("<b>Odd</b> nnn")
     assert len(name) == 120
+
+
+@pytest.mark.parametrize("odd", ["Nul\x00 Ines", "Half \ud800 pair"])
+@pytest.mark.parametrize("claim", ["name", "picture"])
+def test_a_claim_that_is_no_text_is_left_out_and_its_owner_comes_in(claim, odd, browser, come_back, as_nadia) -> None:
+    """The database can keep neither; the person can do nothing about what their directory says of them."""
+    invitations.invite(principal=as_nadia, email="ines@acme.example", roles=[(None, Role.APPROVER)])
+    person = {**INES, "claims": {**INES["claims"], claim: odd}}
+    assert come_back(person).status_code == 302
+    ines = User.objects.get(email="ines@acme.example")
+    assert who(browser) == str(ines.pk)
+    browser.logout()
+    assert come_back(person).status_code == 302  # known by now
+    assert who(browser) == str(ines.pk)
+
+
+@pytest.mark.parametrize(
+    "address", ["alice\x00@northwind.example", "\ud800alice@northwind.example", ["a@b.example"], 5]
+)
+def test_an_address_that_is_no_text_is_nobodys(address, browser, come_back, alice) -> None:
+    """Its odd character left out, it would be Alice's."""
+    response = come_back({"sub": "attacker", "claims": {"email": address, "email_verified": True}})
+    assert response.status_code == 401
+    nobody_was_let_in(browser, User.objects.count())
+    alice.refresh_from_db()
+    assert alice.check_password(PASSWORD)
