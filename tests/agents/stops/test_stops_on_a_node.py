@@ -15,6 +15,7 @@ from agents.models import Mission, Run, Stop
 from budgets.models import Hold
 from controlplane.clusters import ending, reconciler
 from controlplane.clusters import services as clusters
+from controlplane.clusters.lease import lease_of
 from controlplane.clusters.models import Sandbox
 from controlplane.clusters.types import MIB, DriverError, Resources, SandboxPhase, SandboxSpec
 from controlplane.tenancy.models import Token
@@ -117,7 +118,7 @@ def test_when_the_stopping_process_dies_a_worker_ends_them(
 
 def test_a_busy_reconciler_does_not_keep_them_alive(sleepers: list[Mission], node: LocalNode, person: Callable) -> None:
     """Another worker holds the cluster's lease, as while it installs what a program needs."""
-    with reconciler._lease(clusters.local_cluster().pk) as held:
+    with lease_of(clusters.local_cluster().pk) as held:
         assert held is not None
         stop = services.stop(actor=person("Alice"), scope=StopScope.AGENT, scope_id=sleepers[0].agent_id)
         after_commit(stop)

@@ -517,3 +517,17 @@ def test_whatever_is_interleaved_nothing_starts_twice_and_it_ends_as_desired(
     assert len(phases) == len(set(phases))
     order = ["running", "exited", "lost", "deleted"]
     assert phases == sorted(phases, key=order.index)
+
+
+def test_clock_that_was_set_back_keeps_no_cluster_and_no_sandbox_waiting(
+    sandbox, cluster, reconcile, northwind
+) -> None:
+    """As a worker left them that was killed an hour ahead of the time that it is now."""
+    cluster.script = ["fine", "fine", "down"]
+    reconcile()
+    ahead = now() + timedelta(hours=1)
+    Sandbox.objects.update(next_attempt_at=ahead)
+    Cluster.objects.update(lease_owner="killed", lease_until=ahead)
+    reconcile()
+    assert refreshed(sandbox).observed_phase == SandboxPhase.RUNNING
+    assert cluster.created == [str(sandbox.pk)]
