@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 
 import structlog
@@ -105,6 +105,8 @@ def _reconcile_one(sandbox: Sandbox, look: _Pass) -> int:
     observed = look.observed.get(str(sandbox.pk))
     command = next_command(desired=_desired(sandbox, look), observed=observed)
     if command is Command.NOTHING or (command in _RETRIED and _waits(sandbox)):
+        if command is Command.RESIZE and observed is not None:
+            observed = replace(observed, resize_error="")  # said of an earlier size
         _see(sandbox, observed, look)
         return 0
     renew(look.cluster_id, look.lease_epoch)

@@ -531,3 +531,21 @@ def test_clock_that_was_set_back_keeps_no_cluster_and_no_sandbox_waiting(
     reconcile()
     assert refreshed(sandbox).observed_phase == SandboxPhase.RUNNING
     assert cluster.created == [str(sandbox.pk)]
+
+
+def test_refusal_of_one_size_is_not_taken_for_the_answer_to_the_next(sandbox, cluster, reconcile, northwind) -> None:
+    reconcile()
+    cluster.resize_limit = 200 * MIB
+    system = system_principal(organisation_id=northwind.pk)
+    services.resize_sandbox(actor=system, sandbox_id=sandbox.pk, resources=SMALL)
+    reconcile()
+    services.resize_sandbox(actor=system, sandbox_id=sandbox.pk, resources=LARGE)
+    cluster.script = ["fine", "fine", "down"]
+    reconcile()
+    reconcile()  # too early to ask again: what it sees still says no to the size before
+    row = refreshed(sandbox)
+    assert (row.resize_error, row.observed_generation < row.desired_generation) == ("", True)
+    make_due()
+    reconcile()
+    row = refreshed(sandbox)
+    assert (row.resize_error, row.observed_resources) == ("", row.desired_resources)
