@@ -189,6 +189,10 @@ def _write(sandbox: Sandbox, observed: SandboxStatus, look: _Pass) -> bool:
     resources = asdict(observed.resources) if observed.resources else sandbox.observed_resources
     agreed = resources == sandbox.desired_resources
     settled = {} if _waits(sandbox) else {"dirty": False, "attempts": 0, "next_attempt_at": None}
+    former = sandbox.former_sizes
+    if sandbox.started_at and sandbox.observed_resources and resources != sandbox.observed_resources:
+        until = observed.exited_at or now()
+        former = [*former, {"until": until.isoformat(), "resources": sandbox.observed_resources}]
     with transaction.atomic():
         if observed.phase != before:
             owner_of(sandbox).lock(sandbox=sandbox)
@@ -200,6 +204,7 @@ def _write(sandbox: Sandbox, observed: SandboxStatus, look: _Pass) -> bool:
         changed = rows.filter(desired_generation=sandbox.desired_generation, desired=sandbox.desired).update(
             observed_phase=observed.phase,
             observed_resources=resources,
+            former_sizes=former,
             observed_generation=sandbox.desired_generation
             if agreed or observed.resize_error
             else sandbox.observed_generation,
@@ -270,16 +275,20 @@ def _deleted(sandbox: Sandbox, observed: SandboxStatus | None) -> SandboxStatus:
 
 
 def _gone(sandbox: Sandbox, look: _Pass) -> SandboxStatus:
+    # Nobody saw it end, perhaps in a night without anything of Remit: it lived when it was last seen.
+    exited_at = sandbox.observed_at if sandbox.started_at else None
     if sandbox.applied_under in look.stopped_epochs:
         return SandboxStatus(
             name=str(sandbox.pk),
             phase=SandboxPhase.EXITED,
+            exited_at=exited_at,
             exit_reason=ExitReason.NODE_STOPPED,
             message="Its node was told to stop, and ended it first.",
         )
     return SandboxStatus(
         name=str(sandbox.pk),
         phase=SandboxPhase.LOST,
+        exited_at=exited_at,
         exit_reason=ExitReason.NODE_LOST,
         message="The node no longer knows this sandbox: it was restarted, and its processes ended with it.",
     )

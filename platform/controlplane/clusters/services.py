@@ -46,6 +46,9 @@ class SandboxOwner(Protocol):
     def on_change(self, *, sandbox: Sandbox) -> None:
         """Called inside the transaction that wrote a new phase."""
 
+    def before_resize(self, *, sandbox: Sandbox, resources: Resources) -> None:
+        """Called inside the transaction that asks for another size, after `lock`. RemitError where it can't be."""
+
     def on_ended(self, *, sandbox_ids: Sequence[uuid.UUID]) -> None:
         """Called after it was noted that unwanted sandboxes have no process left. `on_change` follows for each."""
 
@@ -158,6 +161,8 @@ def resize_sandbox(*, actor: Principal, sandbox_id: uuid.UUID, resources: Resour
         sandbox = rows.filter(pk=sandbox_id).first()
         if sandbox is None:
             raise not_found("sandbox")
+        owner_of(sandbox).lock(sandbox=sandbox)
+        sandbox = rows.select_for_update(no_key=True, of=("self",)).get(pk=sandbox_id)
         changed = rows.filter(pk=sandbox_id, desired="running", exited_at__isnull=True).update(
             desired_resources=asdict(resources),
             desired_generation=F("desired_generation") + 1,
@@ -167,6 +172,7 @@ def resize_sandbox(*, actor: Principal, sandbox_id: uuid.UUID, resources: Resour
         )
         if not changed:
             raise conflict("sandbox.ended", "This sandbox has ended; there is nothing to resize.")
+        owner_of(sandbox).before_resize(sandbox=sandbox, resources=resources)
         before = sandbox.desired_resources
         record(
             event=Event.SANDBOX_RESIZED,

@@ -549,3 +549,12 @@ def test_refusal_of_one_size_is_not_taken_for_the_answer_to_the_next(sandbox, cl
     reconcile()
     row = refreshed(sandbox)
     assert (row.resize_error, row.observed_resources) == ("", row.desired_resources)
+
+
+def test_sandbox_that_nobody_saw_end_ended_when_it_was_last_seen(sandbox, cluster, reconcile) -> None:
+    reconcile()
+    seen = now() - timedelta(hours=9)
+    Sandbox.objects.update(started_at=seen - timedelta(minutes=1), observed_at=seen)
+    cluster.stop_and_start()
+    reconcile()
+    assert refreshed(sandbox).exited_at == seen
