@@ -246,6 +246,8 @@ def _ended_by_itself(run: Run, sandbox: Sandbox) -> None:
             with transaction.atomic():
                 start_run(actor=actor, mission=mission)
         except RemitError as error:
+            if error.retry_after_seconds is not None:
+                raise  # nothing is written of this end: the next pass of the reconciler sees it again
             _pause(actor, mission, f"Attempt {run.attempt + 1} could not start: {error.message}")
     else:
         _pause(actor, mission, f"Attempt {run.attempt} ended: {reason}")
