@@ -12,6 +12,7 @@ from django.db.models import F
 from agents.choices import ENDED_MISSION_STATES, MissionState, VersionState
 from agents.models import ChecklistItem, Mission, MissionVersion
 from agents.remits import Remit, remit_in_force, widens
+from agents.services import runs
 from agents.services.missions import add_wording, check_wording, facts_of, limits_of, subject_of
 from budgets import services as budgets
 from budgets.types import WindowKind
@@ -85,6 +86,7 @@ def put_in_force(
     mission.versions.exclude(pk=version.pk).filter(state__in=replaced).update(state=VersionState.SUPERSEDED)
     mission.versions.filter(pk=version.pk).update(state=VersionState.ACTIVE if started else VersionState.DRAFT)
     _rewrite_checklist(mission, version.criteria)
+    runs.follow_deadline(mission=mission, deadline=version.deadline)
     if mission.account_id is not None:
         budgets.apply_limit(
             actor=actor,

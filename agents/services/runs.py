@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.db import transaction
 from django.db.models import Max
@@ -112,6 +112,11 @@ def issue_run_token(*, actor: Principal, mission_id: uuid.UUID) -> str:
         )
         announce(f"mission:{mission.pk}", "run")
     return text
+
+
+def follow_deadline(*, mission: Mission, deadline: datetime) -> None:
+    """Tokens of the attempt under way end with the new deadline. Inside the transaction that changed it."""
+    tokens.move_end(mission_id=mission.pk, expires_at=min(deadline, now() + _LONGEST_TOKEN))
 
 
 def stop_runs(*, actor: Principal, mission: Mission, reason: str) -> int:
