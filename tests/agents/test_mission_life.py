@@ -14,7 +14,8 @@ from agents.grants import Grant
 from agents.models import Agent, Mission, Run
 from agents.services.onboarding import Person, create_organisation
 from budgets import selectors as budgets
-from budgets.types import Limits
+from budgets import services as ledger
+from budgets.types import Limits, WindowKind
 from controlplane.audit.events import Event
 from controlplane.audit.models import Entry
 from controlplane.audit.sentences import sentence
@@ -244,6 +245,25 @@ def test_token_of_the_attempt_under_way_ends_with_the_new_deadline(
     services.change_mission(actor=alice, mission_id=started.pk, remit=sooner, note="less time", expected_version=2)
     token.refresh_from_db()
     assert token.expires_at == sooner.deadline
+
+
+@pytest.mark.parametrize(("asked", "in_the_end"), [("1.00", "6.00"), ("2.00", "2.00")])
+def test_more_that_was_granted_while_a_change_waited_is_not_taken_away_by_it(
+    alice: Principal, bob: Principal, started: Mission, asked: str, in_the_end: str
+) -> None:
+    later = remit(budget=asked, deadline=started.deadline + timedelta(days=2))
+    services.change_mission(actor=alice, mission_id=started.pk, remit=later, note="more time", expected_version=1)
+    [question] = governance.escalations_waiting_for(bob)
+    ledger.apply_limit(
+        actor=bob,
+        account_id=started.account_id,
+        window=WindowKind.TOTAL,
+        limits=Limits(money=Decimal(6), steps=100),
+        reason="as a request for 5.00 more does it",
+    )
+    gate.decide(approver=bob, escalation_id=question.pk, version=question.version, approve=True, reason="")
+    limits = budgets.mission_spend(mission_ids=[started.pk])[started.pk].limits
+    assert (limits.money, limits.steps) == (Decimal(in_the_end), 100)
 
 
 def test_token_that_was_revoked_is_not_touched_by_a_new_deadline(alice: Principal, started: Mission) -> None:
