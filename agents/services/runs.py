@@ -153,12 +153,13 @@ def end_run(*, actor: Principal, run: Run, state: RunState, reason: str) -> bool
 
 @dataclass(frozen=True)
 class Ended:
-    """What the end of many runs leaves to their stop: charges and holds for the ledger, clusters to be told."""
+    """What the end of many runs leaves to their stop: charges and holds for the ledger, whom clusters have to end."""
 
     tokens: int
     charges: Sequence[budgets.Charge]
     unstarted: Sequence[uuid.UUID]
     clusters: frozenset[uuid.UUID]
+    outside: frozenset[uuid.UUID]  # runs whose agents run elsewhere
 
 
 def end_runs(*, actor: Principal, live: Sequence[Run], reason: str) -> Ended:
@@ -188,6 +189,7 @@ def end_runs(*, actor: Principal, live: Sequence[Run], reason: str) -> Ended:
         charges=[budgets.Charge(run.hold_id, cost) for run, cost in held if run.hold_id and cost is not None],
         unstarted=[run.hold_id for run, cost in held if run.hold_id and cost is None],
         clusters=clusters.delete_sandboxes(purpose=PURPOSE, owner_ids=ids),
+        outside=frozenset(run.pk for run in live if run.sandbox_id is None),
     )
 
 

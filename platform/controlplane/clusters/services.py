@@ -131,11 +131,13 @@ def delete_sandboxes(*, purpose: str, owner_ids: Collection[uuid.UUID]) -> froze
     return frozenset(cluster_id for _, cluster_id in locked)
 
 
-def end_now(*, cluster_ids: Collection[uuid.UUID]) -> None:
+def end_now(*, cluster_ids: Collection[uuid.UUID], outside: Collection[uuid.UUID] = ()) -> None:
     """After commit: end what is unwanted from here, at once. Should this process die in between, a worker's sweep
-    does it."""
+    does it. `outside`: runs without a sandbox, whose servers end."""
     from controlplane.clusters import ending
 
+    if outside:
+        ending.end_guests(outside)
     for cluster_id in sorted(cluster_ids):
         ending.end_unwanted(cluster_id)
 

@@ -164,6 +164,28 @@ def test_the_servers_of_its_sessions_end_with_it(sleepers: list[Mission], node: 
     assert left == [f"mcp-books-{runs[1].pk.hex[-12:]}"]
 
 
+@pytest.mark.django_db(transaction=True)
+def test_the_servers_of_an_agent_that_runs_elsewhere_end_with_it(
+    node: LocalNode, work: Callable, person: Callable
+) -> None:
+    mine, other = work("Clerk"), work("Neighbour")
+    clusters.local_cluster()
+    for mission in (mine.mission, other.mission):
+        run = Run.objects.get(mission=mission)
+        node.driver.apply(
+            SandboxSpec(
+                name=f"mcp-books-{run.pk.hex[-12:]}",
+                command=("/usr/bin/sleep", "600"),
+                resources=SMALL,
+                gateway=False,
+                labels={"purpose": "server", "run": str(run.pk)},
+            )
+        )
+    services.stop(actor=person("Alice"), scope=StopScope.AGENT, scope_id=mine.agent.pk)
+    left = Run.objects.get(mission=other.mission)
+    assert alive(node) == [f"mcp-books-{left.pk.hex[-12:]}"]
+
+
 def test_a_node_that_does_not_answer_leaves_the_proof_open_and_is_tried_again(
     sleepers: list[Mission], node: LocalNode, person: Callable, monkeypatch: Any
 ) -> None:
