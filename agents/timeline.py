@@ -140,7 +140,11 @@ def _of_runs(runs: Sequence[Run]) -> Iterable[Item]:
     charged = budgets.charged(hold_ids=[run.hold_id for run in runs if run.hold_id])
     for run in runs:
         sandbox = run.sandbox
-        where = f"{sandbox.isolation}, {_size(sandbox.desired_resources)}" if sandbox and sandbox.isolation else ""
+        where = (
+            f"{sandbox.isolation}, {_size(sandbox.observed_resources or sandbox.desired_resources)}"
+            if sandbox and sandbox.isolation
+            else ""
+        )
         name = sandbox.name if sandbox else ""
         yield Item(
             ItemKind.RUN,

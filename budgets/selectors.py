@@ -145,10 +145,14 @@ def charged(*, hold_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, Decimal]:
     return {pk: money or Decimal(0) for pk, money in rows} if wanted else {}
 
 
-def limits_decided(*, account_id: uuid.UUID, window: WindowKind) -> Limits | None:
-    """The limits last decided for an account, also where spending keeps them from being reached yet; None without one.
-    For callers that have judged access to what the account is for."""
-    found = AccountLimit.objects.filter(account_id=account_id, kind=window).first()
+def limits_decided(*, account_id: uuid.UUID, window: WindowKind, at: datetime | None = None) -> Limits | None:
+    """The limits last decided for an account, now or by that moment, also where spending keeps them from being reached
+    yet; None without one. For callers that have judged access to what the account is for."""
+    found: AccountLimit | Allocation | None
+    if at is None:
+        found = AccountLimit.objects.filter(account_id=account_id, kind=window).first()
+    else:
+        found = Allocation.objects.filter(account_id=account_id, kind=window, at__lte=at).order_by("-at").first()
     return Limits(found.money, found.tokens, found.steps) if found else None
 
 

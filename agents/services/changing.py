@@ -12,10 +12,12 @@ from django.db.models import F
 from agents.choices import ENDED_MISSION_STATES, MissionState, VersionState
 from agents.models import ChecklistItem, Mission, MissionVersion
 from agents.remits import Remit, remit_in_force, widens
+from agents.services import runs
 from agents.services.missions import subject_of
 from agents.services.starting import add_wording, check_wording, facts_of, limits_of
+from budgets import selectors as budget_reads
 from budgets import services as budgets
-from budgets.types import WindowKind
+from budgets.types import Limits, WindowKind
 from controlplane.audit.events import Event
 from controlplane.audit.services import record
 from controlplane.common.errors import RemitError, conflict, not_found
@@ -86,12 +88,13 @@ def put_in_force(
     mission.versions.exclude(pk=version.pk).filter(state__in=replaced).update(state=VersionState.SUPERSEDED)
     mission.versions.filter(pk=version.pk).update(state=VersionState.ACTIVE if started else VersionState.DRAFT)
     _rewrite_checklist(mission, version.criteria)
+    runs.follow_deadline(mission=mission, deadline=version.deadline)
     if mission.account_id is not None:
         budgets.apply_limit(
             actor=actor,
             account_id=mission.account_id,
             window=WindowKind.TOTAL,
-            limits=limits_of(version),
+            limits=_limits_by_now(mission.account_id, version) if started else limits_of(version),
             action_id=action_id,
         )
     record(event=Event.MISSION_CHANGED, actor=actor, subject=subject_of(mission), payload=facts_of(version))
@@ -107,6 +110,21 @@ def _locked(actor: Principal, mission_id: uuid.UUID) -> Mission:
     if mission.state in ENDED_MISSION_STATES:
         raise conflict("mission.ended", "This mission is over, so its remit stays as it is.", "Start a new one.")
     return mission
+
+
+def _limits_by_now(account_id: uuid.UUID, version: MissionVersion) -> Limits:
+    """Its own, where it changes them. What it leaves as it was when it was worded stays as decided since: more that was
+    granted while the change waited is not taken away by it."""
+    wanted = limits_of(version)
+    then = budget_reads.limits_decided(account_id=account_id, window=WindowKind.TOTAL, at=version.created_at)
+    by_now = budget_reads.limits_decided(account_id=account_id, window=WindowKind.TOTAL)
+    if then is None or by_now is None:
+        return wanted
+    return Limits(
+        money=by_now.money if wanted.money == then.money else wanted.money,
+        tokens=by_now.tokens if wanted.tokens == then.tokens else wanted.tokens,
+        steps=by_now.steps if wanted.steps == then.steps else wanted.steps,
+    )
 
 
 def _rewrite_checklist(mission: Mission, criteria: Sequence[str]) -> None:

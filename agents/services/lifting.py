@@ -163,6 +163,8 @@ def _resume(mission_id: uuid.UUID) -> bool:
             runs.start_run(actor=actor, mission=row)
             _tell(row)
     except RemitError as error:
+        if error.retry_after_seconds is not None:
+            return False  # the sweep tries again
         _stays_paused(mission_id, f"It could not go on after the stop: {error.message}"[:300])
         return False
     return True

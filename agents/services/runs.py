@@ -5,8 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
-from decimal import Decimal
+from datetime import datetime, timedelta
 
 from django.db import transaction
 from django.db.models import Max
@@ -14,9 +13,8 @@ from django.db.models import Max
 from agents import programs
 from agents.choices import ENDED_RUN_STATES, MissionState, Outcome, RunState, Runtime
 from agents.models import AgentVersion, Mission, Run
-from budgets import prices
+from agents.services import sandbox_seconds
 from budgets import services as budgets
-from budgets.types import Amounts
 from controlplane.audit import services as audit
 from controlplane.audit.events import Event
 from controlplane.audit.services import Subject, record
@@ -25,7 +23,6 @@ from controlplane.clusters.models import Sandbox
 from controlplane.clusters.types import DriverError, ExitReason, Resources, SandboxPhase
 from controlplane.common.clock import now
 from controlplane.common.errors import RemitError, conflict, not_found
-from controlplane.common.ids import new_id
 from controlplane.live.services import announce
 from controlplane.tenancy import tokens
 from controlplane.tenancy.models import TokenKind
@@ -48,7 +45,7 @@ def start_run(*, actor: Principal, mission: Mission) -> Run:
     version = AgentVersion.objects.get(agent=agent, number=agent.current_version)
     run = Run.objects.create(mission=mission, attempt=attempt, agent_version=version)
     if agent.runtime == Runtime.MANAGED:
-        _hold_sandbox_seconds(run, mission, version)
+        sandbox_seconds.hold(run, mission, version)
         run.sandbox = clusters.request_sandbox(
             organisation_id=mission.organisation_id,
             team_id=mission.team_id,
@@ -117,6 +114,11 @@ def issue_run_token(*, actor: Principal, mission_id: uuid.UUID) -> str:
     return text
 
 
+def follow_deadline(*, mission: Mission, deadline: datetime) -> None:
+    """Tokens of the attempt under way end with the new deadline. Inside the transaction that changed it."""
+    tokens.move_end(mission_id=mission.pk, expires_at=min(deadline, now() + _LONGEST_TOKEN))
+
+
 def stop_runs(*, actor: Principal, mission: Mission, reason: str) -> int:
     """End every live attempt: its token dies now, its sandbox is deleted by the reconciler. Inside the caller's
     transaction."""
@@ -138,7 +140,7 @@ def end_run(*, actor: Principal, run: Run, state: RunState, reason: str) -> bool
         return False
     tokens.revoke(run_id=run.pk)
     governance.void_open(run_id=run.pk, actor=actor, reason=reason)
-    _settle_sandbox_seconds(run)
+    sandbox_seconds.settle(run)
     record(
         event=Event.RUN_ENDED,
         actor=actor,
@@ -151,12 +153,13 @@ def end_run(*, actor: Principal, run: Run, state: RunState, reason: str) -> bool
 
 @dataclass(frozen=True)
 class Ended:
-    """What the end of many runs leaves to their stop: charges and holds for the ledger, clusters to be told."""
+    """What the end of many runs leaves to their stop: charges and holds for the ledger, whom clusters have to end."""
 
     tokens: int
     charges: Sequence[budgets.Charge]
     unstarted: Sequence[uuid.UUID]
     clusters: frozenset[uuid.UUID]
+    outside: frozenset[uuid.UUID]  # runs whose agents run elsewhere
 
 
 def end_runs(*, actor: Principal, live: Sequence[Run], reason: str) -> Ended:
@@ -180,12 +183,13 @@ def end_runs(*, actor: Principal, live: Sequence[Run], reason: str) -> Ended:
     )
     for run in live:
         announce(f"mission:{run.mission_id}", "run")
-    held = [(run, _seconds_cost(run)) for run in live if run.hold_id is not None]
+    held = [(run, sandbox_seconds.cost(run)) for run in live if run.hold_id is not None]
     return Ended(
         tokens=dead,
         charges=[budgets.Charge(run.hold_id, cost) for run, cost in held if run.hold_id and cost is not None],
         unstarted=[run.hold_id for run, cost in held if run.hold_id and cost is None],
         clusters=clusters.delete_sandboxes(purpose=PURPOSE, owner_ids=ids),
+        outside=frozenset(run.pk for run in live if run.sandbox_id is None),
     )
 
 
@@ -206,6 +210,11 @@ class RunSandboxes:
         """The mission before everything else, as a stop takes it: an attempt that ends may start the next one."""
         if sandbox.mission_id is not None:
             Mission.objects.filter(pk=sandbox.mission_id).select_for_update(no_key=True).values_list("pk").first()
+
+    def before_resize(self, *, sandbox: Sandbox, resources: Resources) -> None:
+        run = Run.objects.select_related("mission").filter(pk=sandbox.owner_id, state__in=_LIVE).first()
+        if run is not None:
+            sandbox_seconds.hold_larger(run, sandbox, resources)
 
     def on_ended(self, *, sandbox_ids: Sequence[uuid.UUID]) -> None:
         from agents.services.stopping import note_open_proofs
@@ -244,6 +253,8 @@ def _ended_by_itself(run: Run, sandbox: Sandbox) -> None:
             with transaction.atomic():
                 start_run(actor=actor, mission=mission)
         except RemitError as error:
+            if error.retry_after_seconds is not None:
+                raise  # nothing is written of this end: the next pass of the reconciler sees it again
             _pause(actor, mission, f"Attempt {run.attempt + 1} could not start: {error.message}")
     else:
         _pause(actor, mission, f"Attempt {run.attempt} ended: {reason}")
@@ -271,7 +282,8 @@ def _verdict_on_exit(sandbox: Sandbox) -> tuple[RunState, str]:
         case ExitReason.COMPLETED:
             return RunState.SUCCEEDED, "Its program ended"
         case ExitReason.OUT_OF_MEMORY:
-            mebibytes = sandbox.desired_resources.get("memory_bytes", 0) // 1024**2
+            size = sandbox.observed_resources or sandbox.desired_resources
+            mebibytes = size.get("memory_bytes", 0) // 1024**2
             return RunState.FAILED, f"It ran out of memory (limit {mebibytes} MiB)"
         case ExitReason.WALL_CLOCK:
             return RunState.FAILED, f"It ran longer than {sandbox.wall_clock_seconds} seconds"
@@ -300,54 +312,6 @@ def _issue(run: Run, mission: Mission) -> str:
         expires_at=min(version.deadline, now() + _LONGEST_TOKEN),
     )
     return text
-
-
-def _hold_sandbox_seconds(run: Run, mission: Mission, version: AgentVersion) -> None:
-    """Hold the dearest case (the whole wall clock); the rest comes back when the run ends."""
-    resources = Resources(**version.resources) if version.resources else Resources()
-    money = prices.sandbox_price(
-        organisation_id=mission.organisation_id, resources=resources, seconds=Decimal(version.wall_clock_seconds)
-    )
-    if money == 0 or mission.account_id is None:
-        return
-    hold_id = new_id()
-    refused = budgets.reserve(
-        hold_id=hold_id,
-        account_id=mission.account_id,
-        organisation_id=mission.organisation_id,
-        amounts=Amounts(money=money),
-        ttl_seconds=version.wall_clock_seconds + 600,
-        mission_id=mission.pk,
-        description=f"Sandbox of attempt {run.attempt}",
-    )
-    if refused is not None:
-        raise conflict("run.budget", refused.message, *refused.remedies)
-    budgets.dispatch(hold_id=hold_id)
-    run.hold_id = hold_id
-    run.save(update_fields=["hold_id"])
-
-
-def _settle_sandbox_seconds(run: Run) -> None:
-    if run.hold_id is None:
-        return
-    cost = _seconds_cost(run)
-    if cost is None:
-        budgets.void(hold_id=run.hold_id)
-    else:
-        budgets.settle(hold_id=run.hold_id, amounts=Amounts(money=cost))
-
-
-def _seconds_cost(run: Run) -> Decimal | None:
-    """What its sandbox cost until now; None when it never started."""
-    sandbox = run.sandbox
-    if sandbox is None or sandbox.started_at is None:
-        return None
-    seconds = Decimal(str(((sandbox.exited_at or now()) - sandbox.started_at).total_seconds()))
-    return prices.sandbox_price(
-        organisation_id=sandbox.organisation_id,
-        resources=Resources(**sandbox.desired_resources),
-        seconds=max(seconds, Decimal(1)),
-    )
 
 
 def _subject(mission: Mission) -> Subject:

@@ -66,8 +66,8 @@ def stop(*, actor: Principal, scope: StopScope, scope_id: uuid.UUID, reason: str
             account_id=target.account_id,
         )
         made.save(force_insert=True)
-        cluster_ids = _carry_out(actor, made, target)
-        transaction.on_commit(lambda: _prove(made.pk, cluster_ids), robust=True)
+        ended = _carry_out(actor, made, target)
+        transaction.on_commit(lambda: _prove(made.pk, ended), robust=True)
     return made
 
 
@@ -113,8 +113,8 @@ def subject_of(made: Stop) -> Subject:
 # ----------------------------------------------------------------------------------------------
 
 
-def _carry_out(actor: Principal, made: Stop, target: Target) -> frozenset[uuid.UUID]:
-    """Everything of one stop, in the order of locks. Returns the clusters that have sandboxes to end."""
+def _carry_out(actor: Principal, made: Stop, target: Target) -> runs.Ended:
+    """Everything of one stop, in the order of locks. Returns what is left to end once it is committed."""
     missions = _lock_missions(target)
     before = stops.found(target)
     _change_missions(actor, made, target, missions)
@@ -153,7 +153,7 @@ def _carry_out(actor: Principal, made: Stop, target: Target) -> frozenset[uuid.U
         payload={"reason": made.reason, "scope": made.scope, "counts": made.counts},
     )
     _tell(made, missions)
-    return ended.clusters
+    return ended
 
 
 def _lock_missions(target: Target) -> list[Mission]:
@@ -215,14 +215,14 @@ def _tell(made: Stop, missions: list[Mission]) -> None:
         announce(f"organisation:{made.organisation_id}", part)
 
 
-def _prove(stop_id: uuid.UUID, cluster_ids: frozenset[uuid.UUID]) -> None:
+def _prove(stop_id: uuid.UUID, ended: runs.Ended) -> None:
     """After the commit. Whatever of it fails, or is cut short, workers do: they were told, and they sweep."""
     try:
         note_proofs(stop_id=stop_id)
-        clusters.end_now(cluster_ids=cluster_ids)
+        clusters.end_now(cluster_ids=ended.clusters, outside=ended.outside)
         note_proofs(stop_id=stop_id)
     finally:
-        clusters.clear_away(cluster_ids=cluster_ids)
+        clusters.clear_away(cluster_ids=ended.clusters)
 
 
 def _over(target: Target) -> Exception:

@@ -135,6 +135,28 @@ def test_a_day_ends_at_midnight_of_the_organisation(northwind: object, tree: Tre
     assert wrong_sums() == []
 
 
+@pytest.mark.parametrize(
+    ("zone", "kind", "noon", "start", "end"),
+    [
+        # In Santiago the clocks go from 24:00 to 1:00: the 6th of September begins at one.
+        ("America/Santiago", "day", "2026-09-06T16:00:00Z", "2026-09-06T04:00:00+00:00", "2026-09-07T03:00:00+00:00"),
+        # So they do in Beirut and in Cairo, where the month that holds such a day ends as any other.
+        ("Asia/Beirut", "day", "2027-03-28T10:00:00Z", "2027-03-27T22:00:00+00:00", "2027-03-28T21:00:00+00:00"),
+        ("Africa/Cairo", "day", "2027-04-30T10:00:00Z", "2027-04-29T22:00:00+00:00", "2027-04-30T21:00:00+00:00"),
+        ("Africa/Cairo", "month", "2027-04-30T10:00:00Z", "2027-03-31T22:00:00+00:00", "2027-04-30T21:00:00+00:00"),
+    ],
+)
+def test_day_without_a_midnight_ends_at_the_next_one(zone: str, kind: str, noon: str, start: str, end: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT s, budgets_ends_at(%(kind)s, %(zone)s, s)"
+            " FROM (SELECT budgets_starts_at(%(kind)s, %(zone)s, %(noon)s::timestamptz) AS s) AS began",
+            {"kind": kind, "zone": zone, "noon": noon},
+        )
+        began, ended = cursor.fetchone()
+    assert (began.isoformat(), ended.isoformat()) == (start, end)
+
+
 def test_no_limit_means_the_levels_above_decide(tree: Tree) -> None:
     tree.limit(tree.mission)
     tree.limit(tree.organisation, money=Decimal(2))

@@ -4,7 +4,7 @@ twice or late, and a sandbox that is dead never lives again. The reconciler clea
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import structlog
@@ -53,6 +53,16 @@ def end_unwanted(cluster_id: uuid.UUID) -> int:
             return ended
         ended += _note(dead)
     return ended
+
+
+def end_guests(run_ids: Collection[uuid.UUID]) -> None:
+    """Kill the programs of MCP servers that serve runs without a sandbox of their own. In no row: where a cluster does
+    not answer, their sessions end them, or their node does when these are gone."""
+    for cluster in Cluster.objects.order_by("name"):
+        try:
+            driver_of(cluster).kill([], guests_of=sorted(map(str, run_ids)))
+        except DriverError as error:
+            log.warning("guests.not_ended", cluster=cluster.name, error=error.message)
 
 
 def _note(dead: Sequence[SandboxStatus]) -> int:

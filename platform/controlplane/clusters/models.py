@@ -55,6 +55,8 @@ class Sandbox(models.Model):
         default=SandboxPhase.PENDING.value,
     )
     observed_resources = models.JSONField(null=True)
+    # The sizes it had before `observed_resources`, oldest first: {"until": ISO 8601, "resources": …}.
+    former_sizes = models.JSONField(default=list, db_default=models.Value([], models.JSONField()))
     observed_generation = models.IntegerField(default=0)
     observed_at = models.DateTimeField(null=True)
     isolation = models.CharField(max_length=16, blank=True)

@@ -3,12 +3,9 @@ epoch."""
 
 from __future__ import annotations
 
-import os
-import socket
 import uuid
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 
 import structlog
@@ -18,6 +15,7 @@ from django.db.models.functions import Length
 
 from controlplane.audit.events import Event
 from controlplane.audit.services import Subject, record
+from controlplane.clusters.lease import TOO_FAR_AHEAD, LeaseLost, lease_of, renew
 from controlplane.clusters.models import Cluster, Sandbox, SandboxLog
 from controlplane.clusters.quiet import LOG_CAP_BYTES, note_quiet
 from controlplane.clusters.reconcile import Command, Desired, next_command
@@ -38,16 +36,11 @@ from controlplane.tenancy.types import system_principal
 
 log = structlog.get_logger(__name__)
 
-LEASE = timedelta(seconds=30)
 _LOG_PIECE = 64 * 1024
 _BACK_OFF_SECONDS = (1, 2, 5, 15, 60)
 _ENDED = (SandboxPhase.EXITED, SandboxPhase.LOST, SandboxPhase.DELETED)
 _LIVE = (SandboxPhase.PENDING, SandboxPhase.RUNNING)
 _MOST_ATTEMPTS = 10  # some six minutes: after that its owner had better know
-
-
-class LeaseLost(Exception):
-    """Another worker took the cluster over; this pass writes nothing more."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +57,7 @@ class _Pass:
 
 def reconcile_cluster(cluster_id: uuid.UUID) -> int:
     """One pass. Returns how many commands were carried out; 0 when another worker holds the lease."""
-    with _lease(cluster_id) as epoch:
+    with lease_of(cluster_id) as epoch:
         if epoch is None:
             return 0
         cluster = Cluster.objects.get(pk=cluster_id)
@@ -100,8 +93,11 @@ def reconcile_cluster(cluster_id: uuid.UUID) -> int:
 def _worth_a_look(look: _Pass) -> list[Sandbox]:
     """What changed and is due, what lives, and whatever the cluster still knows of."""
     known = [key for name in look.observed if (key := parse_id(name))]
-    due = Q(dirty=True) & (Q(next_attempt_at__isnull=True) | Q(next_attempt_at__lte=now()))
-    rows = Sandbox.objects.filter(due | Q(observed_phase__in=_LIVE) | Q(pk__in=known), cluster_id=look.cluster_id)
+    moment = now()
+    waits = Q(next_attempt_at__gt=moment, next_attempt_at__lte=moment + TOO_FAR_AHEAD)
+    rows = Sandbox.objects.filter(
+        Q(dirty=True) & ~waits | Q(observed_phase__in=_LIVE) | Q(pk__in=known), cluster_id=look.cluster_id
+    )
     return list(rows.order_by("id").select_related("cluster"))
 
 
@@ -109,9 +105,11 @@ def _reconcile_one(sandbox: Sandbox, look: _Pass) -> int:
     observed = look.observed.get(str(sandbox.pk))
     command = next_command(desired=_desired(sandbox, look), observed=observed)
     if command is Command.NOTHING or (command in _RETRIED and _waits(sandbox)):
+        if command is Command.RESIZE and observed is not None:
+            observed = replace(observed, resize_error="")  # said of an earlier size
         _see(sandbox, observed, look)
         return 0
-    _renew(look)
+    renew(look.cluster_id, look.lease_epoch)
     try:
         match command:
             case Command.APPLY:
@@ -152,7 +150,7 @@ def _desired(sandbox: Sandbox, look: _Pass) -> Desired:
 def _apply(sandbox: Sandbox, look: _Pass) -> None:
     """Start it, at most once: that it was asked for, and of which life of the node, is on record before it happens."""
     launch = _launch(sandbox)
-    _renew(look)
+    renew(look.cluster_id, look.lease_epoch)
     asked = _fenced(sandbox, look).filter(desired="running", observed_phase__in=_LIVE)
     if not asked.filter(applied_under__in=["", look.node_epoch]).update(applied_under=look.node_epoch):
         return  # unwanted or asked for elsewhere meanwhile: the next pass sees
@@ -191,6 +189,10 @@ def _write(sandbox: Sandbox, observed: SandboxStatus, look: _Pass) -> bool:
     resources = asdict(observed.resources) if observed.resources else sandbox.observed_resources
     agreed = resources == sandbox.desired_resources
     settled = {} if _waits(sandbox) else {"dirty": False, "attempts": 0, "next_attempt_at": None}
+    former = sandbox.former_sizes
+    if sandbox.started_at and sandbox.observed_resources and resources != sandbox.observed_resources:
+        until = observed.exited_at or now()
+        former = [*former, {"until": until.isoformat(), "resources": sandbox.observed_resources}]
     with transaction.atomic():
         if observed.phase != before:
             owner_of(sandbox).lock(sandbox=sandbox)
@@ -202,6 +204,7 @@ def _write(sandbox: Sandbox, observed: SandboxStatus, look: _Pass) -> bool:
         changed = rows.filter(desired_generation=sandbox.desired_generation, desired=sandbox.desired).update(
             observed_phase=observed.phase,
             observed_resources=resources,
+            former_sizes=former,
             observed_generation=sandbox.desired_generation
             if agreed or observed.resize_error
             else sandbox.observed_generation,
@@ -245,7 +248,8 @@ def _fenced(sandbox: Sandbox, look: _Pass) -> QuerySet[Sandbox]:
 
 def _waits(sandbox: Sandbox) -> bool:
     """Whether its last command failed a moment ago."""
-    return sandbox.next_attempt_at is not None and sandbox.next_attempt_at > now()
+    moment = now()
+    return sandbox.next_attempt_at is not None and moment < sandbox.next_attempt_at <= moment + TOO_FAR_AHEAD
 
 
 def _deleted(sandbox: Sandbox, observed: SandboxStatus | None) -> SandboxStatus:
@@ -271,16 +275,20 @@ def _deleted(sandbox: Sandbox, observed: SandboxStatus | None) -> SandboxStatus:
 
 
 def _gone(sandbox: Sandbox, look: _Pass) -> SandboxStatus:
+    # Nobody saw it end, perhaps in a night without anything of Remit: it lived when it was last seen.
+    exited_at = sandbox.observed_at if sandbox.started_at else None
     if sandbox.applied_under in look.stopped_epochs:
         return SandboxStatus(
             name=str(sandbox.pk),
             phase=SandboxPhase.EXITED,
+            exited_at=exited_at,
             exit_reason=ExitReason.NODE_STOPPED,
             message="Its node was told to stop, and ended it first.",
         )
     return SandboxStatus(
         name=str(sandbox.pk),
         phase=SandboxPhase.LOST,
+        exited_at=exited_at,
         exit_reason=ExitReason.NODE_LOST,
         message="The node no longer knows this sandbox: it was restarted, and its processes ended with it.",
     )
@@ -368,30 +376,3 @@ def _audit_loss(sandbox: Sandbox) -> None:
         subject=Subject("sandbox", sandbox.pk, sandbox.name, sandbox.team_id, sandbox.mission_id),
         payload={"reason": sandbox.message},
     )
-
-
-@contextmanager
-def _lease(cluster_id: uuid.UUID) -> Iterator[int | None]:
-    """Take the cluster by compare-and-set; the raised epoch fences out whoever held it before."""
-    owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-    moment = now()
-    free = Q(lease_until__isnull=True) | Q(lease_until__lte=moment)
-    taken = Cluster.objects.filter(free, pk=cluster_id).update(
-        lease_owner=owner, lease_until=moment + LEASE, lease_epoch=F("lease_epoch") + 1
-    )
-    if not taken:
-        yield None
-        return
-    # Asked for by name: whoever took the lease since then has another epoch, which is not ours to write under.
-    epoch = Cluster.objects.filter(pk=cluster_id, lease_owner=owner).values_list("lease_epoch", flat=True).first()
-    try:
-        yield epoch
-    finally:
-        Cluster.objects.filter(pk=cluster_id, lease_owner=owner).update(lease_owner="", lease_until=None)
-
-
-def _renew(look: _Pass) -> None:
-    """Before anything is done to a sandbox: still ours, and for another while. Raises LeaseLost."""
-    rows = Cluster.objects.filter(pk=look.cluster_id, lease_epoch=look.lease_epoch)
-    if not rows.update(lease_until=now() + LEASE):
-        raise LeaseLost

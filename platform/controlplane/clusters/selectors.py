@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from decimal import Decimal
 
 from django.db.models import QuerySet
 
 from controlplane.clusters.models import Cluster, Sandbox, SandboxLog
 from controlplane.clusters.quiet import LOG_CAP_BYTES
+from controlplane.clusters.types import Resources
+from controlplane.common.clock import now
 from controlplane.common.errors import not_found
 from controlplane.tenancy.types import Permission, Principal
 
@@ -50,3 +54,21 @@ def log_of(sandbox: Sandbox, *, last_bytes: int = 200_000) -> Log:
     raw = b"".join(bytes(piece.data) for piece in pieces)
     total = (pieces[-1].offset + len(pieces[-1].data)) if pieces else 0
     return Log(raw[-last_bytes:].decode("utf-8", "replace"), total, total >= LOG_CAP_BYTES or len(raw) > last_bytes)
+
+
+def sizes_in_time(sandbox: Sandbox) -> Sequence[tuple[Resources, Decimal]]:
+    """The sizes its node really gave it, each with its seconds: until its end, or until now. Empty: it never started.
+
+    At least a second in all and at most its wall clock, after which its node ends it: whatever clocks say.
+    """
+    if sandbox.started_at is None:
+        return []
+    latest = sandbox.started_at + timedelta(seconds=sandbox.wall_clock_seconds)
+    end = min(max(sandbox.exited_at or now(), sandbox.started_at + timedelta(seconds=1)), latest)
+    held, since = [], sandbox.started_at
+    last = {"until": end.isoformat(), "resources": sandbox.observed_resources or sandbox.desired_resources}
+    for size in (*sandbox.former_sizes, last):
+        until = min(max(datetime.fromisoformat(size["until"]), since), end)
+        held.append((Resources(**size["resources"]), Decimal(str((until - since).total_seconds()))))
+        since = until
+    return held

@@ -46,6 +46,9 @@ class SandboxOwner(Protocol):
     def on_change(self, *, sandbox: Sandbox) -> None:
         """Called inside the transaction that wrote a new phase."""
 
+    def before_resize(self, *, sandbox: Sandbox, resources: Resources) -> None:
+        """Called inside the transaction that asks for another size, after `lock`. RemitError where it can't be."""
+
     def on_ended(self, *, sandbox_ids: Sequence[uuid.UUID]) -> None:
         """Called after it was noted that unwanted sandboxes have no process left. `on_change` follows for each."""
 
@@ -128,11 +131,13 @@ def delete_sandboxes(*, purpose: str, owner_ids: Collection[uuid.UUID]) -> froze
     return frozenset(cluster_id for _, cluster_id in locked)
 
 
-def end_now(*, cluster_ids: Collection[uuid.UUID]) -> None:
+def end_now(*, cluster_ids: Collection[uuid.UUID], outside: Collection[uuid.UUID] = ()) -> None:
     """After commit: end what is unwanted from here, at once. Should this process die in between, a worker's sweep
-    does it."""
+    does it. `outside`: runs without a sandbox, whose servers end."""
     from controlplane.clusters import ending
 
+    if outside:
+        ending.end_guests(outside)
     for cluster_id in sorted(cluster_ids):
         ending.end_unwanted(cluster_id)
 
@@ -158,6 +163,8 @@ def resize_sandbox(*, actor: Principal, sandbox_id: uuid.UUID, resources: Resour
         sandbox = rows.filter(pk=sandbox_id).first()
         if sandbox is None:
             raise not_found("sandbox")
+        owner_of(sandbox).lock(sandbox=sandbox)
+        sandbox = rows.select_for_update(no_key=True, of=("self",)).get(pk=sandbox_id)
         changed = rows.filter(pk=sandbox_id, desired="running", exited_at__isnull=True).update(
             desired_resources=asdict(resources),
             desired_generation=F("desired_generation") + 1,
@@ -167,6 +174,7 @@ def resize_sandbox(*, actor: Principal, sandbox_id: uuid.UUID, resources: Resour
         )
         if not changed:
             raise conflict("sandbox.ended", "This sandbox has ended; there is nothing to resize.")
+        owner_of(sandbox).before_resize(sandbox=sandbox, resources=resources)
         before = sandbox.desired_resources
         record(
             event=Event.SANDBOX_RESIZED,

@@ -117,6 +117,12 @@ def revoke(**which: object) -> int:
     return Token.objects.filter(Q(**which), revoked_at__isnull=True).update(revoked_at=now())
 
 
+def move_end(*, mission_id: uuid.UUID, expires_at: datetime) -> None:
+    """Live tokens of a mission's runs end then, sooner or later than they would have."""
+    live = Token.objects.filter(kind=TokenKind.RUN, mission_id=mission_id, revoked_at__isnull=True)
+    live.update(expires_at=expires_at)
+
+
 def keyed_hash(text: str) -> str:
     """A database thief without SECRET_KEY can't test guesses; a stolen hash is no token."""
     return hmac.new(settings.SECRET_KEY.encode(), b"token:" + text.encode(), hashlib.sha256).hexdigest()

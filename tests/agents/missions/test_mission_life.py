@@ -13,6 +13,8 @@ from agents.choices import MissionState, Outcome, RunState, Runtime, StopScope, 
 from agents.grants import Grant
 from agents.models import Agent, Mission, Run
 from budgets import selectors as budgets
+from budgets import services as ledger
+from budgets.types import Limits, WindowKind
 from controlplane.audit.events import Event
 from controlplane.audit.models import Entry
 from controlplane.audit.sentences import sentence
@@ -200,6 +202,59 @@ def test_tighter_version_is_in_force_at_once_and_wider_one_waits(
     gate.decide(approver=bob, escalation_id=question.pk, version=question.version, approve=True, reason="")
     started.refresh_from_db()
     assert started.version == 3
+
+
+def test_token_of_the_attempt_under_way_ends_with_the_new_deadline(
+    alice: Principal, bob: Principal, started: Mission
+) -> None:
+    text = services.issue_run_token(actor=alice, mission_id=started.pk)
+    [token] = Token.objects.filter(mission_id=started.pk, revoked_at__isnull=True)
+    assert token.expires_at == started.deadline
+    later = remit(deadline=started.deadline + timedelta(days=2))
+    services.change_mission(actor=alice, mission_id=started.pk, remit=later, note="more time", expected_version=1)
+    token.refresh_from_db()
+    assert token.expires_at == started.deadline  # nobody has agreed yet
+
+    [question] = governance.escalations_waiting_for(bob)
+    gate.decide(approver=bob, escalation_id=question.pk, version=question.version, approve=True, reason="")
+    token.refresh_from_db()
+    assert token.expires_at == later.deadline
+    assert tenancy.principal_of_token(text).mission_id == started.pk
+
+    sooner = remit(deadline=now() + timedelta(hours=1))
+    services.change_mission(actor=alice, mission_id=started.pk, remit=sooner, note="less time", expected_version=2)
+    token.refresh_from_db()
+    assert token.expires_at == sooner.deadline
+
+
+@pytest.mark.parametrize(("asked", "in_the_end"), [("1.00", "6.00"), ("2.00", "2.00")])
+def test_more_that_was_granted_while_a_change_waited_is_not_taken_away_by_it(
+    alice: Principal, bob: Principal, started: Mission, asked: str, in_the_end: str
+) -> None:
+    later = remit(budget=asked, deadline=started.deadline + timedelta(days=2))
+    services.change_mission(actor=alice, mission_id=started.pk, remit=later, note="more time", expected_version=1)
+    [question] = governance.escalations_waiting_for(bob)
+    ledger.apply_limit(
+        actor=bob,
+        account_id=started.account_id,
+        window=WindowKind.TOTAL,
+        limits=Limits(money=Decimal(6), steps=100),
+        reason="as a request for 5.00 more does it",
+    )
+    gate.decide(approver=bob, escalation_id=question.pk, version=question.version, approve=True, reason="")
+    limits = budgets.mission_spend(mission_ids=[started.pk])[started.pk].limits
+    assert (limits.money, limits.steps) == (Decimal(in_the_end), 100)
+
+
+def test_token_that_was_revoked_is_not_touched_by_a_new_deadline(alice: Principal, started: Mission) -> None:
+    dead = services.issue_run_token(actor=alice, mission_id=started.pk)
+    services.issue_run_token(actor=alice, mission_id=started.pk)
+    sooner = remit(deadline=now() + timedelta(hours=1))
+    services.change_mission(actor=alice, mission_id=started.pk, remit=sooner, note="less time", expected_version=1)
+    assert Token.objects.get(revoked_at__isnull=False, mission_id=started.pk).expires_at == started.deadline
+    with pytest.raises(RemitError) as refused:
+        tenancy.principal_of_token(dead)
+    assert refused.value.code == "token.revoked"
 
 
 def test_change_against_an_older_version_is_refused_and_changes_nothing(alice: Principal, started: Mission) -> None:

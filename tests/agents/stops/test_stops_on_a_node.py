@@ -15,6 +15,7 @@ from agents.models import Mission, Run, Stop
 from budgets.models import Hold
 from controlplane.clusters import ending, reconciler
 from controlplane.clusters import services as clusters
+from controlplane.clusters.lease import lease_of
 from controlplane.clusters.models import Sandbox
 from controlplane.clusters.types import MIB, DriverError, Resources, SandboxPhase, SandboxSpec
 from controlplane.tenancy.models import Token
@@ -117,7 +118,7 @@ def test_when_the_stopping_process_dies_a_worker_ends_them(
 
 def test_a_busy_reconciler_does_not_keep_them_alive(sleepers: list[Mission], node: LocalNode, person: Callable) -> None:
     """Another worker holds the cluster's lease, as while it installs what a program needs."""
-    with reconciler._lease(clusters.local_cluster().pk) as held:
+    with lease_of(clusters.local_cluster().pk) as held:
         assert held is not None
         stop = services.stop(actor=person("Alice"), scope=StopScope.AGENT, scope_id=sleepers[0].agent_id)
         after_commit(stop)
@@ -161,6 +162,28 @@ def test_the_servers_of_its_sessions_end_with_it(sleepers: list[Mission], node: 
     after_commit(stop)
     left = [name for name in alive(node) if name.startswith("mcp-")]
     assert left == [f"mcp-books-{runs[1].pk.hex[-12:]}"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_servers_of_an_agent_that_runs_elsewhere_end_with_it(
+    node: LocalNode, work: Callable, person: Callable
+) -> None:
+    mine, other = work("Clerk"), work("Neighbour")
+    clusters.local_cluster()
+    for mission in (mine.mission, other.mission):
+        run = Run.objects.get(mission=mission)
+        node.driver.apply(
+            SandboxSpec(
+                name=f"mcp-books-{run.pk.hex[-12:]}",
+                command=("/usr/bin/sleep", "600"),
+                resources=SMALL,
+                gateway=False,
+                labels={"purpose": "server", "run": str(run.pk)},
+            )
+        )
+    services.stop(actor=person("Alice"), scope=StopScope.AGENT, scope_id=mine.agent.pk)
+    left = Run.objects.get(mission=other.mission)
+    assert alive(node) == [f"mcp-books-{left.pk.hex[-12:]}"]
 
 
 def test_a_node_that_does_not_answer_leaves_the_proof_open_and_is_tried_again(

@@ -187,6 +187,9 @@ class Owner:
     def lock(self, *, sandbox: Sandbox) -> None:
         """Nothing of it comes before a sandbox."""
 
+    def before_resize(self, *, sandbox: Sandbox, resources: Resources) -> None:
+        """It has no budget."""
+
     def on_ended(self, *, sandbox_ids: Sequence[uuid.UUID]) -> None:
         self.ended.extend(sandbox_ids)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from controlplane.audit.events import Event
 from controlplane.audit.models import Entry
-from controlplane.clusters.models import Cluster
+from controlplane.clusters.models import Cluster, Sandbox
 from controlplane.clusters.types import ExitReason, SandboxPhase
+from controlplane.common.clock import now
 
 from .sandboxes import refreshed
 
@@ -81,3 +84,12 @@ def test_unreachable_cluster_is_named_and_nothing_changes(sandbox, cluster, reco
     assert refreshed(sandbox).observed_phase == SandboxPhase.RUNNING
     reconcile()
     assert Cluster.objects.get().error == ""
+
+
+def test_sandbox_that_nobody_saw_end_ended_when_it_was_last_seen(sandbox, cluster, reconcile) -> None:
+    reconcile()
+    seen = now() - timedelta(hours=9)
+    Sandbox.objects.update(started_at=seen - timedelta(minutes=1), observed_at=seen)
+    cluster.stop_and_start()
+    reconcile()
+    assert refreshed(sandbox).exited_at == seen

@@ -9,7 +9,7 @@ from controlplane.clusters.types import MIB, DriverError, ExitReason, Resources,
 from controlplane.common.errors import RemitError
 from controlplane.tenancy.types import Principal, system_principal
 
-from .sandboxes import LARGE, SMALL, refreshed
+from .sandboxes import LARGE, SMALL, make_due, refreshed
 
 pytestmark = pytest.mark.django_db
 
@@ -116,3 +116,21 @@ def test_outsider_resizes_nothing(sandbox, reconcile, as_charlie: Principal) -> 
         services.resize_sandbox(actor=as_charlie, sandbox_id=sandbox.pk, resources=LARGE)
     assert refused.value.status == 404
     assert refreshed(sandbox).desired_generation == 1
+
+
+def test_refusal_of_one_size_is_not_taken_for_the_answer_to_the_next(sandbox, cluster, reconcile, northwind) -> None:
+    reconcile()
+    cluster.resize_limit = 200 * MIB
+    system = system_principal(organisation_id=northwind.pk)
+    services.resize_sandbox(actor=system, sandbox_id=sandbox.pk, resources=SMALL)
+    reconcile()
+    services.resize_sandbox(actor=system, sandbox_id=sandbox.pk, resources=LARGE)
+    cluster.script = ["fine", "fine", "down"]
+    reconcile()
+    reconcile()  # too early to ask again: what it sees still says no to the size before
+    row = refreshed(sandbox)
+    assert (row.resize_error, row.observed_generation < row.desired_generation) == ("", True)
+    make_due()
+    reconcile()
+    row = refreshed(sandbox)
+    assert (row.resize_error, row.observed_resources) == ("", row.desired_resources)

@@ -145,3 +145,17 @@ def test_one_sandbox_that_fails_oddly_does_not_keep_the_others_from_starting(
     reconcile()
     assert refreshed(first).observed_phase == SandboxPhase.RUNNING
     assert len(cluster.created) == 2
+
+
+def test_clock_that_was_set_back_keeps_no_cluster_and_no_sandbox_waiting(
+    sandbox, cluster, reconcile, northwind
+) -> None:
+    """As a worker left them that was killed an hour ahead of the time that it is now."""
+    cluster.script = ["fine", "fine", "down"]
+    reconcile()
+    ahead = now() + timedelta(hours=1)
+    Sandbox.objects.update(next_attempt_at=ahead)
+    Cluster.objects.update(lease_owner="killed", lease_until=ahead)
+    reconcile()
+    assert refreshed(sandbox).observed_phase == SandboxPhase.RUNNING
+    assert cluster.created == [str(sandbox.pk)]

@@ -36,6 +36,7 @@ WATCHER_BACKLOG = 1000
 MOST_LOG_BYTES = 1024 * 1024
 MOST_DELETED_NAMES = 10_000
 MOST_STOPPED_LIVES = 32
+ABANDONED_SECONDS = 60.0
 
 log = logging.getLogger("remit.node")
 
@@ -61,10 +62,18 @@ class Watcher:
 class Node:
     """Verbs raise DriverError. One instance owns its state directory by a lock."""
 
-    def __init__(self, places: HostPlaces, *, isolations: Sequence[Isolation], cgroups: bool) -> None:
+    def __init__(
+        self,
+        places: HostPlaces,
+        *,
+        isolations: Sequence[Isolation],
+        cgroups: bool,
+        abandoned_seconds: float = ABANDONED_SECONDS,
+    ) -> None:
         self._places = places
         self._candidates = isolations
         self._want_cgroups = cgroups
+        self._abandoned_seconds = abandoned_seconds
         self._epoch = secrets.token_hex(8)
         self._stopped_epochs: list[str] = []
         self._sandboxes: dict[str, Sandbox] = {}
@@ -208,6 +217,24 @@ class Node:
                 log.warning("guest not ended: %s", error)
         dead = [sandbox.status() for sandbox in named.values() if sandbox.finished.is_set()]
         return dead + [SandboxStatus(name, SandboxPhase.DELETED) for name in names if name not in named]
+
+    async def clear_abandoned(self) -> None:
+        """Until cancelled: forget sandboxes with streams that nobody is attached to.
+
+        Whoever asks for one attaches at once and deletes it in the end. One that is left alone is of a process that
+        died, and nobody would ever come back for it.
+        """
+        while True:
+            await asyncio.sleep(self._abandoned_seconds / 4)
+            alone = [
+                name
+                for name, sandbox in self._sandboxes.items()
+                if sandbox.streams is not None and sandbox.streams.alone_seconds > self._abandoned_seconds
+            ]
+            for name in alone:
+                log.warning("sandbox %s was left alone", name)
+                with contextlib.suppress(DriverError):
+                    await self.delete(name)
 
     def logs(self, name: str, *, offset: int, limit: int) -> LogChunk:
         return self._known(name).logs(offset=offset, limit=min(limit, MOST_LOG_BYTES))

@@ -114,7 +114,13 @@ class StandardStreams:
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._transports: list[asyncio.BaseTransport] = []
+        self._left_at = asyncio.get_running_loop().time()
         self.taken = False
+
+    @property
+    def alone_seconds(self) -> float:
+        """For how long nobody has been attached."""
+        return 0.0 if self.taken else asyncio.get_running_loop().time() - self._left_at
 
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Join the attacher's connection until either end is gone. The caller has set `taken`."""
@@ -127,6 +133,7 @@ class StandardStreams:
                 task.cancel()
             await asyncio.gather(inward, outward, return_exceptions=True)
         finally:
+            self._left_at = asyncio.get_running_loop().time()
             self.taken = False
 
     def close(self) -> None:

@@ -242,8 +242,12 @@ class Sandbox:
             used = Usage()
         self._report.drain()
         self._progress.drain()
-        if not await self._everything_is_dead():
+        said = self._message
+        while not await self._everything_is_dead():
+            # Not ended, whoever asks: a stop is proven by its last process.
             self._message = "Some of its processes cannot be killed; the machine needs a look."
+            self._changed(self)
+        self._message = said
         self._output.drain()
         for pipe in (self._report, self._progress, self._output):
             pipe.close()

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from controlplane.clusters.node import wire
-from controlplane.clusters.node.node import Node, NodeStartError
+from controlplane.clusters.node.node import ABANDONED_SECONDS, Node, NodeStartError
 from controlplane.clusters.node.plan import HostPlaces
 from controlplane.clusters.types import DriverError, Isolation
 
@@ -36,7 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wanted = (
         [Isolation.BUBBLEWRAP, Isolation.PROCESS] if options.isolation == "auto" else [Isolation(options.isolation)]
     )
-    node = Node(places, isolations=wanted, cgroups=options.limits == "auto")
+    node = Node(
+        places,
+        isolations=wanted,
+        cgroups=options.limits == "auto",
+        abandoned_seconds=options.abandoned_seconds,
+    )
     try:
         asyncio.run(serve(node, places.socket))
     except NodeStartError as error:
@@ -59,7 +64,9 @@ async def serve(node: Node, socket_path: Path) -> None:
     server = await asyncio.start_unix_server(connections.handle, str(socket_path), limit=wire.MAX_LINE_BYTES)
     socket_path.chmod(0o600)
     log.info("node serves %s", socket_path)
+    clearing = asyncio.create_task(node.clear_abandoned())
     await stop.wait()
+    clearing.cancel()
     server.close()
     socket_path.unlink(missing_ok=True)
     await node.close()
@@ -222,6 +229,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--state", type=Path, required=True, help="folder for output and locks; becomes 0700")
     parser.add_argument("--gateway-socket", type=Path, help="socket forwarded into sandboxes, alone in its folder")
     parser.add_argument("--isolation", choices=("auto", "bubblewrap", "process"), default="auto")
+    parser.add_argument(
+        "--abandoned-seconds",
+        type=float,
+        default=ABANDONED_SECONDS,
+        help="how long a sandbox with streams lives while nobody is attached to it",
+    )
     parser.add_argument(
         "--limits", choices=("auto", "rlimits"), default="auto", help="rlimits: leave control groups alone"
     )

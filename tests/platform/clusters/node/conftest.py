@@ -33,14 +33,14 @@ def require(isolation):
 class RunningNode:
     """A node process in a folder of its own. `stop` ends it gracefully, `kill` at once."""
 
-    def __init__(self, isolation, limits="auto", python=sys.executable, folder=None, **popen):
+    def __init__(self, isolation, limits="auto", python=sys.executable, folder=None, more=(), **popen):
         self.folder = folder or Path(tempfile.mkdtemp(prefix="remit-node-"))
         self.socket = self.folder / "run" / "node.sock"
         self.state = self.folder / "state"
         self.gateway_socket = self.folder / "gate" / "web.sock"
         self.arguments = node_command(socket=self.socket, state=self.state, gateway_socket=self.gateway_socket)
         self.arguments[0] = str(python)
-        self.arguments += ["--isolation", isolation, "--limits", limits]
+        self.arguments += ["--isolation", isolation, "--limits", limits, *more]
         self.popen = popen
         self.driver = LocalDriver(self.socket)
         self.start()
