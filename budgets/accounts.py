@@ -233,7 +233,7 @@ def apply(actor: Principal, account: Account, new: NewLimit) -> None:
             "action": str(new.action_id) if new.action_id else None,
         },
     )
-    alerts.raise_for_account(account.pk)
+    alerts.limit_changed(account)
     tell_pages(account)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Collection, Sequence
 from decimal import Decimal
 from typing import Final
@@ -18,6 +17,7 @@ from controlplane.audit.services import record
 from controlplane.common.clock import now
 from controlplane.common.ids import new_id
 from controlplane.common.written_amounts import written_amount
+from controlplane.live.services import announce
 from controlplane.tenancy.selectors import holders_of
 from controlplane.tenancy.types import Permission, Principal, system_principal
 from governance import services as governance
@@ -63,6 +63,8 @@ def raise_for(window_ids: Collection[int]) -> int:
             },
         )
         tell_pages(account)
+    for organisation_id in {account.organisation_id for account in accounts.values()}:
+        announce(f"warnings:{organisation_id}", "warnings")
     highest = {window_id: (accounts[account_id], threshold) for account_id, threshold, _, _, window_id in raised}
     for account, threshold in highest.values():
         if threshold >= TOLD_FROM and account.level != Level.MISSION:  # those may be used up
@@ -90,9 +92,10 @@ def _tell(account: Account, threshold: int) -> None:
     )
 
 
-def raise_for_account(account_id: uuid.UUID) -> int:
-    """After a limit was set: its current windows may stand above a threshold now."""
-    windows = Window.objects.filter(account_id=account_id, ends_at__gt=now())
+def limit_changed(account: Account) -> int:
+    """Its current windows may stand above a threshold now, or below one that pages warn of."""
+    announce(f"warnings:{account.organisation_id}", "warnings")
+    windows = Window.objects.filter(account_id=account.pk, ends_at__gt=now())
     return raise_for(list(windows.values_list("pk", flat=True)))
 
 

@@ -145,6 +145,7 @@ urlpatterns = [
     path("settings/tokens/<uuid:token_id>/revoke", tokens.revoke, name="token-revoke"),
     path("settings/organisation", organisation.settings_page, name="organisation"),
     path("invitations/<str:secret>", invitations.offer, name="invitation"),
+    path("warnings", strips.warnings, name="warnings"),
     path("strips/put-away", strips.put_away, name="strip-put-away"),
     path("switch-organisation", home.switch_organisation, name="switch-organisation"),
     path("search", search.search, name="search"),

@@ -20,6 +20,11 @@ def inbox_changed(action: Action) -> None:
     announce(f"approvals:{action.organisation_id}", "inbox")
 
 
+def glass_changed(action: Action) -> None:
+    """The glass was broken over it, or that was reviewed: every page warns of it until then."""
+    announce(f"warnings:{action.organisation_id}", "warnings")
+
+
 def question_stands(escalation_id: uuid.UUID) -> None:
     """People are to be told of it, once this is committed: it went on, was answered or passed over. One that was opened
     is found by the sweep: who proposes never waits for the broker."""

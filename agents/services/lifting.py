@@ -116,8 +116,9 @@ def lift(*, actor: Principal, stop_id: uuid.UUID, action_id: uuid.UUID, resume: 
         subject=subject_of(made),
         payload={"action": str(action_id), "resume": resume},
     )
-    for topic, part in ((f"stop:{made.pk}", "proofs"), (f"organisation:{made.organisation_id}", "stops")):
-        announce(topic, part)
+    announce(f"stop:{made.pk}", "proofs")
+    announce(f"organisation:{made.organisation_id}", "stops")
+    announce(f"warnings:{made.organisation_id}", "warnings")
     if resume:
         from agents import tasks
 

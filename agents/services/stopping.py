@@ -213,6 +213,7 @@ def _tell(made: Stop, missions: list[Mission]) -> None:
         announce(f"agent:{made.scope_id}", "missions")
     for part in ("missions", "stops"):
         announce(f"organisation:{made.organisation_id}", part)
+    announce(f"warnings:{made.organisation_id}", "warnings")
 
 
 def _prove(stop_id: uuid.UUID, ended: runs.Ended) -> None:

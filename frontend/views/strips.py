@@ -1,15 +1,26 @@
-"""Putting away a strip of the frame that says how Remit is set up. What is broken stays in sight."""
+"""The strips of the frame: asked for again while a page is open, and put away where they only say how Remit is set
+up. What is broken stays in sight."""
 
 from __future__ import annotations
 
 from django.http import HttpResponse, HttpResponseRedirect
+from django.shortcuts import render
 from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
-from django.views.decorators.http import require_POST
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET, require_POST
 
 from controlplane.common.errors import not_found
 from frontend.context import MAY_BE_PUT_AWAY, SESSION_PUT_AWAY
 from frontend.pages import PersonRequest, is_part, page
+
+
+@page
+@never_cache
+@require_GET
+def warnings(request: PersonRequest) -> HttpResponse:
+    """Those of the frame as they stand now."""
+    return render(request, "frame/warnings.html")
 
 
 @page

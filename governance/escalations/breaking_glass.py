@@ -15,7 +15,7 @@ from controlplane.audit.services import record
 from controlplane.common.clock import now
 from controlplane.common.errors import FieldError, RemitError, conflict, forbidden, invalid, not_found
 from controlplane.tenancy.types import Permission, Principal
-from governance.announcing import inbox_changed, question_stands
+from governance.announcing import glass_changed, inbox_changed, question_stands
 from governance.approval_models import BreakGlass
 from governance.bundles import forget
 from governance.choices import GLASS_NOT_JUSTIFIED, ActionState, EscalationState, ReviewVerdict, Verdict
@@ -113,6 +113,7 @@ def review_break_glass(
         if verdict is ReviewVerdict.NOT_JUSTIFIED:
             _withdraw_unused(found.escalation, reviewer)
         inbox_changed(found.escalation.action)
+        glass_changed(found.escalation.action)
     found.refresh_from_db()
     return found
 
@@ -218,6 +219,7 @@ def _pass_over(
         },
     )
     inbox_changed(action)
+    glass_changed(action)
     question_stands(escalation.pk)
     return made
 

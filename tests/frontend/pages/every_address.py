@@ -30,6 +30,7 @@ CLOSED_LISTS = {
     "notices": set(),
     "notices-count": set(),
     "notices-bell": set(),
+    "warnings": set(),
     "settings-approvals": {"finn"},
     "agents": set(),
     "agent-new": {"bob", "dana", "finn"},

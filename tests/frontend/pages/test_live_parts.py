@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 from django.test import Client
@@ -14,15 +16,18 @@ from agents.models import McpServer, Mission
 from agents.servers import services as servers
 from agents.services.runs import RunSandboxes
 from budgets import services as budgets
+from budgets.types import Limits, WindowKind
 from controlplane.audit.models import Entry
 from controlplane.clusters.types import ExitReason, SandboxPhase
 from controlplane.tenancy.models import User
 from controlplane.tenancy.types import Principal
 from governance import services as governance
+from governance.approval_models import BreakGlass
 from governance.choices import ReviewVerdict
 from governance.models import Action
 
 from .live_parts import Hints, again, heard, hints, parts_of
+from .spending import spend
 
 __all__ = ["hints"]
 SignIn = Callable[..., Client]
@@ -194,3 +199,47 @@ def test_a_mission_that_can_not_go_on_after_a_stop_says_so_in_the_trail_and_to_t
     assert "It could not go on after the stop" in mission.state_reason
     assert not Action.objects.filter(state="executing").exists()
     assert hints(agents.resume_lifted) == set()
+
+
+def test_a_stop_and_its_end_are_on_every_open_page_of_the_organisation_at_once(
+    world: Any, alice: User, charlie: User, signed_in: SignIn, hints: Hints
+) -> None:
+    browser, elsewhere = signed_in(alice), signed_in(charlie)
+    page, foreign = opened(browser, "costs"), opened(elsewhere, "costs")
+    team = {"scope": StopScope.TEAM, "scope_id": world.team.pk}
+    told = hints(lambda: agents.stop(actor=world.owner, **team, reason="Look first"))
+    assert heard(page, "warnings", told)
+    assert not heard(foreign, "warnings", told)
+    assert "The team Receivables is stopped." in again(browser, page, "warnings")
+    assert "is stopped." not in again(elsewhere, foreign, "warnings")
+    made = agents.stop(actor=world.owner, scope=StopScope.AGENT, scope_id=world.agent.pk)
+    told = hints(lambda: agents.ask_to_lift(actor=world.owner, stop_id=made.pk, resume=False))
+    assert heard(page, "warnings", told)
+    assert "The agent" not in again(browser, page, "warnings")
+
+
+def test_broken_glass_and_a_limit_that_is_near_are_on_every_open_page_at_once(
+    world: Any,
+    as_nadia: Principal,
+    as_dana: Principal,
+    as_finn: Principal,
+    nadia: User,
+    signed_in: SignIn,
+    hints: Hints,
+) -> None:
+    browser, question = signed_in(nadia), world.ask_credit()
+    page, reason = opened(browser, "costs"), "The payment run closes in five minutes."
+    break_it = functools.partial(governance.break_glass, actor=as_nadia, escalation_id=question.pk, version=1)
+    assert heard(page, "warnings", hints(lambda: break_it(reason=reason)))
+    assert "Nadia broke the glass." in again(browser, page, "warnings")
+    review = functools.partial(governance.review_break_glass, reviewer=as_dana, verdict=ReviewVerdict.JUSTIFIED)
+    glass = BreakGlass.objects.get()
+    assert heard(page, "warnings", hints(lambda: review(break_glass_id=glass.pk, note="It was right")))
+    assert "broke the glass" not in again(browser, page, "warnings")
+    spend(world, "0.90")
+    account = world.account_of("team", world.team.pk)
+    limit = functools.partial(budgets.set_limit, actor=as_finn, account_id=account, window=WindowKind.MONTH)
+    assert heard(page, "warnings", hints(lambda: limit(limits=Limits(Decimal(1)))))
+    assert "of its limit for this month." in again(browser, page, "warnings")
+    assert heard(page, "warnings", hints(lambda: limit(limits=Limits(Decimal(50)))))
+    assert "of its limit" not in again(browser, page, "warnings")
