@@ -31,9 +31,15 @@ def reasons(card: Card, over: Sequence[str]) -> Reasons:
     else:
         no.append("It can't be undone, as far as is known.")
     if card.past["approved"]:
-        yes.append(f"{card.past['approved']} of the last {len(card.before)} like it were approved.")
+        yes.append(_as_before(card.past["approved"], len(card.before), "approved"))
     if card.past["refused"]:
-        no.append(f"{card.past['refused']} of the last {len(card.before)} like it were refused.")
+        no.append(_as_before(card.past["refused"], len(card.before), "refused"))
     if not card.before:
         no.append("Nobody has decided one like it yet.")
     return Reasons(yes, no)
+
+
+def _as_before(count: int, of: int, answered: str) -> str:
+    if of == 1:
+        return f"The one like it before was {answered}."
+    return f"{count} of the last {of} like it {'was' if count == 1 else 'were'} {answered}."

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from django import forms
 
+from agents.servers.definitions import argument_errors, schema_problem
 from controlplane.common.canonical import parse_strict
 from controlplane.common.errors import RemitError
 from controlplane.common.plain import plain_line
@@ -217,7 +218,11 @@ def _read(item: Argument, text: str, current: Any) -> Any:
     """The value somebody typed, or _ABSENT. Raises ValueError with a sentence."""
     if item.kind in ("text", "lines"):
         said = text.replace("\r\n", "\n")
-        return _ABSENT if said == "" and not item.required and current != "" else said
+        if said == "" and not item.required and current != "":
+            return _ABSENT
+        if said != current and not _has_its_form(item.schema, said):
+            raise ValueError(_other_form(current))
+        return said
     if item.kind == "list":
         lines = [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
         if not lines and not item.required and current is _ABSENT:
@@ -229,6 +234,20 @@ def _read(item: Argument, text: str, current: Any) -> Any:
             raise ValueError("Say a value: the tool needs it.")
         return _ABSENT
     return _strict(text) if item.kind in ("json", "choice") else _scalar(item.kind, text)
+
+
+def _has_its_form(schema: Mapping[str, Any], text: str) -> bool:
+    """False where it is surely another form than the schema's `pattern`; the gate looks at all of the schema."""
+    if not isinstance(schema.get("pattern"), str):
+        return True
+    whole = {"inputSchema": {"type": "object", "properties": {"value": {"pattern": schema["pattern"]}}}}
+    return schema_problem(whole) != "" or not argument_errors(whole, {"value": text})
+
+
+def _other_form(current: Any) -> str:
+    """Without the pattern itself: it is for programs."""
+    example = f", such as {plain_line(current, limit=80)}" if isinstance(current, str) and current else ""
+    return f"Write it in the form that the tool takes{example}."
 
 
 def _scalar(kind: str, text: str) -> Any:

@@ -301,7 +301,8 @@ def _denial(proposal: Proposal, snapshot: Snapshot, mine: Sequence[Grant], calls
             f"Not sent. {proposal.tool} may be called {most} times; they are used up.",
             ("Go on with other work.", "Ask the mission's owner for more calls."),
         )
-    names = sorted({name for grant in mine for name in grant.constraints})
+    nearest = min((grant.unmet(proposal.arguments) for grant in mine), key=len)
+    names = sorted(nearest or {name for grant in mine for name in grant.constraints})
     facts = [argument_facts(tool=proposal.tool, arguments=proposal.arguments, grants=[grant]) for grant in mine]
     if any(_over_limit(grant, proposal.arguments) for grant in mine) and all(facts):
         code, limits = "grant.argument_above_limit", "; or ".join(grant.in_words() for grant in mine)

@@ -61,6 +61,8 @@ def _is_hidden(text: str, index: int, character: str) -> bool:
         return True
     if "\ufe00" <= character <= "\ufe0f" or "\U000e0100" <= character <= "\U000e01ef":
         return not _is_emoji_presentation(text, index, character)
+    if character == "\u200d":
+        return not _joins_emoji(text, index)
     category = unicodedata.category(character)
     if category == "Zs":
         return character not in "\u00a0\u202f\u3000"
@@ -72,6 +74,14 @@ def _is_hidden(text: str, index: int, character: str) -> bool:
 def _is_emoji_presentation(text: str, index: int, character: str) -> bool:
     """Variation selectors carry hidden data unless it is the usual one straight after a symbol."""
     return character in "\ufe0e\ufe0f" and index > 0 and unicodedata.category(text[index - 1]) == "So"
+
+
+def _joins_emoji(text: str, index: int) -> bool:
+    """Between two pictures a joiner makes one of them, such as a person at a computer. Elsewhere it is hidden data."""
+    before = text[max(index - 2, 0) : index].rstrip("\ufe0f")[-1:]
+    after = text[index + 1 : index + 2]
+    pictures = (before, after) if not "\U0001f3fb" <= before <= "\U0001f3ff" else (after,)
+    return all(picture and unicodedata.category(picture) == "So" for picture in pictures)
 
 
 def _continues_a_pile(text: str, index: int) -> bool:

@@ -130,6 +130,22 @@ def test_odd_schemas_give_json_fields_and_lose_nothing(schema: dict[str, Any]) -
     assert form.arguments() == {"note": "a", "n": 1}
 
 
+@pytest.mark.parametrize("typed", ["", "abc", "240", "240,00"])
+def test_a_text_in_another_form_is_answered_with_an_example_and_no_pattern(typed: str) -> None:
+    schema = {"properties": {"amount": {"type": "string", "pattern": r"^[0-9]+\.[0-9]{2}$"}}, "required": ["amount"]}
+    form = filled(schema, {"amount": "240.00"}, amount=typed)
+    assert not form.is_valid()
+    assert form.errors["arg0"] == ["Write it in the form that the tool takes, such as 240.00."]
+    assert filled(schema, {"amount": "240.00"}, amount="12.50").is_valid()
+
+
+@pytest.mark.parametrize("pattern", ["(", "(a+)+$", 7])
+def test_a_pattern_that_can_not_be_tried_is_left_to_the_gate(pattern: Any) -> None:
+    schema = {"properties": {"note": {"type": "string", "pattern": pattern}}}
+    form = filled(schema, {"note": "a"}, note="a" * 40)
+    assert form.is_valid(), form.errors
+
+
 def test_names_and_descriptions_of_strangers_stay_text() -> None:
     hostile = '"><script>alert(1)</script>\x1b[31m\u202e'
     schema = {"properties": {hostile: {"type": "string", "description": hostile, "enum": [hostile]}}}

@@ -84,7 +84,8 @@ def test_a_hidden_character_in_an_argument_is_shown_by_its_number(rendered: Rend
 
 
 def test_ordinary_writing_stays_as_it_is(rendered: Render) -> None:
-    text = "Größe, Ελλάδα, עברית, عربي, हिन्दी, 日本語, e\u0301, ☀\ufe0f, 1\u00a0000\tx\ny"
+    pictures = "☀\ufe0f, 👩\u200d💻, 👩🏽\u200d🚀, ❤\ufe0f\u200d🔥"
+    text = f"Größe, Ελλάδα, עברית, عربي, हिन्दी, 日本語, e\u0301, {pictures}, 1\u00a0000\tx\ny"
     assert rendered("{{ text|visible_text }}", {"text": text}) == text
 
 

@@ -29,7 +29,7 @@ def test_the_form_shows_the_verdict_before_anything_is_sent(world: Any, bob: Use
     assert "Approve as edited" in html
     html = send(browser, "approval-edit", escalation.pk, status=200, **edited("900.00", "preview"))
     assert "Approve as edited" not in html
-    assert "allowed only within limits" in html
+    assert "books__apply_credit is allowed only within limits on amount." in html
     assert facts() == before
 
 

@@ -360,5 +360,5 @@ def test_the_card_says_what_speaks_for_and_against_and_links_the_rule(world: Any
     )
     second = world.ask_credit("190.00")
     html = signed_in(bob).get(reverse("approval", args=[second.pk])).content.decode()
-    assert "1 of the last 1 like it were refused." in html
+    assert "The one like it before was refused." in html
     assert "Nobody has decided one like it yet." not in html
