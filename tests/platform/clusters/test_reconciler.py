@@ -16,7 +16,7 @@ from controlplane.audit.events import Event
 from controlplane.audit.models import Entry
 from controlplane.clusters import selectors, services
 from controlplane.clusters.models import Cluster, Sandbox, SandboxLog
-from controlplane.clusters.types import MIB, DriverError, ExitReason, Resources, SandboxPhase
+from controlplane.clusters.types import LAUNCH_WAITS, MIB, DriverError, ExitReason, Resources, SandboxPhase
 from controlplane.common.clock import now
 from controlplane.common.errors import RemitError
 from controlplane.tenancy.types import Principal, system_principal
@@ -558,3 +558,25 @@ def test_sandbox_that_nobody_saw_end_ended_when_it_was_last_seen(sandbox, cluste
     cluster.stop_and_start()
     reconcile()
     assert refreshed(sandbox).exited_at == seen
+
+
+def test_start_that_waits_for_what_is_being_installed_is_no_failed_one_and_keeps_nobody_waiting(
+    make_sandbox, cluster, owner, reconcile
+) -> None:
+    first, ending = make_sandbox(), make_sandbox()
+    owner.trouble = DriverError("Its program is being installed.", code=LAUNCH_WAITS)
+    for _ in range(12):
+        reconcile()
+        make_due()
+    row = refreshed(first)
+    assert (row.observed_phase, row.attempts, row.message) == ("pending", 0, "Its program is being installed.")
+    owner.trouble = None
+    reconcile()
+    assert len(cluster.created) == 2
+    cluster.end(str(ending.pk))
+    late = make_sandbox()
+    seen: list[str] = []
+    owner.before_launch = lambda: seen.append(refreshed(ending).observed_phase)
+    reconcile()
+    assert seen == ["exited"]
+    assert refreshed(late).observed_phase == SandboxPhase.RUNNING
