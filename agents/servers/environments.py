@@ -103,7 +103,7 @@ def environment(
 
 
 def node_environment(
-    package: str, *, state_dir: Path | None = None, progress: Progress | None = None
+    package: str, *, state_dir: Path | None = None, progress: Progress | None = None, waits: bool = True
 ) -> NodeEnvironment:
     """Return the environment of an npm package we ship a lock file for; same promises as `environment`."""
     name = NODE_PACKAGES.get(package)
@@ -117,16 +117,14 @@ def node_environment(
     path = _environments(state_dir) / f"node-{name}-{fingerprint}"
     script = path / "node_modules" / package / "dist" / "index.js"
     if not script.exists():
-        with _building(path, script, package, progress) as draft:
+        with _building(path, script, package, progress, waits=waits) as draft:
             if draft is not None:
                 _install_node(draft, npm, (manifest, lock), script.relative_to(path))
     return NodeEnvironment(package=package, path=path, node=Path(node), script=script, read_only=(path,))
 
 
 @contextmanager
-def _building(
-    path: Path, entry: Path, name: str, progress: Progress | None, *, waits: bool = True
-) -> Iterator[Path | None]:
+def _building(path: Path, entry: Path, name: str, progress: Progress | None, *, waits: bool) -> Iterator[Path | None]:
     """Hold the lock of `path`; yield a draft to fill that becomes `path`, or None when somebody else was faster."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with (path.parent / f".{path.name}.lock").open("w") as lock:
