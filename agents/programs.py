@@ -9,17 +9,27 @@ from django.conf import settings
 
 from agents.models import AgentVersion, Mission, Run
 from agents.samples.terms import PROGRAMS
-from agents.servers.environments import environment
+from agents.servers.environments import BeingInstalled, environment
 from controlplane.clusters.runtime_mounts import python_runtime_mounts
 from controlplane.clusters.services import Launch
-from controlplane.clusters.types import Mount
+from controlplane.clusters.types import LAUNCH_WAITS, DriverError, Mount
 
 GATEWAY = "http://127.0.0.1:8020"
 _SAMPLES = "/remit/samples"
 
 
+def install(version: AgentVersion) -> None:
+    """Whatever this machine lacks of its program. Raises DriverError `launch.waits` while somebody else installs it."""
+    if not version.program:
+        return
+    try:
+        environment("agent", waits=False)
+    except BeingInstalled as error:
+        raise DriverError("Its program is being installed.", code=LAUNCH_WAITS) from error
+
+
 def launch(*, version: AgentVersion, mission: Mission, run: Run, secrets: Mapping[str, str]) -> Launch:
-    """The process of one run. Builds the program's environment when this machine does not have it yet."""
+    """The process of one run, whose program is installed."""
     env = {
         "REMIT_URL": GATEWAY,
         "REMIT_MCP_URL": f"{GATEWAY}/mcp",

@@ -72,16 +72,22 @@ class EnvironmentUnavailable(Exception):
         self.remedy = remedy
 
 
+class BeingInstalled(EnvironmentUnavailable):
+    """Somebody else builds it at this moment."""
+
+
 def names() -> tuple[str, ...]:
     """Every Python environment there is a requirement file for."""
     return tuple(sorted(file.stem for file in REQUIREMENTS.glob("*.txt")))
 
 
-def environment(name: str, *, state_dir: Path | None = None, progress: Progress | None = None) -> Environment:
+def environment(
+    name: str, *, state_dir: Path | None = None, progress: Progress | None = None, waits: bool = True
+) -> Environment:
     """Return the environment `name`, building it first when this state directory doesn't have it yet.
 
-    Processes that ask at the same time wait for the one that builds. A half-built environment is never visible.
-    Raises EnvironmentUnavailable.
+    Processes that ask at the same time wait for the one that builds, or are told so. A half-built environment is never
+    visible. Raises EnvironmentUnavailable, BeingInstalled.
     """
     if name not in names():
         raise EnvironmentUnavailable(f"There is no environment named “{name}”.", f"Known: {', '.join(names())}.")
@@ -90,14 +96,14 @@ def environment(name: str, *, state_dir: Path | None = None, progress: Progress 
     path = _environments(state_dir) / f"{name}-{fingerprint}"
     python = path / "bin" / "python"
     if not python.exists():
-        with _building(path, python, name, progress) as draft:
+        with _building(path, python, name, progress, waits=waits) as draft:
             if draft is not None:
                 _install_python(draft, requirements)
     return Environment(name=name, path=path, python=python, read_only=(path, Path(sys.base_prefix)))
 
 
 def node_environment(
-    package: str, *, state_dir: Path | None = None, progress: Progress | None = None
+    package: str, *, state_dir: Path | None = None, progress: Progress | None = None, waits: bool = True
 ) -> NodeEnvironment:
     """Return the environment of an npm package we ship a lock file for; same promises as `environment`."""
     name = NODE_PACKAGES.get(package)
@@ -111,18 +117,21 @@ def node_environment(
     path = _environments(state_dir) / f"node-{name}-{fingerprint}"
     script = path / "node_modules" / package / "dist" / "index.js"
     if not script.exists():
-        with _building(path, script, package, progress) as draft:
+        with _building(path, script, package, progress, waits=waits) as draft:
             if draft is not None:
                 _install_node(draft, npm, (manifest, lock), script.relative_to(path))
     return NodeEnvironment(package=package, path=path, node=Path(node), script=script, read_only=(path,))
 
 
 @contextmanager
-def _building(path: Path, entry: Path, name: str, progress: Progress | None) -> Iterator[Path | None]:
+def _building(path: Path, entry: Path, name: str, progress: Progress | None, *, waits: bool) -> Iterator[Path | None]:
     """Hold the lock of `path`; yield a draft to fill that becomes `path`, or None when somebody else was faster."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with (path.parent / f".{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BeingInstalled(f"The environment of {name} is being installed.", "Wait a moment.") from error
         # Complete by construction (drafts are renamed), unless the interpreter it points to has since been removed.
         if entry.exists():
             yield None

@@ -14,7 +14,13 @@ from pathlib import Path, PurePosixPath
 from django.conf import settings
 
 from agents.samples.terms import PROGRAMS
-from agents.servers.environments import NODE_PACKAGES, EnvironmentUnavailable, environment, node_environment
+from agents.servers.environments import (
+    NODE_PACKAGES,
+    BeingInstalled,
+    EnvironmentUnavailable,
+    environment,
+    node_environment,
+)
 from agents.servers.types import MountRequest, RunContext, ServerAddress, ServerFault
 from controlplane.clusters.drivers.local import LocalDriver
 from controlplane.clusters.runtime_mounts import interpreter_mounts, node_runtime_mounts, python_runtime_mounts
@@ -26,6 +32,7 @@ from controlplane.common.ids import new_id
 RESOURCES = Resources(cpu_millicores=1000, memory_bytes=512 * MIB, pids=128, disk_bytes=64 * MIB)
 WALL_CLOCK_SECONDS = 12 * 3600
 PURPOSE = "server"
+INSTALLED_LOOK_SECONDS = 0.5
 
 
 @dataclass
@@ -63,7 +70,7 @@ async def start(server: ServerAddress, context: RunContext) -> RunningServer:
     try:
         if context.mission_id is None and any("{" in mount.source for mount in server.mounts):
             scratch = await asyncio.to_thread(_make_scratch)
-        spec = await asyncio.to_thread(specification, server, context, name=name, scratch=scratch)
+        spec = await _ready(server, context, name, scratch)
         await asyncio.to_thread(driver.apply, spec)
         reader, writer = await driver.attach(name)
     except (DriverError, EnvironmentUnavailable, OSError) as error:
@@ -76,8 +83,19 @@ async def start(server: ServerAddress, context: RunContext) -> RunningServer:
     return RunningServer(name=name, reader=reader, writer=writer, driver=driver, scratch=scratch)
 
 
+async def _ready(server: ServerAddress, context: RunContext, name: str, scratch: Path | None) -> SandboxSpec:
+    """The specification, once what it needs is installed. Only who installs takes a thread for it: there are few, and
+    the probes of this process need one too."""
+    while True:
+        try:
+            return await asyncio.to_thread(specification, server, context, name=name, scratch=scratch)
+        except BeingInstalled:
+            await asyncio.sleep(INSTALLED_LOOK_SECONDS)
+
+
 def specification(server: ServerAddress, context: RunContext, *, name: str, scratch: Path | None = None) -> SandboxSpec:
-    """The sandbox as the node gets it. Builds the server's environment when this machine doesn't have it yet."""
+    """The sandbox as the node gets it. Builds the server's environment when this machine doesn't have it yet. Raises
+    BeingInstalled while somebody else does."""
     command, runtime = _program(server)
     return SandboxSpec(
         name=name,
@@ -121,10 +139,10 @@ def mount_errors(mounts: Sequence[MountRequest]) -> list[FieldError]:
 
 def _program(server: ServerAddress) -> tuple[Sequence[str], list[Mount]]:
     if server.environment in NODE_PACKAGES:
-        node = node_environment(server.environment)
+        node = node_environment(server.environment, waits=False)
         return node.command(*server.command), node_runtime_mounts(node.node, node.read_only)
     if server.environment:
-        python = environment(server.environment)
+        python = environment(server.environment, waits=False)
         return python.command(*server.command), python_runtime_mounts(python.path)
     interpreter = Path(sys.executable).resolve()
     return server.command, interpreter_mounts(interpreter, Path(sys.base_prefix))

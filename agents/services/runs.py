@@ -197,12 +197,11 @@ class RunSandboxes:
     """Answers for sandboxes of runs (clusters.services.SandboxOwner)."""
 
     def launch(self, *, sandbox: Sandbox) -> clusters.Launch:
-        rows = Run.objects.select_related("mission", "mission__agent", "agent_version").select_for_update(of=("self",))
+        rows = Run.objects.select_related("mission", "mission__agent", "agent_version").filter(pk=sandbox.owner_id)
+        programs.install(_under_way(rows.first()).agent_version)
         with transaction.atomic():
             # Under the run's lock: once it has ended and its tokens are dead, no other one is made for it.
-            run = rows.filter(pk=sandbox.owner_id).first()
-            if run is None or run.state in ENDED_RUN_STATES:
-                raise DriverError("Its run has ended.", permanent=True, code="run.ended")
+            run = _under_way(rows.select_for_update(of=("self",)).first())
             token = _issue(run, run.mission)
         return programs.launch(version=run.agent_version, mission=run.mission, run=run, secrets={"REMIT_TOKEN": token})
 
@@ -235,6 +234,12 @@ class RunSandboxes:
         if sandbox.observed_phase == SandboxPhase.PENDING or run.state in ENDED_RUN_STATES:
             return
         _ended_by_itself(run, sandbox)
+
+
+def _under_way(run: Run | None) -> Run:
+    if run is None or run.state in ENDED_RUN_STATES:
+        raise DriverError("Its run has ended.", permanent=True, code="run.ended")
+    return run
 
 
 def _ended_by_itself(run: Run, sandbox: Sandbox) -> None:

@@ -5,6 +5,7 @@ makes of it. The reconciler's passes are made by the tests."""
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -22,6 +24,7 @@ from agents import services
 from agents.choices import MissionState, RunState, Runtime
 from agents.grants import Grant
 from agents.models import Agent, AgentVersion, Mission, Run
+from agents.servers import environments
 from agents.services import runs
 from agents.services.onboarding import Person, create_organisation
 from budgets import selectors as budgets
@@ -142,7 +145,7 @@ def start(alice: Principal, company: Organisation, node: LocalNode) -> Callable[
         agent: Agent = services.register_agent(
             actor=alice,
             team_id=team.pk,
-            name="Clerk",
+            name=f"Clerk {Agent.objects.count() or ''}".strip(),
             runtime=Runtime.MANAGED,
             command=[PYTHON, "-I", "-c", script],
         )
@@ -328,6 +331,24 @@ def test_mission_stopped_while_its_program_is_installed_runs_nothing_and_leaves_
     one_pass()
     assert node.driver.observe() == []
     assert not Token.objects.filter(mission_id=mission.pk, revoked_at__isnull=True).exists()
+
+
+def test_worker_that_finds_a_program_being_installed_goes_on_with_others(
+    start, node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environments, "configuration", lambda: SimpleNamespace(state_dir=tmp_path))
+    needs_it, plain = start(WAITS, program="receivables"), start(WAITS)
+    requirements = (environments.REQUIREMENTS / "agent.txt").read_bytes()
+    fingerprint = environments._fingerprint(requirements, sys.version.encode(), sys.base_prefix.encode())
+    (tmp_path / "environments").mkdir()
+    with (tmp_path / "environments" / f".agent-{fingerprint}.lock").open("w") as somebody_installs:
+        fcntl.flock(somebody_installs, fcntl.LOCK_EX)
+        until(run_is(plain, RunState.RUNNING))
+        for _ in range(12):
+            one_pass()
+        waiting = last_run(needs_it)
+        assert (waiting.state, waiting.sandbox.message) == (RunState.STARTING, "Its program is being installed.")
+        assert not Token.objects.filter(run_id=waiting.pk).exists()
 
 
 def test_ended_run_is_not_launched_again_by_anyone(start, alice) -> None:

@@ -222,7 +222,8 @@ class SandboxResize(SandboxResource):
         body=shapes.ResizeBody,
         answer=shapes.SandboxOut,
         if_match=True,
-        about="Desired at once; observed once the cluster has done it, or `resize_error` says why not.",
+        about="Desired at once; observed once the cluster has done it, or `resize_error` says why not. "
+        "A larger size is held from the mission's budget first: 409 `run.budget`.",
     )
     def post(self, request: Request, sandbox_id: uuid.UUID) -> HttpResponseBase:
         one_at_a_time(f"sandbox:{sandbox_id}")

@@ -21,6 +21,7 @@ from controlplane.clusters.quiet import LOG_CAP_BYTES, note_quiet
 from controlplane.clusters.reconcile import Command, Desired, next_command
 from controlplane.clusters.services import Launch, driver_of, owner_of, spec_of
 from controlplane.clusters.types import (
+    LAUNCH_WAITS,
     ClusterDriver,
     DriverError,
     ExitReason,
@@ -98,7 +99,8 @@ def _worth_a_look(look: _Pass) -> list[Sandbox]:
     rows = Sandbox.objects.filter(
         Q(dirty=True) & ~waits | Q(observed_phase__in=_LIVE) | Q(pk__in=known), cluster_id=look.cluster_id
     )
-    return list(rows.order_by("id").select_related("cluster"))
+    # Starting may take minutes, where something has to be installed first: what else there is to see comes before it.
+    return sorted(rows.order_by("id").select_related("cluster"), key=lambda row: row.applied_under == "")
 
 
 def _reconcile_one(sandbox: Sandbox, look: _Pass) -> int:
@@ -297,7 +299,9 @@ def _gone(sandbox: Sandbox, look: _Pass) -> SandboxStatus:
 def _postpone(sandbox: Sandbox, command: Command, error: DriverError, look: _Pass) -> None:
     """A command that failed: tried again later, or known to be in vain."""
     in_vain = error.permanent or sandbox.attempts + 1 >= _MOST_ATTEMPTS
-    if command is Command.APPLY and in_vain:
+    if error.code == LAUNCH_WAITS:
+        _wait(sandbox, look, error.message, failed=False)
+    elif command is Command.APPLY and in_vain:
         failed = SandboxStatus(
             name=str(sandbox.pk), phase=SandboxPhase.EXITED, exit_reason=ExitReason.START_FAILED, message=error.message
         )
@@ -311,10 +315,10 @@ def _postpone(sandbox: Sandbox, command: Command, error: DriverError, look: _Pas
         _wait(sandbox, look, error.message)
 
 
-def _wait(sandbox: Sandbox, look: _Pass, message: str) -> None:
+def _wait(sandbox: Sandbox, look: _Pass, message: str, *, failed: bool = True) -> None:
     seconds = _BACK_OFF_SECONDS[min(sandbox.attempts, len(_BACK_OFF_SECONDS) - 1)]
     _fenced(sandbox, look).update(
-        attempts=F("attempts") + 1,
+        attempts=F("attempts") + int(failed),
         next_attempt_at=now() + timedelta(seconds=seconds),
         message=message[:500],
         dirty=True,

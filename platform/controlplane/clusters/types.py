@@ -138,6 +138,9 @@ class NodeInfo:
     stopped_epochs: Sequence[str] = ()
 
 
+LAUNCH_WAITS = "launch.waits"  # nothing failed: what it starts is being made ready elsewhere, and is asked for again
+
+
 class DriverError(Exception):
     """The cluster could not be asked, or said no. `permanent` is False when the same call may work later."""
 

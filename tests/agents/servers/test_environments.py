@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import multiprocessing
 import re
 import shutil
 import subprocess
+import sys
 from datetime import UTC, date, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mcp import ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
 
+from agents.choices import Transport
 from agents.samples.receivables.book import build
 from agents.samples.terms import PROGRAMS
 from agents.servers import environments
 from agents.servers.environments import EnvironmentUnavailable, environment, names, node_environment
+from agents.servers.sandboxes import start
+from agents.servers.types import NO_RUN, ServerAddress
+from controlplane.common.ids import new_id
 from controlplane.config import configuration
 
 needs_node = pytest.mark.skipif(
@@ -203,6 +211,24 @@ def test_a_tampered_npm_lock_is_refused_and_leaves_nothing(tmp_path, monkeypatch
 def test_unknown_names_are_refused(name, tmp_path):
     with pytest.raises(EnvironmentUnavailable, match="Known:"):
         environment(name, state_dir=tmp_path)
+
+
+async def test_sessions_that_wait_for_an_installation_take_no_thread_from_anybody(tmp_path, monkeypatch):
+    monkeypatch.setattr(environments, "configuration", lambda: SimpleNamespace(state_dir=tmp_path))
+    requirements = (environments.REQUIREMENTS / "time.txt").read_bytes()
+    fingerprint = environments._fingerprint(requirements, sys.version.encode(), sys.base_prefix.encode())
+    (tmp_path / "environments").mkdir()
+    server = ServerAddress(new_id(), new_id(), "time", Transport.STDIO, environment="time", command=("-m", "time"))
+    with (tmp_path / "environments" / f".time-{fingerprint}.lock").open("w") as somebody_installs:
+        fcntl.flock(somebody_installs, fcntl.LOCK_EX)
+        waiting = [asyncio.create_task(start(server, NO_RUN)) for _ in range(40)]
+        await asyncio.sleep(0.2)
+        await asyncio.wait_for(asyncio.to_thread(int), 5)
+        assert not any(task.done() for task in waiting)
+        for task in waiting:
+            task.cancel()
+        await asyncio.wait(waiting, timeout=10)
+        assert all(task.cancelled() for task in waiting)
 
 
 def test_unknown_npm_packages_are_refused(tmp_path):

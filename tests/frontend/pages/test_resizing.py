@@ -9,10 +9,12 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
+from budgets.services import close_account
 from controlplane.audit.models import Entry
 from controlplane.clusters.models import Sandbox
 from controlplane.clusters.types import MIB
 from controlplane.tenancy.models import User
+from controlplane.tenancy.types import system_principal
 
 SignIn = Callable[..., Client]
 
@@ -64,3 +66,23 @@ def test_a_refused_size_is_said_in_the_row(world: Any, sandbox: Sandbox, alice: 
     Sandbox.objects.filter(pk=sandbox.pk).update(resize_error="125829120 bytes of memory are in use")
     html = signed_in(alice).get(reverse("mission-tab", args=[world.mission.pk, "runs"])).content.decode()
     assert "125829120 bytes of memory are in use" in html
+
+
+def test_a_size_that_the_budget_does_not_pay_for_is_said_and_changes_nothing(
+    world: Any, sandbox: Sandbox, alice: User, signed_in: SignIn
+) -> None:
+    world.mission.refresh_from_db()
+    close_account(
+        actor=system_principal(organisation_id=world.mission.organisation_id),
+        account_id=world.mission.account_id,
+        reason="Look first",
+    )
+    response = resize(signed_in(alice), world, cpu_millicores="4000", memory_mib="2048")
+    assert response.status_code == 409
+    html = response.content.decode()
+    assert "is frozen" in html
+    assert 'value="4000"' in html
+    before = sandbox.desired_resources
+    sandbox.refresh_from_db()
+    assert sandbox.desired_resources == before
+    assert not Entry.objects.filter(event="sandbox.resized").exists()

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from controlplane.clusters.models import Cluster, Sandbox, SandboxLog
-from controlplane.clusters.types import DriverError, ExitReason, SandboxPhase
+from controlplane.clusters.types import LAUNCH_WAITS, DriverError, ExitReason, SandboxPhase
 from controlplane.common.clock import now
 
 from .sandboxes import make_due, refreshed
@@ -159,3 +159,25 @@ def test_clock_that_was_set_back_keeps_no_cluster_and_no_sandbox_waiting(
     reconcile()
     assert refreshed(sandbox).observed_phase == SandboxPhase.RUNNING
     assert cluster.created == [str(sandbox.pk)]
+
+
+def test_start_that_waits_for_what_is_being_installed_is_no_failed_one_and_keeps_nobody_waiting(
+    make_sandbox, cluster, owner, reconcile
+) -> None:
+    first, ending = make_sandbox(), make_sandbox()
+    owner.trouble = DriverError("Its program is being installed.", code=LAUNCH_WAITS)
+    for _ in range(12):
+        reconcile()
+        make_due()
+    row = refreshed(first)
+    assert (row.observed_phase, row.attempts, row.message) == ("pending", 0, "Its program is being installed.")
+    owner.trouble = None
+    reconcile()
+    assert len(cluster.created) == 2
+    cluster.end(str(ending.pk))
+    late = make_sandbox()
+    seen: list[str] = []
+    owner.before_launch = lambda: seen.append(refreshed(ending).observed_phase)
+    reconcile()
+    assert seen == ["exited"]
+    assert refreshed(late).observed_phase == SandboxPhase.RUNNING
