@@ -15,8 +15,8 @@ from django.urls import reverse
 from agents.models import Mission
 from controlplane.audit.models import Entry
 from controlplane.common.clock import now
-from controlplane.tenancy.models import Membership, User
-from controlplane.tenancy.types import Principal
+from controlplane.tenancy.models import Membership, Organisation, User
+from controlplane.tenancy.types import Principal, Role
 from governance import selectors, services
 from governance.approval_models import ApprovalRoute, ApproverGroup, BreakGlass, Delegation, EscalationMessage
 from governance.choices import ActionState, EscalationState
@@ -563,6 +563,23 @@ def test_a_link_from_a_mail_opens_the_page_and_decides_nothing_whoever_fetches_i
     assert "sign-in" in client.get(path).headers["Location"] or "login" in client.get(path).headers["Location"]
     page(signed_in(bob), path + "x", status=404)
     assert facts() == before
+
+
+def test_a_link_from_a_mail_opens_in_the_organisation_that_asks(
+    world: Any, bob: User, dana: User, signed_in: SignIn, elsewhere: Organisation
+) -> None:
+    escalation = world.ask_credit()
+    for user in (bob, dana):  # by name it comes first, and is where they begin
+        Membership.objects.create(organisation=elsewhere, user=user, role=Role.APPROVER.value)
+    path = "/" + link_to(escalation.pk, bob.pk).partition("://")[2].partition("/")[2]
+    browser = signed_in(bob)
+    page(browser, reverse("approval", args=[escalation.pk]), status=404)
+    page(browser, browser.get(path).headers["Location"])
+    somebody_else = signed_in(dana)
+    page(somebody_else, somebody_else.get(path).headers["Location"], status=404)  # nobody's link moves another
+    Membership.objects.filter(organisation=world.organisation, user=bob).delete()
+    left = signed_in(bob)
+    page(left, left.get(path).headers["Location"], status=404)
 
 
 def test_health_shows_numbers_and_a_table_to_take_away(world: Any, bob: User, signed_in: SignIn) -> None:
