@@ -332,7 +332,7 @@ def signed(public: str, message: bytes, signature: str) -> bool:
 
 
 def _key(line: Line) -> Line:
-    return {name: _text(line[name]) for name in ("id", "public", "at", "endorsed_by", "endorsement")}
+    return {name: _text(line[name]) for name in ("id", "public", "at", "endorsed_by", "endorsement", "acceptance")}
 
 
 # --- Reading an export.
@@ -496,7 +496,8 @@ def verify(export: Export, earlier: Earlier = None, trusted: Sequence[str] = ())
 
 
 def _keys(verdict: Verdict, export: Export, earlier: Earlier, trusted: Sequence[str]) -> Keys:
-    """The public keys to believe: those noted, or else the export's first, and whatever these have endorsed."""
+    """The public keys to believe: those noted, or else the export's first, whatever these have endorsed, and the key
+    before that each of them has signed to have taken over from."""
     known = dict(export.keys)
     if isinstance(earlier, Export):
         trusted = [*trusted, *earlier.keys]
@@ -516,6 +517,12 @@ def _keys(verdict: Verdict, export: Export, earlier: Earlier, trusted: Sequence[
             endorser = believed.get(key["endorsed_by"])
             if name not in believed and endorser and signed(endorser, _key_statement(key), key["endorsement"]):
                 believed[name] = key["public"]
+                grown = True
+            before = known.get(key["endorsed_by"])
+            if before is None or before["id"] in believed or name not in believed:
+                continue
+            if signed(believed[name], _key_statement(key), key["acceptance"]):
+                believed[before["id"]] = before["public"]
                 grown = True
     if not trusted and len([name for name in believed if not known[name]["endorsed_by"]]) > 1:
         verdict.notes.append(
