@@ -10,6 +10,7 @@ import sys
 import time
 import zipfile
 import zlib
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 from controlplane.audit import keys
 from controlplane.audit.exporting import VERIFIER, Range, range_of
 from controlplane.audit.sealing import seal_all
+from controlplane.common.clock import now
 
 from .exported import check, entries_of, first, make_export, put_entries, unpack
 
@@ -105,12 +107,14 @@ def test_entries_behind_the_last_signed_head_of_a_range_are_said_to_be_so(trail,
     assert not any("Numbers" in note for note in whole["notes"])
 
 
-def test_an_export_without_an_end_ends_with_a_signed_head_while_entries_are_being_written(
-    trail, record, northwind, tmp_path
+@pytest.mark.parametrize("days", [None, 1], ids=["no end", "until the end of today"])
+def test_an_export_until_now_ends_with_a_signed_head_while_entries_are_being_written(
+    days, trail, record, northwind, tmp_path
 ) -> None:
     record()
     seal_all()
-    asked = range_of(organisation_id=northwind.pk, start=None, end=None)
+    end = now() + timedelta(days=days) if days else None
+    asked = range_of(organisation_id=northwind.pk, start=None, end=end)
     record()
     seal_all()
     found = check(make_export(northwind, tmp_path / "busy.zip", asked))
