@@ -273,6 +273,11 @@ def escalations_with_votes(principal: Principal, filters: InboxFilters | None = 
     return _with_votes(rows.filter(**(filters or InboxFilters()).chosen))
 
 
+def organisation_asking(escalation_id: uuid.UUID) -> uuid.UUID | None:
+    """Whose question it is. For a link that was mailed to somebody of that organisation; it shows nothing of it."""
+    return Escalation.objects.filter(pk=escalation_id).values_list("organisation_id", flat=True).first()
+
+
 def similar_decisions(principal: Principal, escalation: Escalation, *, limit: int = 5) -> list[Escalation]:
     """What people said before to the same kind of question about the same tool, the last first, with their votes."""
     rows = Escalation.objects.restrict(principal, Permission.ESCALATION_VIEW).filter(

@@ -13,6 +13,8 @@ from django.views.decorators.http import require_GET, require_POST, require_safe
 
 from controlplane.common.errors import RemitError, invalid
 from controlplane.common.ids import parse_id
+from controlplane.tenancy import selectors as tenancy
+from controlplane.tenancy.middleware import SESSION_ORGANISATION
 from controlplane.tenancy.types import Permission
 from frontend.pages import PersonRequest, page, require_anywhere
 from frontend.views.approvals import card_page
@@ -149,9 +151,18 @@ def from_mail(request: PersonRequest, token: str) -> HttpResponse:
             remedies=("Open Approvals: what waits for you stands there.",),
         )
     escalation_id, user_id = named
-    if user_id != request.principal.user_id:
+    if user_id == request.principal.user_id:
+        _go_where_it_is_asked(request, escalation_id)
+    else:
         messages.info(request, "That mail was for somebody else. You see what you may see.")
     return redirect("approval", escalation_id)
+
+
+def _go_where_it_is_asked(request: PersonRequest, escalation_id: uuid.UUID) -> None:
+    """To the organisation of the question, where its addressee belongs to several: elsewhere there is no such page."""
+    organisation_id = governance.organisation_asking(escalation_id)
+    if organisation_id in [item.pk for item in tenancy.organisations_of(request.principal.id)]:
+        request.session[SESSION_ORGANISATION] = str(organisation_id)
 
 
 def _broken_glass(request: PersonRequest, *, error: RemitError | None = None) -> HttpResponse:

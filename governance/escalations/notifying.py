@@ -83,9 +83,10 @@ def _seen(principal: Principal) -> Notice.NoticeQuerySet:
     """The person's own that are about what they may still see."""
     if principal.user_id is None:
         return Notice.objects.none()
-    visible = Escalation.objects.restrict(principal, Permission.ESCALATION_VIEW)
+    # Asked for each notice by its question's id: every page counts, and an organisation may have had many questions.
+    visible = Escalation.objects.restrict(principal, Permission.ESCALATION_VIEW).filter(pk=OuterRef("escalation_id"))
     rows = Notice.objects.filter(user_id=principal.user_id, organisation_id=principal.organisation_id)
-    mine = rows.filter(escalation__in=visible)
+    mine = rows.filter(Exists(visible))
     for subject_type, permission in _VIEWS.items():
         mine |= rows.restrict(principal, permission).filter(subject_type=subject_type)
     return mine

@@ -26,11 +26,12 @@ from controlplane.common.checks import refuse_to_serve_unconfigured  # noqa: E40
 from controlplane.common.collecting import keep_what_is_loaded  # noqa: E402
 from controlplane.common.errors import not_found  # noqa: E402
 from controlplane.common.http import edge  # noqa: E402
+from controlplane.embedded.web_protocol import while_connected  # noqa: E402
 from controlplane.live import routing as live  # noqa: E402
 
 refuse_to_serve_unconfigured()
 
-DJANGO = WSGIMiddleware(get_wsgi_application(), workers=8)  # type: ignore[arg-type]
+DJANGO = WSGIMiddleware(while_connected(get_wsgi_application()), workers=8)
 
 # (scope type, exact path) → application. Paths are matched with and without a trailing slash.
 ROUTES: dict[tuple[str, str], Any] = {

@@ -51,9 +51,11 @@ class Part:
 
 
 def range_of(*, organisation_id: uuid.UUID, start: int | datetime | None, end: int | datetime | None) -> Range:
-    """The stretch between two numbers or times (a time ends before itself). Without an end it goes to a head that is
-    signed first, so that every entry is proved by one while others are being written. Raises 409
+    """The stretch between two numbers or times (a time ends before itself). Without an end that is past it goes to a
+    head that is signed first, so that every entry is proved by one while others are being written. Raises 409
     `audit.nothing_to_export`, 422 `audit.range_invalid`."""
+    if isinstance(end, datetime) and end > now():
+        end = None
     head = _sequences(organisation_id).order_by("-sequence").values_list("sequence", flat=True).first()
     if head is None:
         raise conflict("audit.nothing_to_export", "Nothing is sealed yet.", "Try again in a few seconds.")

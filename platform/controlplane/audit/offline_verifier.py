@@ -54,6 +54,8 @@ KINDS = {
 }
 GRACE = datetime.timedelta(minutes=10)
 WINDOW = 1000
+COMPARED = 200  # of entries that do not fit, so many are looked for at each other's places
+LONGEST_LINE = 16 * 2**20
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 NONE_BEFORE = "sha256:" + hashlib.sha256(b"remit-audit-checkpoint-1").hexdigest()
 
@@ -330,7 +332,7 @@ def signed(public: str, message: bytes, signature: str) -> bool:
 
 
 def _key(line: Line) -> Line:
-    return {name: _text(line[name]) for name in ("id", "public", "at", "endorsed_by", "endorsement")}
+    return {name: _text(line[name]) for name in ("id", "public", "at", "endorsed_by", "endorsement", "acceptance")}
 
 
 # --- Reading an export.
@@ -413,7 +415,7 @@ class Export:
             seen = hashlib.sha256()
             try:
                 with self.open(name) as file:
-                    for line in file:
+                    for line in iter(lambda: file.readline(LONGEST_LINE), b""):
                         seen.update(line)
                         yield line
             except (Unreadable, *BROKEN):
@@ -494,7 +496,8 @@ def verify(export: Export, earlier: Earlier = None, trusted: Sequence[str] = ())
 
 
 def _keys(verdict: Verdict, export: Export, earlier: Earlier, trusted: Sequence[str]) -> Keys:
-    """The public keys to believe: those noted, or else the export's first, and whatever these have endorsed."""
+    """The public keys to believe: those noted, or else the export's first, whatever these have endorsed, and the key
+    before that each of them has signed to have taken over from."""
     known = dict(export.keys)
     if isinstance(earlier, Export):
         trusted = [*trusted, *earlier.keys]
@@ -514,6 +517,12 @@ def _keys(verdict: Verdict, export: Export, earlier: Earlier, trusted: Sequence[
             endorser = believed.get(key["endorsed_by"])
             if name not in believed and endorser and signed(endorser, _key_statement(key), key["endorsement"]):
                 believed[name] = key["public"]
+                grown = True
+            before = known.get(key["endorsed_by"])
+            if before is None or before["id"] in believed or name not in believed:
+                continue
+            if signed(believed[name], _key_statement(key), key["acceptance"]):
+                believed[before["id"]] = before["public"]
                 grown = True
     if not trusted and len([name for name in believed if not known[name]["endorsed_by"]]) > 1:
         verdict.notes.append(
@@ -641,6 +650,7 @@ class _Walk:
         self.shift: int | None = None
         self.missing: dict[int, Finding] = {}  # numbers passed over, and what was said of them
         self.mismatches: list[tuple[Entry, str]] = []
+        self.further = 0  # mismatches beyond those
         self.erasures: dict[str, list[str]] = {}
         self.erased: dict[str, Entry] = {}
         before = checkpoints.get(export.first - 1)
@@ -661,7 +671,10 @@ class _Walk:
         if self.previous is not None:
             expected = entry.link(self.previous, self.export.organisation, entry.sequence)
             if expected is not None and expected != entry.chain:
-                self.mismatches.append((entry, self.previous))
+                if len(self.mismatches) < WINDOW:
+                    self.mismatches.append((entry, self.previous))
+                else:
+                    self.further += 1
         self._check_time(entry)
         self._check_erasure(entry)
         self._check_checkpoint(entry)
@@ -675,8 +688,7 @@ class _Walk:
         """The number is not the expected one. Whether to go on with this entry."""
         verdict = self.verdict
         if entry.sequence in self.missing:
-            gap = self.missing.pop(entry.sequence)
-            verdict.findings = [item for item in verdict.findings if item is not gap]
+            self._take_back(self.missing.pop(entry.sequence))
             verdict.note("reordered", entry.sequence, entry.id, "Number %d stands after a higher one." % entry.sequence)
             return False
         if entry.sequence < self.expected:
@@ -698,6 +710,14 @@ class _Walk:
             self.missing[number] = verdict.findings[-1]
         self.previous = None
         return True
+
+    def _take_back(self, gap: Finding) -> None:
+        """It is among the last ones mostly."""
+        findings = self.verdict.findings
+        for place in range(len(findings) - 1, -1, -1):
+            if findings[place] is gap:
+                del findings[place]
+                return
 
     def _check_time(self, entry: Entry) -> None:
         by_id = entry.written_at
@@ -772,12 +792,12 @@ class _Walk:
             )
             return
         if len(self.mismatches) > 1:
-            around = [entry for entry, _ in self.mismatches[:WINDOW]]
+            around = [entry for entry, _ in self.mismatches[:COMPARED]]
         dated = {item["sequence"] for item in verdict.findings if item["kind"] == "backdated"}
-        for entry, previous in self.mismatches:
+        for place, (entry, previous) in enumerate(self.mismatches):
             fits = [
                 other
-                for other in around
+                for other in (around if place < COMPARED else ())
                 if other is not entry and other.link(previous, self.export.organisation, entry.sequence) == entry.chain
             ]
             if fits:
@@ -786,6 +806,8 @@ class _Walk:
                 )
             elif entry.sequence not in dated:
                 verdict.note("edited", entry.sequence, entry.id, "Its link does not follow from its content.")
+        if self.further:
+            verdict.note("edited", None, None, "Nor do the links of %d more entries." % self.further)
 
     def _check_erasures(self) -> None:
         verdict, export = self.verdict, self.export

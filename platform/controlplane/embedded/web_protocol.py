@@ -4,6 +4,8 @@ reader to go on reading."""
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -12,6 +14,25 @@ MAX_HEADERS = 100
 HEADER_SECONDS = 10.0
 BODY_SECONDS = 60.0
 READ_SECONDS = 60.0
+IS_GONE = "remit.is_gone"  # in the scope: whether the client has left
+
+
+def while_connected(application: Any) -> Any:
+    """A WSGI application whose answer ends when its reader leaves: a long file would be made to its end for nobody."""
+
+    def guarded(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        is_gone = environ["asgi.scope"].get(IS_GONE)
+        pieces = application(environ, start_response)
+        try:
+            for piece in pieces:
+                if is_gone is not None and is_gone():
+                    return
+                yield piece
+        finally:
+            if hasattr(pieces, "close"):
+                pieces.close()
+
+    return guarded
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -67,6 +88,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._refused:
             return
         self._within(BODY_SECONDS)
+        self.scope[IS_GONE] = self.transport.is_closing  # type: ignore[literal-required]
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

@@ -69,12 +69,13 @@ def issue_personal_token(
     with a token, it ends no later than that one. Raises 403, also `token.narrowed`, and 422 `token.invalid`."""
     if principal.user_id != user.pk and principal.kind is not PrincipalKind.SYSTEM:
         raise forbidden(Permission.TOKEN_WRITE.value)
-    if not user.is_active or not _belongs(user, principal.organisation_id):
-        raise not_found("person")
-    if principal.is_narrowed:
-        raise narrowed()
-    _check_scopes(principal, scopes)
-    return _issue(principal, TokenKind.PERSON, name, expires_at, scopes=scopes, user_id=user.pk)
+    with transaction.atomic():
+        if not user.is_active or not _belongs(user.pk, principal.organisation_id):
+            raise not_found("person")
+        if principal.is_narrowed:
+            raise narrowed()
+        _check_scopes(principal, scopes)
+        return _issue(principal, TokenKind.PERSON, name, expires_at, scopes=scopes, user_id=user.pk)
 
 
 def issue_service_token(
@@ -144,6 +145,9 @@ def rotate_token(*, principal: Principal, token_id: uuid.UUID, overlap: timedelt
         problem = FieldError("/overlap", f"at most {LONGEST_OVERLAP.days} days")
         raise invalid("token.overlap", "The old token can't go on that long.", problem)
     with transaction.atomic():
+        # Roles before tokens, as a deactivation takes them.
+        if principal.user_id is not None and not _belongs(principal.user_id, principal.organisation_id):
+            raise not_found("token")
         old = _reachable(principal).select_for_update(of=("self",)).filter(pk=token_id).first()
         if old is None or old.kind not in (TokenKind.PERSON, TokenKind.SERVICE):
             raise not_found("token")
@@ -272,8 +276,10 @@ def _ends_before(token_id: uuid.UUID | None, moment: datetime) -> bool:
     return token_id is not None and Token.objects.filter(pk=token_id, expires_at__lt=moment).exists()
 
 
-def _belongs(user: User, organisation_id: uuid.UUID) -> bool:
-    return Membership.objects.standing().filter(user=user, organisation_id=organisation_id).exists()
+def _belongs(user_id: uuid.UUID, organisation_id: uuid.UUID) -> bool:
+    """Until the transaction ends: a deactivation comes before the new token or ends it with the others."""
+    held = Membership.objects.standing().filter(user_id=user_id, organisation_id=organisation_id)
+    return bool(held.select_for_update(of=("self",), no_key=True).order_by("pk"))
 
 
 def _tell(event: str, principal: Principal, token: Token, **more: str) -> None:

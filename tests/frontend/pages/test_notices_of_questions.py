@@ -7,8 +7,8 @@ from typing import Any
 from django.test import Client
 from django.urls import reverse
 
-from controlplane.tenancy.models import User
-from controlplane.tenancy.types import Principal
+from controlplane.tenancy.models import Membership, Organisation, User
+from controlplane.tenancy.types import Principal, Role
 from governance import selectors, services
 from governance.escalations.notifying import link_to
 
@@ -75,3 +75,20 @@ def test_a_link_from_a_mail_opens_the_page_and_decides_nothing_whoever_fetches_i
     assert "sign-in" in client.get(path).headers["Location"] or "login" in client.get(path).headers["Location"]
     page(signed_in(bob), path + "x", status=404)
     assert facts() == before
+
+
+def test_a_link_from_a_mail_opens_in_the_organisation_that_asks(
+    world: Any, bob: User, dana: User, signed_in: SignIn, elsewhere: Organisation
+) -> None:
+    escalation = world.ask_credit()
+    for user in (bob, dana):  # by name it comes first, and is where they begin
+        Membership.objects.create(organisation=elsewhere, user=user, role=Role.APPROVER.value)
+    path = "/" + link_to(escalation.pk, bob.pk).partition("://")[2].partition("/")[2]
+    browser = signed_in(bob)
+    page(browser, reverse("approval", args=[escalation.pk]), status=404)
+    page(browser, browser.get(path).headers["Location"])
+    somebody_else = signed_in(dana)
+    page(somebody_else, somebody_else.get(path).headers["Location"], status=404)  # nobody's link moves another
+    Membership.objects.filter(organisation=world.organisation, user=bob).delete()
+    left = signed_in(bob)
+    page(left, left.get(path).headers["Location"], status=404)

@@ -7,8 +7,10 @@ import random
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
 import zlib
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import pytest
 from controlplane.audit import keys
 from controlplane.audit.exporting import VERIFIER, Range, range_of
 from controlplane.audit.sealing import seal_all
+from controlplane.common.clock import now
 
 from .exported import check, entries_of, first, make_export, put_entries, unpack
 
@@ -104,12 +107,14 @@ def test_entries_behind_the_last_signed_head_of_a_range_are_said_to_be_so(trail,
     assert not any("Numbers" in note for note in whole["notes"])
 
 
-def test_an_export_without_an_end_ends_with_a_signed_head_while_entries_are_being_written(
-    trail, record, northwind, tmp_path
+@pytest.mark.parametrize("days", [None, 1], ids=["no end", "until the end of today"])
+def test_an_export_until_now_ends_with_a_signed_head_while_entries_are_being_written(
+    days, trail, record, northwind, tmp_path
 ) -> None:
     record()
     seal_all()
-    asked = range_of(organisation_id=northwind.pk, start=None, end=None)
+    end = now() + timedelta(days=days) if days else None
+    asked = range_of(organisation_id=northwind.pk, start=None, end=end)
     record()
     seal_all()
     found = check(make_export(northwind, tmp_path / "busy.zip", asked))
@@ -262,6 +267,35 @@ def test_what_stands_in_an_export_neither_moves_the_cursor_nor_hides_the_verdict
     assert "\x1b" not in done.stdout
     assert "Intact." not in done.stdout.splitlines()
     assert "TAMPERED: forged_signature" in done.stdout
+
+
+def test_twenty_thousand_made_up_entries_are_judged_in_seconds(export) -> None:
+    """Each is compared with its neighbours, to tell changed from moved; not with all of them, until the reader gives
+    up."""
+    folder = unpack(export)
+    entry = entries_of(folder)[-1]
+    with (folder / PART).open("a") as part:
+        for number in range(13, 20_013):
+            part.write(json.dumps({**entry, "sequence": number, "chain": f"sha256:{number:064x}"}) + "\n")
+    since = time.monotonic()
+    found = check(folder)
+    assert time.monotonic() - since < 20
+    assert (found["intact"], found["entries"]) == (False, 20_012)
+    assert first(found) == ("inserted", 13)
+    told = subprocess.run([sys.executable, "-I", str(VERIFIER), str(folder)], capture_output=True, text=True)
+    assert "and 982 more" in told.stdout, told.stdout[-300:]
+
+
+def test_a_line_that_never_ends_does_not_fill_the_memory(export) -> None:
+    """A few kilobytes of zip file can hold gigabytes of one letter."""
+    folder = unpack(export)
+    with (folder / PART).open("ab") as part:
+        for _ in range(40):
+            part.write(b"x" * 2**20 * 4)
+    script = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_AS, (2**27, 2**27));"
+    script += f"sys.argv = ['verify', {str(folder)!r}]; runpy.run_path({str(VERIFIER)!r}, run_name='__main__')"
+    done = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_a_folder_that_was_renamed_is_still_the_export(export, tmp_path) -> None:

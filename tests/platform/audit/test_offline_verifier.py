@@ -281,6 +281,23 @@ def test_after_a_rotation_old_and_new_signatures_hold_and_the_noted_key_still_co
     assert found["keys"] == sorted([noted, new.id])
 
 
+def test_whoever_notes_the_key_of_today_believes_the_ones_it_names_as_its_own_past(export, northwind, tmp_path) -> None:
+    """The page shows the present key; what was signed before a rotation is no forgery to whoever noted that one."""
+    keys.rotate()
+    noted, _ = keys.rotate()
+    seal_all()
+    folder = unpack(make_export(northwind, tmp_path / "later.zip"))
+    found = check(folder, "--key", noted.id)
+    assert found["intact"] is True, found
+    assert len(found["keys"]) == 3
+    listed = json.loads((folder / "keys.json").read_text())
+    for key in listed:
+        if key["id"] == noted.id:
+            key["acceptance"] = "0" * 128
+    (folder / "keys.json").write_text(json.dumps(listed))
+    assert "forged_signature" in {item["kind"] for item in check(folder, "--key", noted.id)["findings"]}
+
+
 def test_entries_from_before_there_were_salts_are_checked_too(northwind, tmp_path) -> None:
     facts = services.row(
         event=Event.MISSION_PAUSED,

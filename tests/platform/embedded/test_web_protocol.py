@@ -20,6 +20,7 @@ from controlplane.embedded.listening import listen_tcp
 
 PIECE = b"x" * 65536
 PIECES = 400
+MADE = [0, 0]  # pieces of the last download, and how many downloads ended
 
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:
@@ -50,11 +51,15 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
 
 def _download(environ: Any, start_response: Any) -> Iterator[bytes]:
     start_response("200 OK", [("content-length", str(len(PIECE) * PIECES))])
-    for _ in range(PIECES):
-        yield PIECE
+    try:
+        for number in range(PIECES):
+            MADE[0] = number + 1
+            yield PIECE
+    finally:
+        MADE[1] += 1
 
 
-DOWNLOADS = WSGIMiddleware(_download, workers=1)
+DOWNLOADS = WSGIMiddleware(web_protocol.while_connected(_download), workers=1)
 
 
 @pytest.fixture
@@ -169,6 +174,19 @@ def test_a_download_that_nobody_reads_does_not_hold_its_thread_for_ever(
     awake = connection()
     awake.sendall(b"GET /long HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert len(_everything(awake)) > len(PIECE) * PIECES
+
+
+def test_a_download_whose_reader_leaves_is_not_made_to_its_end(connection: Callable[[], socket.socket]) -> None:
+    ended = MADE[1]
+    client = connection()
+    client.sendall(b"GET /long HTTP/1.1\r\nHost: x\r\n\r\n")
+    client.recv(1024)
+    client.close()
+    until = time.monotonic() + 10
+    while MADE[1] == ended and time.monotonic() < until:
+        time.sleep(0.05)
+    assert MADE[1] == ended + 1
+    assert MADE[0] < PIECES
 
 
 def test_a_reader_who_is_slow_gets_all_of_it(connection: Callable[[], socket.socket]) -> None:

@@ -96,6 +96,7 @@ def rows_of(mission) -> dict[str, object]:
         "budget": budget,
         "organisation": mission.organisation_id,
         "approvals": mission.organisation_id,
+        "warnings": mission.organisation_id,
         "person": mission.owner_id,
     }
 

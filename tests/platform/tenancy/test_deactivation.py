@@ -10,7 +10,7 @@ import pytest
 from allauth.mfa.models import Authenticator
 from allauth.mfa.totp.internal.auth import TOTP, generate_totp_secret
 from django.core.management import call_command
-from django.db import connections
+from django.db import connections, transaction
 
 from controlplane.audit.models import Entry
 from controlplane.common.clock import now
@@ -155,6 +155,43 @@ def test_two_administrators_who_deactivate_each_other_leave_one(as_nadia, nadia,
         thread.join(30)
     assert sorted(outcomes) == ["done", "member.last_administrator"]
     assert Membership.objects.standing().filter(role="admin").count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("what", ["issued", "rotated"])
+@pytest.mark.parametrize("first", ["token", "deactivation"])
+def test_a_token_made_beside_a_deactivation_ends_with_the_others(what, first, as_nadia, alice, acting) -> None:
+    """Reactivated, nothing that was ended comes back to life."""
+    soon, mine = now() + timedelta(days=1), acting(alice)
+    old, _ = credentials.issue_personal_token(principal=mine, user=alice, name="old", expires_at=soon)
+
+    def make_token() -> None:
+        if what == "issued":
+            credentials.issue_personal_token(principal=mine, user=alice, name="new", expires_at=soon)
+        else:
+            credentials.rotate_token(principal=mine, token_id=old.pk, overlap=timedelta(hours=1))
+
+    def deactivate() -> None:
+        members.deactivate(principal=as_nadia, user_id=alice.pk)
+
+    def beside(work) -> None:
+        try:
+            work()
+        except RemitError:
+            pass
+        finally:
+            connections.close_all()
+
+    now_, then = (make_token, deactivate) if first == "token" else (deactivate, make_token)
+    other = threading.Thread(target=beside, args=(then,))
+    with transaction.atomic():
+        now_()
+        other.start()
+        other.join(0.7)
+    other.join(30)
+    assert not other.is_alive()
+    members.reactivate(principal=as_nadia, user_id=alice.pk)
+    assert not Token.objects.filter(user=alice, revoked_at__isnull=True).exists()
 
 
 def test_invitations_of_a_deactivated_person_are_taken_back(as_nadia, dana, acting) -> None:
