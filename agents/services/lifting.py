@@ -9,7 +9,7 @@ import structlog
 from django.db import transaction
 
 from agents import stops
-from agents.choices import MissionState, StopScope
+from agents.choices import MissionState, Outcome, RunState, StopScope
 from agents.models import Mission, Stop
 from agents.services import runs
 from agents.services.stopping import subject_of
@@ -127,8 +127,8 @@ def lift(*, actor: Principal, stop_id: uuid.UUID, action_id: uuid.UUID, resume: 
 
 
 def resume_lifted() -> int:
-    """Missions whose stop was lifted with the wish to go on: each resumes with another attempt, in a transaction of its
-    own. For the task and its sweep; a mission that can't start now stays paused and says why."""
+    """Missions whose stop was lifted with the wish to go on: each resumes in a transaction of its own, with another
+    attempt where it was at work. For the task and its sweep; one that can't start now stays paused and says why."""
     waiting = Mission.objects.filter(
         state=MissionState.PAUSED, paused_by__resume=True, paused_by__lifted_at__isnull=False
     ).order_by("id")
@@ -161,7 +161,8 @@ def _resume(mission_id: uuid.UUID) -> bool:
             Mission.objects.filter(pk=row.pk).update(state=MissionState.ACTIVE, state_reason="", paused_by=None)
             actor = system_principal(organisation_id=organisation_id)
             audit.record(event=Event.MISSION_RESUMED, actor=actor, subject=_subject(row))
-            runs.start_run(actor=actor, mission=row)
+            if _was_at_work(row):
+                runs.start_run(actor=actor, mission=row)
             _tell(row)
     except RemitError as error:
         if error.retry_after_seconds is not None:
@@ -169,6 +170,12 @@ def _resume(mission_id: uuid.UUID) -> bool:
         _stays_paused(mission_id, f"It could not go on after the stop: {error.message}"[:300])
         return False
     return True
+
+
+def _was_at_work(mission: Mission) -> bool:
+    """False where the program had ended or an outcome is claimed: the work is done, and is not paid for once more."""
+    last = mission.runs.order_by("-attempt").first()
+    return mission.outcome != Outcome.CLAIMED and (last is None or last.state != RunState.SUCCEEDED)
 
 
 @transaction.atomic

@@ -10,6 +10,7 @@ import pytest
 from agents import services, stops
 from agents.choices import MissionState, RunState, StopScope
 from agents.models import Stop
+from agents.services.runs import end_run
 from budgets import services as budgets
 from budgets.models import Account, Window
 from budgets.types import Limits, WindowKind
@@ -164,6 +165,25 @@ def test_missions_go_on_by_themselves_only_when_whoever_lifts_asks_for_it(work, 
         clerk.mission.pk: (MissionState.ACTIVE, 2, RunState.PENDING),
         idle.mission.pk: (MissionState.PAUSED, 1, RunState.STOPPED),
     }
+
+
+def test_work_that_was_done_when_it_was_stopped_is_not_done_and_paid_for_again(work, person) -> None:
+    clerk = work()
+    claimed, ended = work(agent=clerk.agent), work(agent=clerk.agent)
+    services.claim_outcome(principal=claimed.principal(), summary="All reminders are written")
+    end_run(actor=person("Alice"), run=ended.run, state=RunState.SUCCEEDED, reason="Its program ended")
+    stop = services.stop(actor=person("Alice"), scope=StopScope.AGENT, scope_id=clerk.agent.pk)
+    services.ask_to_lift(actor=person("Alice"), stop_id=stop.pk, resume=True)
+    assert services.resume_lifted() == 3
+    states = []
+    for item in (clerk, claimed, ended):
+        item.mission.refresh_from_db()
+        states.append((item.mission.state, item.run.attempt, item.run.state))
+    assert states == [
+        (MissionState.ACTIVE, 2, RunState.PENDING),
+        (MissionState.ACTIVE, 1, RunState.STOPPED),
+        (MissionState.ACTIVE, 1, RunState.SUCCEEDED),
+    ]
 
 
 def test_what_was_frozen_for_another_reason_stays_frozen(stopped, work, person) -> None:

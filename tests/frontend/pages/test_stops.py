@@ -149,7 +149,7 @@ def test_lifting_asks_a_second_person_who_answers_on_approvals(
     assert "The team Receivables</a>, by Alice" in card
     assert reverse("stop", args=[stop.pk]) in card
     assert "<dd>Look first</dd>" in card
-    assert "1 mission that it paused resumes, with another attempt." in card
+    assert "1 mission that it paused resumes; another attempt starts where one was interrupted." in card
     assert "that its missions had left to spend when this was asked" in card
     assert "stop_id" not in card
     guards = next(stage for stage in escalation.decision.stages if "at stake" in stage["saw"])
