@@ -52,7 +52,7 @@ def test_names_of_one_long_word_widen_no_page(world: Any, dana: User, nadia: Use
         "home": reverse("home"),
         "missions": reverse("missions"),
         "mission": reverse("mission", args=[mission]),
-        "remit": reverse("mission", args=[mission]) + "?tab=remit",
+        **{tab: reverse("mission", args=[mission]) + f"/{tab}" for tab in ("remit", "budget", "checklist", "runs")},
         "agents": reverse("agents"),
         "agent": reverse("agent", args=[agent]),
         "approvals": reverse("approvals"),
@@ -68,6 +68,7 @@ def test_names_of_one_long_word_widen_no_page(world: Any, dana: User, nadia: Use
         "new": reverse("mission-new"),
         "notices": reverse("notices"),
         "audit": reverse("audit"),
+        "audit of one": reverse("audit") + f"?actor={nadia.pk}&mission={mission}",
     }
     wrong = []
     for person in (dana, nadia):

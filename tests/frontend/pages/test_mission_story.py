@@ -160,3 +160,12 @@ def test_a_last_action_that_failed_is_a_call_by_name_and_says_that_it_failed(
         cell = html.split("<code>books__overdue</code>")[1].split("</td>")[0]
         assert " ".join(re.sub(r"<[^>]+>", " ", cell).split()).startswith("Failed"), address
         assert "Overdue" not in re.sub(r"<[^>]+>", " ", html), address
+
+
+def test_who_sees_no_approvals_is_led_to_none(world: Any, alice: User, finn: User, signed_in: SignIn) -> None:
+    question = world.ask_credit()
+    link = reverse("approval", args=[question.pk])
+    for address in (reverse("mission", args=[world.mission.pk]), reverse("action", args=[question.action_id])):
+        assert link in page(signed_in(alice), address)
+        assert link not in page(signed_in(finn), address)
+    assert signed_in(finn).get(link).status_code == 404
