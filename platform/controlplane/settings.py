@@ -181,6 +181,7 @@ ACCOUNT_USER_MODEL_USERNAME_FIELD = None
 ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_ADAPTER = "controlplane.tenancy.accounts.AccountAdapter"
 ACCOUNT_LOGOUT_REDIRECT_URL = "account_login"
+ACCOUNT_EMAIL_SUBJECT_PREFIX = ""
 ACCOUNT_DEFAULT_HTTP_PROTOCOL = "https" if CONFIG.secure else "http"
 # The count of proxies that append to X-Forwarded-For; without one the peer's own address counts.
 ALLAUTH_TRUSTED_PROXY_COUNT = CONFIG.trusted_proxies
