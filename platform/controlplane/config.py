@@ -205,9 +205,7 @@ class Configuration(BaseSettings):
     def _web_address(cls, value: str) -> str:
         parts = urlsplit(value.rstrip("/"))
         if not _is_web_address(value) or parts.path or parts.query or parts.fragment:
-            raise ValueError(
-                "must be an http:// or https:// address without a path, as people type it into a browser"
-            )
+            raise ValueError("must be an http:// or https:// address without a path, as people type it into a browser")
         return value.rstrip("/")
 
     @field_validator("allowed_hosts")

@@ -37,7 +37,8 @@ class Command(BaseCommand):
         if options["time_zone"] not in available_timezones():
             raise CommandError(f"“{options['time_zone']}” is no time zone; one is Europe/Berlin.")
         email = options["admin"]
-        admin = Person(email, options["admin_name"] or email[:120], (Role.ADMIN, Role.BUILDER), None, options["time_zone"])
+        name = options["admin_name"] or email[:120]
+        admin = Person(email, name, (Role.ADMIN, Role.BUILDER), None, options["time_zone"])
         try:
             organisation = create_organisation(
                 name=options["name"],
