@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
 from django.db import transaction
 from django.utils.text import slugify
 
@@ -14,6 +16,7 @@ from budgets import services as budgets
 from budgets.types import Level, Limits, WindowKind
 from controlplane.audit.events import Event
 from controlplane.audit.services import Subject, record
+from controlplane.common.errors import FieldError, invalid
 from controlplane.tenancy.models import Membership, Organisation, Team, User
 from controlplane.tenancy.types import Principal, Role, system_principal
 from governance import bundles
@@ -39,11 +42,14 @@ def create_organisation(
     people: tuple[Person, ...],
     time_zone: str = "UTC",
 ) -> Organisation:
-    """All of it in one transaction, audited as Remit's own doing: nobody is signed in yet who could have asked."""
+    """All of it in one transaction, audited as Remit's own doing: nobody is signed in yet who could have asked.
+
+    Raises 422 `organisation.invalid`, `team.invalid` and `budget.limit_invalid`."""
+    slug = slugify(name)[:60]
+    if problems := _problems(name, slug, currency, people):
+        raise invalid("organisation.invalid", "The organisation can't be made.", *problems)
     with transaction.atomic():
-        organisation = Organisation.objects.create(
-            name=name, slug=slugify(name)[:60], currency=currency, time_zone=time_zone
-        )
+        organisation = Organisation.objects.create(name=name, slug=slug, currency=currency, time_zone=time_zone)
         actor = system_principal(organisation_id=organisation.pk)
         bundles.ensure_baseline()
         prices.load_default_prices(organisation_id=organisation.pk)
@@ -64,6 +70,22 @@ def create_organisation(
         for person in people:
             _add_person(actor, organisation, person, made.get(person.team or ""))
     return organisation
+
+
+def _problems(name: str, slug: str, currency: str, people: tuple[Person, ...]) -> list[FieldError]:
+    found: list[FieldError] = []
+    if not slug or len(name) > 120:
+        found.append(FieldError("/name", "1 to 120 characters, with letters of a to z or digits for its short name"))
+    if not (len(currency) == 3 and currency.isascii() and currency.isalpha() and currency.isupper()):
+        found.append(FieldError("/currency", "three letters such as USD or EUR"))
+    for person in people:
+        try:
+            validate_email(person.email)
+        except ValidationError:
+            found.append(FieldError("/people", f"“{person.email}” is no e-mail address"))
+        if len(person.name) > 120:
+            found.append(FieldError("/people", "the name of a person has at most 120 characters"))
+    return found
 
 
 def _add_person(actor: Principal, organisation: Organisation, person: Person, team: Team | None) -> None:

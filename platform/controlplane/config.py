@@ -179,27 +179,75 @@ class Configuration(BaseSettings):
             raise ValueError("must be 64 hex digits, several apart by commas; make one with `openssl rand -hex 32`")
         return value
 
+    @field_validator("database_url")
+    @classmethod
+    def _postgresql(cls, value: str) -> str:
+        from psycopg import ProgrammingError
+        from psycopg.conninfo import conninfo_to_dict
+
+        try:
+            ports = str(conninfo_to_dict(value).get("port") or "5432").split(",") if value else []
+        except ProgrammingError:
+            ports = [""]
+        if not all(port.isascii() and port.isdigit() for port in ports):
+            raise ValueError("must be where PostgreSQL is: postgresql://user:password@host:5432/remit")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _valkey(cls, value: str) -> str:
+        if value and not value.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("must be redis://host:6379/0, rediss://… or unix:///path/to/socket")
+        return value
+
     @field_validator("public_url")
     @classmethod
     def _web_address(cls, value: str) -> str:
-        if not value.startswith(("http://", "https://")):
-            raise ValueError("must be an http:// or https:// address, as people type it into a browser")
+        parts = urlsplit(value.rstrip("/"))
+        if not _is_web_address(value) or parts.path or parts.query or parts.fragment:
+            raise ValueError("must be an http:// or https:// address without a path, as people type it into a browser")
         return value.rstrip("/")
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _names(cls, value: str) -> str:
+        if "/" in value:
+            raise ValueError("must be names without http:// or a path, separated by commas: remit.example,localhost")
+        return value
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _collector(cls, value: str) -> str:
+        if value and not _is_web_address(value):
+            raise ValueError("must be an http:// or https:// address, such as https://collector:4318")
+        return value
+
+    @field_validator("sample_pace")
+    @classmethod
+    def _seconds(cls, value: str) -> str:
+        if value and not 0 <= float(value) <= 60:  # float() names what is none
+            raise ValueError("must be seconds from 0 to 60")
+        return value
 
     @model_validator(mode="after")
     def _judge_has_a_model(self) -> Configuration:
         if self.judge_url and not self.judge_model:
             raise ValueError("JUDGE_URL is set but JUDGE_MODEL is not: name the model that judges")
-        for url in self.judge_url.split(","):
-            if url.strip() and not url.strip().startswith(("http://", "https://")):
-                raise ValueError("JUDGE_URL must be http:// or https:// addresses, separated by commas")
+        urls = [url.strip() for url in self.judge_url.split(",") if url.strip()]
+        if not all(_is_web_address(url) for url in urls):
+            raise ValueError("JUDGE_URL must be http:// or https:// addresses, separated by commas")
+        if urls and len(self.judge_model.split(",")) not in (1, len(urls)):
+            raise ValueError("JUDGE_MODEL must name one model for all addresses of JUDGE_URL, or one for each")
+        if urls and len(self.judge_key.split(",")) > len(urls):
+            raise ValueError("JUDGE_KEY has more keys than JUDGE_URL has addresses")
         return self
 
     @field_validator("email_url")
     @classmethod
     def _mail_address(cls, value: str) -> str:
         parts = urlsplit(value)
-        if parts.scheme not in ("console", "smtp", "smtps") or (parts.scheme != "console" and not parts.hostname):
+        sends = parts.scheme in ("smtp", "smtps") and bool(parts.hostname) and _has_a_port_or_none(value)
+        if parts.scheme != "console" and not sends:
             raise ValueError("must be console:// or an address such as smtp://user:password@host:587?tls=1")
         return value
 
@@ -246,6 +294,18 @@ class Configuration(BaseSettings):
     def node_socket(self) -> Path:
         """Unix socket of the local node, the process that owns local sandboxes."""
         return socket_folder(self.state_dir) / "node.sock"
+
+
+def _is_web_address(value: str) -> bool:
+    parts = urlsplit(value)
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and _has_a_port_or_none(value)
+
+
+def _has_a_port_or_none(value: str) -> bool:
+    try:
+        return urlsplit(value).port != 0
+    except ValueError:
+        return False
 
 
 @functools.cache

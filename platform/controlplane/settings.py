@@ -117,7 +117,9 @@ CACHES = {
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_USER_MODEL = "tenancy.User"
 # E-mail addresses are unique without regard to case, which a field option can't say.
-SILENCED_SYSTEM_CHECKS = ["auth.W004"]
+# Of `check --deploy`: what follows from PUBLIC_URL (`remit.W001` says it), what the proxy that ends TLS does, what the
+# owner of a whole domain decides, and a length of SECRET_KEY that is not the documented one.
+SILENCED_SYSTEM_CHECKS = ["auth.W004", *(f"security.W{number:03}" for number in (4, 5, 8, 9, 12, 16, 21))]
 USE_TZ = True
 TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en"
@@ -181,6 +183,7 @@ ACCOUNT_USER_MODEL_USERNAME_FIELD = None
 ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_ADAPTER = "controlplane.tenancy.accounts.AccountAdapter"
 ACCOUNT_LOGOUT_REDIRECT_URL = "account_login"
+ACCOUNT_EMAIL_SUBJECT_PREFIX = ""
 ACCOUNT_DEFAULT_HTTP_PROTOCOL = "https" if CONFIG.secure else "http"
 # The count of proxies that append to X-Forwarded-For; without one the peer's own address counts.
 ALLAUTH_TRUSTED_PROXY_COUNT = CONFIG.trusted_proxies

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from django.core.management import CommandError, call_command, get_commands, load_command_class
+
+from controlplane.tenancy.models import Organisation, User
 
 MANAGE = Path(__file__).resolve().parents[2] / "manage.py"
 OPERATIONS = [
@@ -33,6 +36,25 @@ FAILURES = [
     ("audit", "export", "--organisation", "nowhere", "--output", "nowhere.zip"),
     ("prices", "import", "nowhere.json", "--organisation", "nowhere"),
     ("bundle", "load", "nowhere", "--user", "nobody@nowhere.example"),
+    ("worker", "--threads", "0"),
+    *(
+        ("organisation", "--name", "Zed", "--admin", "ada@acme.example", *wrong)
+        for wrong in (
+            ("--currency", "EURO"),
+            ("--currency", "1!?"),
+            ("--monthly-limit", "-3"),
+            ("--monthly-limit", "NaN"),
+            ("--monthly-limit", "many"),
+            ("--team", ""),
+            ("--team", "x" * 121),
+            ("--time-zone", "Mars"),
+            ("--name", ""),
+            ("--name", "日本"),
+            ("--name", "x" * 121),
+            ("--admin", "ada@"),
+            ("--admin-name", "x" * 121),
+        )
+    ),
 ]
 
 
@@ -53,6 +75,16 @@ def test_what_can_not_be_done_says_so_and_fails(words: tuple[str, ...]) -> None:
         call_command(*words)
     assert failure.value.returncode != 0
     assert str(failure.value).strip()
+    assert not Organisation.objects.exists()
+
+
+@pytest.mark.django_db
+def test_an_erasure_that_nobody_can_be_asked_about_erases_nothing(alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    with pytest.raises(CommandError, match="Nothing was erased"):
+        call_command("person", "erase", "--user", alice.email)
+    alice.refresh_from_db()
+    assert alice.is_active
 
 
 def test_a_failure_is_a_number_to_the_shell() -> None:

@@ -14,6 +14,7 @@ from django.db import IntegrityError
 
 from agents.services.onboarding import Person, create_organisation
 from budgets.types import Limits
+from controlplane.common.errors import RemitError
 from controlplane.tenancy import services as tenancy
 from controlplane.tenancy.models import User
 from controlplane.tenancy.types import Role
@@ -35,10 +36,9 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if options["time_zone"] not in available_timezones():
             raise CommandError(f"“{options['time_zone']}” is no time zone; one is Europe/Berlin.")
-        if "@" not in options["admin"]:
-            raise CommandError(f"“{options['admin']}” is no e-mail address.")
         email = options["admin"]
-        admin = Person(email, options["admin_name"] or email, (Role.ADMIN, Role.BUILDER), None, options["time_zone"])
+        name = options["admin_name"] or email[:120]
+        admin = Person(email, name, (Role.ADMIN, Role.BUILDER), None, options["time_zone"])
         try:
             organisation = create_organisation(
                 name=options["name"],
@@ -50,6 +50,9 @@ class Command(BaseCommand):
             )
         except InvalidOperation as error:
             raise CommandError(f"“{options['monthly_limit']}” is no amount.") from error
+        except RemitError as error:
+            details = "".join(f"\n  {item.pointer}: {item.message}" for item in error.errors)
+            raise CommandError(f"{error.message}{details}") from error
         except IntegrityError as error:
             raise CommandError(f"An organisation like “{options['name']}” is there already.") from error
         link = tenancy.make_sign_in_link(user=User.objects.get(email__iexact=email))

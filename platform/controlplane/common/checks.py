@@ -11,8 +11,8 @@ from django.core.checks import CheckMessage, Error, Warning
 
 _NEEDED = {
     "SECRET_KEY": ("secret_key", "signs sessions and permits; make one with `openssl rand -hex 32` and keep it"),
-    "DATABASE_URL": ("database_url", "where PostgreSQL is: postgresql://user:password@host:5432/remit"),
-    "REDIS_URL": ("redis_url", "where Valkey or Redis is: redis://host:6379/0 or unix:///path/to/socket"),
+    "DATABASE_URL": ("database_url", "says where PostgreSQL is: postgresql://user:password@host:5432/remit"),
+    "REDIS_URL": ("redis_url", "says where Valkey or Redis is: redis://host:6379/0 or unix:///path/to/socket"),
 }
 
 

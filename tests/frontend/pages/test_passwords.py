@@ -7,9 +7,11 @@ from datetime import timedelta
 from urllib.parse import urlsplit
 
 import pytest
+from django.conf import settings
 from django.core import mail
-from django.test import Client
+from django.test import Client, override_settings
 from django.urls import reverse
+from structlog.testing import capture_logs
 
 from controlplane.common.clock import now
 from controlplane.common.errors import RemitError
@@ -37,6 +39,43 @@ def reset(user: User, browser: Client) -> None:
 
 def others_listed(browser: Client) -> int:
     return len(re.findall(r'action="/me/sessions/\d+/end"', html(browser.get(reverse("me")))))
+
+
+def test_the_link_leads_to_the_public_address_whatever_host_was_asked_and_the_mail_says_whose_it_is(
+    alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings.CONFIG, "public_url", "https://remit.acme.example")
+    Client().post(reverse("account_reset_password"), {"email": alice.email}, headers={"host": "localhost:1234"})
+    sent = mail.outbox[0]
+    assert re.findall(r"\S+://\S+?/", str(sent.body)) == ["https://remit.acme.example/"]
+    assert sent.subject == "A new password for Remit"
+    assert "localhost" not in sent.subject + str(sent.body)
+
+
+def test_an_address_without_an_account_is_mailed_no_way_to_sign_up_because_people_are_invited() -> None:
+    Client().post(reverse("account_reset_password"), {"email": "nobody@northwind.example"})
+    sent = mail.outbox[0]
+    assert sent.subject == "A new password for Remit"
+    assert "invite" in str(sent.body)
+    assert "://" not in str(sent.body)
+
+
+def test_a_mail_server_that_takes_nothing_makes_no_difference_between_addresses_and_is_no_broken_page(
+    alice: User,
+) -> None:
+    smtp = "django.core.mail.backends.smtp.EmailBackend"
+    with override_settings(EMAIL_BACKEND=smtp, EMAIL_HOST="127.0.0.1", EMAIL_PORT=1), capture_logs() as lines:
+        answers = [
+            Client(raise_request_exception=False).post(reverse("account_reset_password"), {"email": email})
+            for email in (alice.email, "nobody@northwind.example")
+        ]
+    assert {(answer.status_code, answer.get("Location")) for answer in answers} == {
+        (302, reverse("account_reset_password_done"))
+    }
+    assert [line["what"] for line in lines if line["event"] == "mail.not_sent"] == [
+        "password_reset_key",
+        "unknown_account",
+    ]
 
 
 def test_a_changed_password_leaves_this_browser_alone_in_the_list_of_sessions(alice: User) -> None:

@@ -66,3 +66,25 @@ def test_the_deployment_check_names_what_is_unsafe(monkeypatch) -> None:
     }
     monkeypatch.setattr(settings.CONFIG, "public_url", "https://remit.example")
     assert "remit.W001" not in {message.id for message in check_deployment(None)}
+
+
+def test_a_site_that_is_set_up_as_the_documents_say_is_told_nothing_that_nobody_can_set(tmp_path: Path) -> None:
+    """Django's own advice names settings that follow from PUBLIC_URL here, or are a proxy's work."""
+    environment = {
+        **os.environ,
+        "PUBLIC_URL": "https://remit.acme.example",
+        "ALLOWED_HOSTS": "remit.acme.example",
+        "SECRET_KEY": "0123456789abcdef" * 2,
+        "STATE_DIR": str(tmp_path),
+    }
+    environment.pop("REMIT_DEBUG", None)
+    done = subprocess.run(
+        [sys.executable, "manage.py", "check", "--deploy"],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, "WARNINGS" in done.stderr) == (0, False), done.stderr

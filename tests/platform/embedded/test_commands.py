@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from .conftest import ROOT, plain_environment
+from controlplane.common.sockets import gateway_socket, make_private
+from controlplane.embedded.listening import listen_unix
+
+from .conftest import ROOT, free_port, plain_environment
 
 MANAGE = ROOT / "manage.py"
 APPS = ("platform", "agents", "budgets", "governance", "frontend")
@@ -83,3 +87,20 @@ def test_help_needs_nothing_running(tmp_path: Path) -> None:
     done = manage("signin", "--help", STATE_DIR=str(tmp_path))
     assert done.returncode == 0
     assert "--user" in done.stdout
+
+
+def test_a_second_web_process_does_not_take_the_sandboxes_way_out_from_the_first(tmp_path: Path) -> None:
+    gateway = gateway_socket(tmp_path)
+    make_private(gateway.parent)
+    listener, port = listen_unix(gateway), free_port()
+    with listener:
+        done = manage(
+            *("web", "--port", str(port)),
+            STATE_DIR=str(tmp_path),
+            **{name: os.environ[name] for name in ("DATABASE_URL", "REDIS_URL", "SECRET_KEY")},
+        )
+        assert done.returncode == 1
+        assert "--no-gateway-socket" in done.stderr
+        assert "Traceback" not in done.stderr
+        with socket.socket(socket.AF_UNIX) as sandbox:
+            sandbox.connect(str(gateway))

@@ -26,7 +26,7 @@ class Command(BaseCommand):
         user = User.objects.filter(email__iexact=options["user"]).first()
         if user is None:
             raise CommandError(f"Nobody has the address {options['user']}.")
-        if not options["yes"] and input(f"Erase {user.name} <{user.email}> for good? Type yes: ") != "yes":
+        if not options["yes"] and not _agreed(f"Erase {user.name} <{user.email}> for good? Type yes: "):
             raise CommandError("Nothing was erased.")
         home = Membership.objects.filter(user=user).values_list("organisation_id", flat=True).first()
         home = home or Organisation.objects.order_by("pk").values_list("pk", flat=True).first()
@@ -43,3 +43,10 @@ class Command(BaseCommand):
         )
         for place, count in sorted(erased.kept.items()):
             self.stdout.write(f"  kept: {count} in {place}, which may not be changed")
+
+
+def _agreed(question: str) -> bool:
+    try:
+        return input(question) == "yes"
+    except EOFError:  # nobody is there to ask: a script needs --yes
+        return False

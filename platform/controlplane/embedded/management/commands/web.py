@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import socket
 from argparse import ArgumentParser
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -44,5 +45,23 @@ class Command(BaseCommand):
         if not options["no_gateway_socket"]:
             path = settings.CONFIG.gateway_socket
             make_private(path.parent)
+            if _is_served(path):
+                listeners[0].close()
+                raise CommandError(
+                    f"Another web process serves the sandboxes at {path}. Take --no-gateway-socket for a second one."
+                )
             listeners.append(listen_unix(path))
         return listeners
+
+
+def _is_served(path: Path) -> bool:
+    """Whether somebody listens there. Taking the place of one that lives would cut off its sandboxes when we end."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except (TimeoutError, BlockingIOError):  # a full backlog is somebody's
+            return True
+        except OSError:
+            return False
+    return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 
 from controlplane.embedded.worker import run
 
@@ -18,4 +18,6 @@ class Command(BaseCommand):
         parser.add_argument("--threads", type=int, default=4, help="tasks at a time (default 4)")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        if options["threads"] < 1:
+            raise CommandError("--threads: at least 1.")
         run(threads=options["threads"])
