@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from agents.catalogue.trying import try_call
+from agents.choices import Importance
 from agents.grants import Grant
 from agents.models import Mission
 from controlplane.common.canonical import parse_strict
@@ -29,7 +30,13 @@ def typed(data: Mapping[str, str]) -> Try:
     return Try(data.get("try-tool", "").strip(), data.get("try-arguments", "").strip())
 
 
-def asked(actor: Principal, mission: Mission, call: Try, grants: Sequence[Grant]) -> Try:
+def importance_of(data: Mapping[str, str]) -> Importance:
+    """As chosen in the form; the usual one where none is."""
+    chosen = data.get("importance", "")
+    return Importance(chosen) if chosen in Importance.values else Importance.NORMAL
+
+
+def asked(actor: Principal, mission: Mission, call: Try, grants: Sequence[Grant], importance: Importance) -> Try:
     if not call.tool:
         return Try(call.tool, call.arguments, problem="Choose a tool to try.")
     try:
@@ -40,5 +47,7 @@ def asked(actor: Principal, mission: Mission, call: Try, grants: Sequence[Grant]
         return Try(
             call.tool, call.arguments, problem='The arguments are names with values, such as {"amount": "40.00"}.'
         )
-    finding = try_call(actor=actor, mission=mission, tool=call.tool, arguments=arguments, grants=grants)
+    finding = try_call(
+        actor=actor, mission=mission, tool=call.tool, arguments=arguments, grants=grants, importance=importance
+    )
     return Try(call.tool, call.arguments, finding)

@@ -23,7 +23,7 @@ from governance.escalations.telling import News, tell_answer, tell_people
 from governance.judging import is_on as judge_is_on
 from governance.judging import troubled as troubled_judges
 from governance.outcomes import check_outcome, reconcile, record_outcome, record_outcome_of
-from governance.previewing import preview
+from governance.previewing import preview, preview_all
 from governance.proposing import propose, propose_and_start
 from governance.redeeming import redeem
 from governance.sequence import calls_so_far, total_so_far
@@ -61,6 +61,7 @@ __all__ = [
     "move_route",
     "policy_loaded",
     "preview",
+    "preview_all",
     "preview_edit",
     "promote_bundle",
     "propose",

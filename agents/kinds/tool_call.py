@@ -10,7 +10,15 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from agents.choices import ENDED_MISSION_STATES, ENDED_RUN_STATES, MissionState, Runtime, ServerState, ToolState
+from agents.choices import (
+    ENDED_MISSION_STATES,
+    ENDED_RUN_STATES,
+    Importance,
+    MissionState,
+    Runtime,
+    ServerState,
+    ToolState,
+)
 from agents.grants import Grant, argument_facts, compile_grants
 from agents.kinds import call_facts, call_totals
 from agents.kinds.call_facts import Snapshot
@@ -116,6 +124,7 @@ def prepare_preview(
     grants: Sequence[Grant],
     definition: McpTool | None,
     runtime: str = Runtime.MANAGED,
+    importance: Importance = Importance.NORMAL,
 ) -> Prepared:
     """The same facts and guards for a call of a mission that does not exist yet, for trying a remit before it starts.
 
@@ -137,7 +146,7 @@ def prepare_preview(
         context={
             "args": argument_facts(tool=tool, arguments=arguments, grants=mine),
             "calls": 0,
-            "importance": "normal",
+            "importance": importance.value,
             "mission_active": True,
             "judge": judge_is_on(),
         },

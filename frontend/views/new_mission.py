@@ -30,6 +30,7 @@ from frontend.ceilings import ceiling_of_team, in_words
 from frontend.pages import PersonRequest, id_of, page
 from frontend.submitting import tell_submitted
 from frontend.templatetags.amounts import money_text
+from frontend.trying import importance_of
 
 _WIDGET_ATTRIBUTES = {"money": {"inputmode": "decimal"}, "hours": {"inputmode": "numeric"}}
 
@@ -51,7 +52,8 @@ def new(request: PersonRequest) -> HttpResponse:
                 raise _no_team()
             if "try" not in request.POST:
                 return _started(request, chosen, team)
-            answers = try_samples(actor=request.principal, chosen=chosen, team=team)
+            importance = importance_of(request.POST)
+            answers = try_samples(actor=request.principal, chosen=chosen, team=team, importance=importance)
         except RemitError as refused:
             error = refused
     shown = team or next(iter(teams), None)

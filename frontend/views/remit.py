@@ -72,7 +72,8 @@ def _try(request: PersonRequest, mission: Mission, form: RemitForm, rows: list[G
     grants, wrong = _grants(rows)
     if wrong is not None:
         return _show(request, mission, form, rows, error=wrong, status=422)
-    trial = trying.asked(request.principal, mission, trying.typed(request.POST), grants)
+    importance = trying.importance_of(request.POST)
+    trial = trying.asked(request.principal, mission, trying.typed(request.POST), grants, importance)
     return _show(request, mission, form, rows, trial=trial, status=422 if trial.problem else 200)
 
 

@@ -49,6 +49,12 @@ def active_bundle(organisation_id: uuid.UUID) -> LoadedBundle | None:
     return loaded
 
 
+def bundle_in_force(organisation_id: uuid.UUID) -> LoadedBundle | None:
+    """The same, read at this moment. For what no commit compares: a preview would tell of the rules of yesterday."""
+    forget(organisation_id)
+    return active_bundle(organisation_id)
+
+
 def forget(organisation_id: uuid.UUID | None = None) -> None:
     """Read the bundle again at the next decision: one organisation's, or everyone's."""
     if organisation_id is None:

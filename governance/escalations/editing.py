@@ -19,7 +19,7 @@ from controlplane.common.ids import new_id
 from controlplane.tenancy.types import Principal
 from governance import gate, rows
 from governance.announcing import action_changed, inbox_changed
-from governance.bundles import active_bundle, forget
+from governance.bundles import bundle_in_force, forget
 from governance.choices import ActionState, EscalationState, Verdict
 from governance.escalations import differences
 from governance.escalations.closing import LONGEST_REASON
@@ -166,7 +166,7 @@ def _look(action: Action, arguments: Mapping[str, Any]) -> _Looked:
         saw=f"{action.kind} by {proposer.name}, edited by a person.",
         said=f"Digest {digest[7:19]}.",
     )
-    gate.examine(ladder, kind=kind, prepared=prepared, bundle=active_bundle(action.organisation_id))
+    gate.examine(ladder, kind=kind, prepared=prepared, bundle=bundle_in_force(action.organisation_id))
     return _Looked(proposer, proposal, prepared, ladder, envelope, digest)
 
 
