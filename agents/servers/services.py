@@ -13,6 +13,7 @@ from agents.models import McpServer, McpTool
 from agents.servers.authority import (
     announce_servers,
     changeable_server,
+    may_change,
     require_change,
     require_write,
     server_subject,
@@ -64,8 +65,9 @@ def register_server(
 ) -> McpServer:
     """A server of the actor's organisation, not reached yet. Whoever registers it approves its first listing.
 
-    `team_ids` says which teams may use it; None: every team in which the actor may write servers. Raises 422
-    `server.invalid` naming every field, 409 `server.slug_taken`.
+    `team_ids` says which teams may use it; None: every team in which the actor may write servers. One that was tried
+    and never reached gives its short name to a new registration. Raises 422 `server.invalid` naming every field, 409
+    `server.slug_taken`.
     """
     require_write(actor)
     if not actor.is_person or actor.user_id is None:
@@ -78,6 +80,7 @@ def register_server(
     teams = teams_for(actor, wanted, None)
     try:
         with transaction.atomic():
+            _make_way(actor, slug)
             row = McpServer.objects.create(
                 organisation_id=actor.organisation_id,
                 name=name.strip(),
@@ -112,6 +115,14 @@ def register_server(
             "server.slug_taken", f"A server is already called “{slug}”.", "Choose another short name."
         ) from error
     return row
+
+
+def _make_way(actor: Principal, slug: str) -> None:
+    """What was mistyped can be typed anew: nothing was ever called under that name. A credential goes with its row."""
+    rows = McpServer.objects.restrict(actor, Permission.SERVER_WRITE).select_for_update(of=("self",))
+    row = rows.filter(slug=slug, state=ServerState.UNREACHABLE, protocol_version="", tools=None).first()
+    if row is not None and may_change(actor, row) and not row.tests.filter(ended_at=None).exists():
+        row.delete()
 
 
 def refresh_tools(

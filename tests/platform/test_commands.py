@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from django.core.management import CommandError, call_command, get_commands, load_command_class
 
-from controlplane.tenancy.models import Organisation, User
+from controlplane.tenancy.models import Organisation, Token, User
 
 MANAGE = Path(__file__).resolve().parents[2] / "manage.py"
 OPERATIONS = [
@@ -76,6 +76,17 @@ def test_what_can_not_be_done_says_so_and_fails(words: tuple[str, ...]) -> None:
     assert failure.value.returncode != 0
     assert str(failure.value).strip()
     assert not Organisation.objects.exists()
+
+
+@pytest.mark.django_db
+def test_a_service_token_with_a_permission_to_change_something_is_not_issued(northwind: Organisation) -> None:
+    words = ("token", "issue", "--kind", "svc", "--organisation", northwind.slug, "--scope", "mission.view")
+    with pytest.raises(CommandError, match="only reads") as failure:
+        call_command(*words, "--scope", "mission.write")
+    assert "mission.write" in str(failure.value)
+    assert not Token.objects.exists()
+    call_command(*words)
+    assert Token.objects.count() == 1
 
 
 @pytest.mark.django_db

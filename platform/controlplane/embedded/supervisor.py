@@ -157,7 +157,8 @@ class Supervisor:
             server.start()
         if not os.environ.get("SECRET_KEY"):
             made["SECRET_KEY"] = self._state.secret_key()
-        if os.environ.get("REMIT_DEMO_JUDGE") and not os.environ.get("JUDGE_URL"):
+        wanted = os.environ.get("REMIT_DEMO_JUDGE", "").lower() not in ("", "0", "false", "no", "off")
+        if wanted and not os.environ.get("JUDGE_URL"):
             made.update(self._start_demo_judge())
         self._state.write_environment(made)
         self._environment = {**made, "STATE_DIR": str(self._state.root)}

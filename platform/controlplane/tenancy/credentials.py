@@ -82,9 +82,15 @@ def issue_service_token(
     *, principal: Principal, name: str, expires_at: datetime, scopes: Collection[Permission] | None = None
 ) -> tuple[Token, str]:
     """A token that reads the whole organisation, or less; only who may read as much for the whole organisation issues
-    one."""
+    one. Raises 403, 422 `token.service_reads` for a permission to change something, which it would never have."""
     principal.require(Permission.TOKEN_WRITE)
     asked = SERVICE_PERMISSIONS if scopes is None else frozenset(scopes)
+    if beyond := sorted(asked - SERVICE_PERMISSIONS):
+        raise invalid(
+            "token.service_reads",
+            "A service token only reads.",
+            FieldError("/scopes", f"not for a service: {', '.join(beyond)}"),
+        )
     _check_scopes(principal, asked)
     for permission in asked if principal.kind is not PrincipalKind.SYSTEM else ():
         principal.require(permission)

@@ -208,6 +208,28 @@ def test_two_servers_never_share_a_short_name(as_nadia: Principal, books: McpSer
     assert caught.value.code == "server.slug_taken"
 
 
+def test_a_server_that_was_mistyped_and_never_reached_is_registered_anew_under_its_name(
+    as_nadia: Principal, books: McpServer
+) -> None:
+    registry.note_fault(server=selectors.address_of(books), fault=ServerFault("upstream.died", "Its program ended."))
+    again = register(as_nadia, url="https://books.example.com/mcp")
+    assert (again.state, again.url) == (ServerState.NEW, "https://books.example.com/mcp")
+    assert list(McpServer.objects.values_list("pk", flat=True)) == [again.pk]
+    assert (events(books), events(again)) == (["server.registered"], ["server.registered"])
+
+
+def test_a_server_that_was_read_once_keeps_its_name_when_it_is_out_of_reach(
+    as_nadia: Principal, books: McpServer
+) -> None:
+    note(as_nadia, books, raw("overdue"))
+    registry.note_fault(server=selectors.address_of(books), fault=ServerFault("upstream.died", "Its program ended."))
+    with pytest.raises(RemitError) as caught:
+        register(as_nadia, url="https://elsewhere.example.com/mcp")
+    assert caught.value.code == "server.slug_taken"
+    books.refresh_from_db()
+    assert (books.url, books.state) == ("https://mcp.example.com/mcp", ServerState.UNREACHABLE)
+
+
 def test_servers_with_the_same_tool_names_keep_them_apart(as_nadia: Principal, books: McpServer) -> None:
     other = register(as_nadia, name="Archive", slug="books-archive")
     note(as_nadia, books, raw("read"))

@@ -214,9 +214,11 @@ def test_servers_named_in_the_environment_are_used_and_none_is_started(tmp_path:
     with psycopg.connect(given["DATABASE_URL"], autocommit=True) as connection:
         connection.execute("CREATE DATABASE somebodys_own")
     given["DATABASE_URL"] = given["DATABASE_URL"].replace(f"/{database['dbname']}?", "/somebodys_own?")
-    up = Up(tmp_path / "state", "--no-demo", **given)
+    up = Up(tmp_path / "state", "--no-demo", REMIT_DEMO_JUDGE="0", **given)
     try:
         up.wait_ready()
+        assert up.find("demo_judge.py") is None
+        assert "JUDGE_URL" not in _environment(tmp_path / "state")
         assert up.find("postgres") is None
         assert up.find("valkey-server") is None
         assert not (tmp_path / "state" / "postgres").exists()
