@@ -164,7 +164,8 @@ def why_not_settled(action: Action) -> str:
     """What became of an action whose last approval counted and did not permit it."""
     if action.state == ActionState.WAITING:
         return "Another rule asks as well by now, so it waits as a new question."
-    return "But the rules refuse it by now. Nothing was done."
+    why = action.message.removeprefix("Not sent. ")
+    return f"But the rules refuse it by now. Nothing was done. {why}".rstrip()
 
 
 def diff_lines(old: str, new: str) -> list[DiffLine]:
