@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
+from html import unescape
 from typing import Any
 
 import pytest
@@ -91,7 +92,7 @@ def test_an_approval_that_rules_overtook_says_that_they_refuse(
     action = Action.objects.get(pk=escalation.action_id)
     assert action.state == ActionState.DENIED
     said = f"the rules refuse it by now. Nothing was done. {action.message.removeprefix('Not sent. ')}"
-    assert said in page(browser, reverse("approvals"))
+    assert said in unescape(page(browser, reverse("approvals")))
 
 
 def test_of_many_approvals_those_that_did_not_settle_it_are_told_apart(
