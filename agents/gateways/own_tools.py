@@ -12,6 +12,7 @@ from agents import selectors, services
 from agents.gateways import answers
 from agents.gateways.threads import in_thread
 from agents.servers.definitions import argument_errors
+from controlplane.common import ending
 from controlplane.common.errors import FieldError, RemitError, invalid, not_found
 from controlplane.common.ids import parse_id
 from controlplane.tenancy.types import Permission, Principal
@@ -166,7 +167,7 @@ async def _action(principal: Principal, arguments: Mapping[str, Any]) -> dict[st
         # A question that came while it waited is told at once; one it knew already keeps it from waiting long.
         if asked and known == asked:
             left = min(left, _ASKED_WAIT_SECONDS - (time.monotonic() - began))
-        if found["state"] not in _OPEN_STATES or left <= 0 or asked - known:
+        if found["state"] not in _OPEN_STATES or left <= 0 or asked - known or ending.has_begun():
             return found
         await asyncio.sleep(min(pause, left))
         pause = min(pause * 1.5, 1.0)

@@ -19,6 +19,7 @@ from agents.gateways.mcp import MCP
 from agents.gateways.repeats import Repeats
 from agents.gateways.rest_forms import AUDIENCE
 from agents.gateways.threads import in_thread
+from controlplane.common import ending
 from controlplane.common.canonical import MAX_BYTES
 from controlplane.common.errors import RemitError, not_found
 from controlplane.common.http import (
@@ -139,7 +140,9 @@ async def _show(action_id: uuid.UUID, scope: Scope, send: Send) -> None:
     first = state = await in_thread(_state, scope, action_id)
     pauses = iter(_POLL_SECONDS)
     pause = next(pauses)
-    while state is first and state not in TERMINAL_ACTION_STATES and (left := until - time.monotonic()) > 0:
+    while state is first and state not in TERMINAL_ACTION_STATES and not ending.has_begun():
+        if (left := until - time.monotonic()) <= 0:
+            break
         await asyncio.sleep(min(pause, left))
         pause = next(pauses, pause)
         state = await in_thread(_state, scope, action_id)

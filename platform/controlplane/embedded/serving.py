@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
+from types import FrameType
 
 import uvicorn
 
+from controlplane.common import ending
 from controlplane.embedded.web_protocol import LimitedProtocol
 
 STOP_SECONDS = 4
@@ -31,7 +33,13 @@ def serve(listeners: Sequence[socket.socket]) -> None:
         timeout_graceful_shutdown=STOP_SECONDS,
         limit_concurrency=1000,
     )
-    uvicorn.Server(config).run(sockets=list(listeners))
+    _Server(config).run(sockets=list(listeners))
+
+
+class _Server(uvicorn.Server):
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        ending.begin()
+        super().handle_exit(sig, frame)
 
 
 def wait_for_go(descriptor: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -17,6 +18,7 @@ from agents.gateways.threads import in_thread
 from agents.models import McpServer, McpTool, Mission, Run
 from budgets.models import Hold
 from controlplane.audit.models import Entry
+from controlplane.common import ending
 from controlplane.common.clock import now
 from controlplane.tenancy import credentials
 from controlplane.tenancy.models import User
@@ -231,6 +233,20 @@ def test_waiting_for_a_decision_ends_when_it_is_made(agent: Any, approver: Princ
         return await asyncio.wait_for(waiting, 10)
 
     assert agent.do(story).structured_content["state"] == "permitted"
+
+
+def test_a_process_that_is_told_to_end_keeps_no_agent_waiting(agent: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ending, "_TOLD", threading.Event())
+    identifier = agent.call("books__apply_credit", LARGE).structured_content["id"]
+
+    async def story(client: Any) -> Any:
+        waiting = asyncio.create_task(client.call_tool("remit__action", {"id": identifier, "wait": 20}))
+        await asyncio.sleep(0.5)
+        assert not waiting.done()
+        ending.begin()
+        return await asyncio.wait_for(waiting, 10)
+
+    assert agent.do(story).structured_content["state"] == "waiting"
 
 
 def test_a_repeated_idempotency_key_is_carried_out_once(agent: Any, upstream: Any) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pytest
+
 from agents.models import Mission
+from controlplane.common import ending
 from controlplane.tenancy.types import Principal
 from governance.models import Decision
 from tests.agents.gateways.rest_client import Api
@@ -96,6 +100,19 @@ def test_waiting_request_returns_when_the_state_changes(api: Api, approver: Prin
         approve(approver, action_id)
         assert pending.result(25).body["state"] == "permitted"
     assert time.monotonic() - started < 25
+
+
+def test_a_process_that_is_told_to_end_keeps_nobody_waiting(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ending, "_TOLD", threading.Event())
+    action_id = api.propose(LARGE_CREDIT).body["id"]
+    started = time.monotonic()
+    with ThreadPoolExecutor(1) as pool:
+        pending = pool.submit(api.get, f"/{action_id}?wait=30")
+        time.sleep(0.5)
+        assert not pending.done()
+        ending.begin()
+        assert pending.result(25).body["state"] == "waiting"
+    assert time.monotonic() - started < 20
 
 
 def test_wait_ends_by_itself_and_is_not_needed_for_what_has_ended(api: Api) -> None:
