@@ -213,8 +213,7 @@ def _said(request: PersonRequest, escalation: Escalation, *, approve: bool) -> s
             return f"Your approval counts: {escalation.title}. {why_not_settled(escalation.action)}"
     if not approve:
         return "Your answer was recorded."
-    in_reach = governance.answerers(request.principal, escalation).in_reach
-    return f"Your approval counts. {whom_else_it_needs(in_reach)}"
+    return f"Your approval counts. {whom_else_it_needs(governance.answerers(request.principal, escalation))}"
 
 
 def _stands(row: Escalation, vote: Vote) -> bool:
