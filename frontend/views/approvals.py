@@ -115,10 +115,9 @@ def _context(request: PersonRequest, tab: str, rows: list[Escalation], chosen: E
         "filtered": any(value is not None for value in vars(filters_of(request)).values()),
         "choices": _choices(request) if tab != "decided" else None,
     }
-    sign_offs = [row.agent_id for row in rows if row.kind == "mission.sign_off" and row.agent_id]
-    context["agent_names"] = agents.names_of_agents(request.principal, sign_offs)
     if tab == "mine" and not rows:
         context["last"] = governance.decided_escalations(request.principal, limit=5)
+    context["missions"] = agents.missions_of(request.principal, rows or context.get("last", ()))
     if chosen is not None:
         grants = grants_in_force(request, chosen.action)
         over, limits = compared_with_remit(chosen.action, grants)

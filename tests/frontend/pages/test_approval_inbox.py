@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from typing import Any
 
 from django.urls import reverse
 
+from agents import services as agents
+from agents.models import Run
+from controlplane.common.clock import now
 from controlplane.tenancy.models import User
+from controlplane.tenancy.types import Principal
 from governance import services
 from governance.choices import EscalationState
 from governance.models import Escalation
+from tests.frontend.conftest import principal_of_run
 
 from .browsing import SignIn, page, send
 from .questions import facts
@@ -99,3 +106,22 @@ def test_lists_need_no_more_queries_for_more_questions(
     with CaptureQueriesContext(connection) as many:
         page(browser, reverse("approvals"))
     assert len(many) <= len(few) + 1
+
+
+def test_questions_alike_of_two_missions_name_their_missions(
+    world: Any, as_alice: Principal, bob: User, signed_in: SignIn
+) -> None:
+    world.ask_credit()
+    other = world.draft("Chase the autumn invoices", budget="1.00")
+    agents.submit_mission(actor=as_alice, mission_id=other.pk)
+    other.refresh_from_db()
+    run = Run.objects.get(mission=other)
+    Run.objects.filter(pk=run.pk).update(state="running", started_at=now())
+    second = dataclasses.replace(world, mission=other, run=run, as_run=principal_of_run(other, run)).ask_credit()
+    browser = signed_in(bob)
+    for path in (reverse("approvals"), reverse("approvals") + "?tab=open", reverse("home")):
+        rows = re.findall(r"<li data-row.*?</li>", page(browser, path), re.DOTALL)
+        for title in ("Chase overdue invoices", "Chase the autumn invoices"):
+            assert sum(title in row for row in rows if "running-" not in row) == 1, (path, title)
+    send(browser, "approval-decide", second.pk, answer="deny", version="1", reason="No")
+    assert "· Chase the autumn invoices" in page(browser, reverse("approvals") + "?tab=decided")
