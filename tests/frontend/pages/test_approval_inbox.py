@@ -15,7 +15,7 @@ from controlplane.tenancy.models import User
 from controlplane.tenancy.types import Principal
 from governance import services
 from governance.choices import EscalationState
-from governance.models import Escalation
+from governance.models import Escalation, Vote
 from tests.frontend.conftest import principal_of_run
 
 from .browsing import SignIn, page, send
@@ -74,11 +74,40 @@ def test_identical_questions_are_grouped_and_answered_together(world: Any, bob: 
 def test_a_bulk_answer_with_one_other_row_decides_nothing(world: Any, bob: User, signed_in: SignIn) -> None:
     rows = [world.ask_credit(key="one"), world.ask_credit(key="two"), world.ask_credit("500.00")]
     before = facts()
-    html = send(signed_in(bob), "approvals-decide", status=422, answer="approve", row=[f"{row.pk}:1" for row in rows])
+    chosen = [f"{row.pk}:1" for row in rows]
+    html = send(signed_in(bob), "approvals-decide", status=422, answer="approve", row=chosen[1:], shown=str(rows[2].pk))
     assert "These are not the same" in html
+    assert [value in re.findall(r'value="(\S+)" checked', html) for value in chosen] == [False, True, True]
+    assert f'id="row-{rows[2].pk}" class="shown"' in html
     for body in ({}, {"answer": "approve"}, {"answer": "approve", "row": "x"}, {"answer": "approve", "row": "1:1"}):
         send(signed_in(bob), "approvals-decide", status=422, **body)
     assert facts() == before
+
+
+def test_identical_questions_are_denied_together_with_one_reason(world: Any, bob: User, signed_in: SignIn) -> None:
+    rows = [world.ask_credit(key=f"credit-{number}") for number in range(3)]
+    other, browser, before = world.ask_credit("500.00"), signed_in(bob), facts()
+    assert "Deny chosen" in page(browser, reverse("approvals"))
+    chosen = [f"{row.pk}:1" for row in rows[:2]]
+    html = send(browser, "approvals-decide", status=422, answer="deny", reason=" ", row=chosen)
+    assert "A refusal needs a reason." in html
+    assert sorted(re.findall(r'value="(\S+)" checked', html)) == sorted(chosen)
+    mixed = send(browser, "approvals-decide", status=422, answer="deny", reason="No", row=[*chosen, f"{other.pk}:1"])
+    assert "These are not the same" in mixed
+    assert re.search(r"<details open>.*>No</textarea>", mixed)
+    assert facts() == before
+    send(browser, "approvals-decide", answer="deny", reason="Not without a ticket", row=chosen)
+    assert "2 of 2 answered: refused" in page(browser, reverse("approvals"))
+    assert list(Vote.objects.values_list("approve", "reason")) == [(False, "Not without a ticket")] * 2
+    assert Escalation.objects.filter(state=EscalationState.OPEN).count() == 2
+
+
+def test_answering_together_keeps_the_filters_of_the_list(world: Any, bob: User, signed_in: SignIn) -> None:
+    rows, browser = [world.ask_credit(key=f"credit-{number}") for number in range(2)], signed_in(bob)
+    address = f"{reverse('approvals-decide')}?kind=tool.call"
+    assert f'action="{address}"' in page(browser, reverse("approvals"), kind="tool.call")
+    answer = {"answer": "approve", "row": [f"{row.pk}:1" for row in rows]}
+    assert browser.post(address, answer)["Location"] == f"{reverse('approvals')}?kind=tool.call"
 
 
 def test_the_inbox_is_filtered_by_its_address(world: Any, bob: User, signed_in: SignIn) -> None:
