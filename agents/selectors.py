@@ -119,6 +119,14 @@ def mission(principal: Principal | None, mission_id: uuid.UUID) -> Mission:
     return found
 
 
+def missions_of(principal: Principal, questions: Iterable[Escalation]) -> dict[uuid.UUID, Mission]:
+    """Those that the questions are about and the principal may see, with their agents. One query, none without any."""
+    wanted = {row.mission_id for row in questions if row.mission_id is not None}
+    if not wanted:
+        return {}
+    return Mission.objects.restrict(principal, Permission.MISSION_VIEW).select_related("agent").in_bulk(wanted)
+
+
 def mission_titles(principal: Principal, ids: Iterable[uuid.UUID | None]) -> dict[uuid.UUID | None, str]:
     """Of those that the principal may see. One query, none without ids."""
     wanted = {key for key in ids if key is not None}
@@ -171,13 +179,6 @@ def agent(principal: Principal | None, agent_id: uuid.UUID) -> Agent:
     if found is None:
         raise not_found("agent")
     return found
-
-
-def names_of_agents(principal: Principal, agent_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, str]:
-    """Of agents the principal may see. One query, none without ids."""
-    wanted = list(agent_ids)
-    rows = Agent.objects.restrict(principal, Permission.AGENT_VIEW).filter(pk__in=wanted)
-    return dict(rows.values_list("pk", "name")) if wanted else {}
 
 
 def runs(

@@ -25,7 +25,8 @@ class MissionRow:
 
     @property
     def waiting_text(self) -> str:
-        more = f" and {self.waiting - 1} more" if self.waiting > 1 else ""
+        others = self.waiting - 1
+        more = f"; {others} more question{'' if others == 1 else 's'}" if others > 0 else ""
         return f"Waits for {self.waits_for}{more}"
 
     @property

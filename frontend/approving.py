@@ -153,10 +153,12 @@ def card(principal: Principal, escalation: Escalation) -> Card:
     )
 
 
-def whom_else_it_needs(in_reach: bool) -> str:
+def whom_else_it_needs(answerers: Answerers) -> str:
     """What an approval that is not the last one waits for."""
-    if in_reach:
-        return "It waits for another approver."
+    if answerers.in_reach:
+        return (
+            f"It waits for {f'{answerers.missing} other approvers' if answerers.missing > 1 else 'another approver'}."
+        )
     return "Nobody can settle it as things are: too few people are left who may answer."
 
 
@@ -195,7 +197,7 @@ def _why_not(
         owner = mission is not None and mission.owner_id == user_id
         return f"You {'own this mission' if owner else 'are responsible for this'}, so somebody else must decide."
     if user_id in voted:
-        return f"You have answered. {whom_else_it_needs(answerers.in_reach)}"
+        return f"You have answered. {whom_else_it_needs(answerers)}"
     return answerers.why_not.message if answerers.why_not else ""
 
 

@@ -32,6 +32,7 @@ from governance.escalations.notifying import notices_of as notices_of
 from governance.escalations.notifying import read_link as read_link
 from governance.escalations.reading import Answerers as Answerers
 from governance.escalations.reading import InboxFilters as InboxFilters
+from governance.escalations.reading import Left as Left
 from governance.escalations.reading import answerers as answerers
 from governance.escalations.reading import approval_route as approval_route
 from governance.escalations.reading import approval_routes as approval_routes

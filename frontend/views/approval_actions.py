@@ -17,7 +17,7 @@ from controlplane.tenancy import selectors as tenancy
 from controlplane.tenancy.middleware import SESSION_ORGANISATION
 from controlplane.tenancy.types import Permission
 from frontend.pages import PersonRequest, page, require_anywhere
-from frontend.views.approvals import card_page
+from frontend.views.approvals import card_page, kept, list_page
 from governance import selectors as governance
 from governance import services
 from governance.choices import GLASS_NOT_JUSTIFIED, EscalationState, ReviewVerdict
@@ -64,14 +64,19 @@ def say(request: PersonRequest, escalation_id: uuid.UUID) -> HttpResponse:
 def decide_many(request: PersonRequest) -> HttpResponse:
     """One answer to identical questions. Each has its own result, and each that failed says why."""
     answer = request.POST.get("answer", "")
-    if answer not in ("approve", "deny"):
-        raise invalid("approval.malformed", "That answer did not come from this page. Nothing was decided.")
-    results = services.decide_many(
-        approver=request.principal,
-        items=_chosen(request),
-        approve=answer == "approve",
-        reason=request.POST.get("reason", ""),
-    )
+    try:
+        if answer not in ("approve", "deny"):
+            raise invalid("approval.malformed", "That answer did not come from this page. Nothing was decided.")
+        results = services.decide_many(
+            approver=request.principal,
+            items=_chosen(request),
+            approve=answer == "approve",
+            reason=request.POST.get("reason", ""),
+        )
+    except RemitError as error:
+        if error.status == 404:
+            raise
+        return list_page(request, error=error)
     unsettled = [result for result in results if result.state == EscalationState.SUPERSEDED and result.error is None]
     taken = [result for result in results if result.error is None and result not in unsettled]
     if taken:
@@ -83,7 +88,7 @@ def decide_many(request: PersonRequest) -> HttpResponse:
     for result in results:
         if result.error is not None:
             messages.error(request, f"Not decided: {result.title}. {result.error.message}")
-    return redirect("approvals")
+    return redirect(f"{reverse('approvals')}{kept(request, 'mine')}")
 
 
 @page

@@ -97,8 +97,8 @@ def _said(request: PersonRequest, edited: services.Edited) -> str:
     if edited.held_up is not None:
         return f"Sent as edited; your approval did not count for it: {edited.held_up.message}"
     if edited.escalation.state == EscalationState.OPEN:
-        in_reach = governance.answerers(request.principal, edited.escalation).in_reach
-        return f"Sent as edited with your approval. {whom_else_it_needs(in_reach)} {what}."
+        needed = whom_else_it_needs(governance.answerers(request.principal, edited.escalation))
+        return f"Sent as edited with your approval. {needed} {what}."
     return f"Sent as edited with your approval. {why_not_settled(edited.action)} {what}."
 
 

@@ -37,14 +37,7 @@ _LOST_RACES = frozenset({"escalation.closed", "escalation.changed", "escalation.
 @never_cache
 @require_GET
 def listing(request: PersonRequest) -> HttpResponse:
-    """The inbox with the card of the most urgent question beside it."""
-    require_anywhere(request.principal, Permission.ESCALATION_VIEW, "Approvals")
-    tab = _tab(request)
-    rows = _rows(request, tab)
-    chosen = None
-    if rows and tab != "decided":
-        chosen = governance.escalation(principal=request.principal, escalation_id=rows[0].pk)
-    return render(request, "approvals/page.html", _context(request, tab, rows, chosen))
+    return list_page(request)
 
 
 @page
@@ -84,6 +77,28 @@ def decide(request: PersonRequest, escalation_id: uuid.UUID) -> HttpResponse:
     return redirect("home" if request.POST.get("next") == "home" else "approvals")
 
 
+def list_page(request: PersonRequest, *, error: RemitError | None = None) -> HttpResponse:
+    """The inbox with the card of the most urgent question beside it. `error` says above it why nothing was done with
+    the rows that were chosen; what was chosen, typed and shown stays."""
+    require_anywhere(request.principal, Permission.ESCALATION_VIEW, "Approvals")
+    tab = _tab(request)
+    rows = _rows(request, tab)
+    chosen = None
+    if rows and tab != "decided":
+        shown = id_of(request.POST.get("shown"))
+        first = next((row for row in rows if row.pk == shown), rows[0])
+        chosen = governance.escalation(principal=request.principal, escalation_id=first.pk)
+    context = {
+        **_context(request, tab, rows, chosen),
+        "error": error,
+        "wrong": error is not None and error.code == "reason.missing",
+        "ticked": {text.partition(":")[0] for text in request.POST.getlist("row")},
+        "denies": request.POST.get("answer") == "deny",
+        "reason": request.POST.get("reason", ""),
+    }
+    return render(request, "approvals/page.html", context, status=error.status if error else 200)
+
+
 def card_page(
     request: PersonRequest, escalation_id: uuid.UUID, *, error: RemitError | None, status: int
 ) -> HttpResponse:
@@ -95,7 +110,10 @@ def card_page(
         tab = "open" if chosen.state == EscalationState.OPEN else "decided"
     rows = _rows(request, tab)
     return render(
-        request, "approvals/page.html", {**_context(request, tab, rows, chosen), "error": error}, status=status
+        request,
+        "approvals/page.html",
+        {**_context(request, tab, rows, chosen), "error": error, "opened": True},
+        status=status,
     )
 
 
@@ -108,17 +126,16 @@ def _context(request: PersonRequest, tab: str, rows: list[Escalation], chosen: E
         "chosen": chosen,
         "may_decide": _may_decide(request),
         "groups": groups,
-        "keep": _kept(request, tab),
+        "keep": kept(request, tab),
         "again": _again(request, tab, chosen),
         "identical": any(group.rest for group in groups),
         "filters": filters_of(request),
         "filtered": any(value is not None for value in vars(filters_of(request)).values()),
         "choices": _choices(request) if tab != "decided" else None,
     }
-    sign_offs = [row.agent_id for row in rows if row.kind == "mission.sign_off" and row.agent_id]
-    context["agent_names"] = agents.names_of_agents(request.principal, sign_offs)
     if tab == "mine" and not rows:
         context["last"] = governance.decided_escalations(request.principal, limit=5)
+    context["missions"] = agents.missions_of(request.principal, rows or context.get("last", ()))
     if chosen is not None:
         grants = grants_in_force(request, chosen.action)
         over, limits = compared_with_remit(chosen.action, grants)
@@ -155,7 +172,7 @@ def filters_of(request: PersonRequest) -> InboxFilters:
     )
 
 
-def _kept(request: PersonRequest, tab: str) -> str:
+def kept(request: PersonRequest, tab: str) -> str:
     """What a row's address keeps of the list's: its tab and filters."""
     names = {"tab": tab} if tab != "mine" else {}
     names |= {name: value for name in _FILTERS if (value := request.GET.get(name, ""))}
@@ -213,8 +230,7 @@ def _said(request: PersonRequest, escalation: Escalation, *, approve: bool) -> s
             return f"Your approval counts: {escalation.title}. {why_not_settled(escalation.action)}"
     if not approve:
         return "Your answer was recorded."
-    in_reach = governance.answerers(request.principal, escalation).in_reach
-    return f"Your approval counts. {whom_else_it_needs(in_reach)}"
+    return f"Your approval counts. {whom_else_it_needs(governance.answerers(request.principal, escalation))}"
 
 
 def _stands(row: Escalation, vote: Vote) -> bool:

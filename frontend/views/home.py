@@ -64,9 +64,7 @@ def home(request: PersonRequest) -> HttpResponse:
     waiting = governance.escalations_waiting_for(principal, limit=SHOWN) if _may_decide(request) else []
     context = {
         "waiting": [_waiting(question) for question in waiting],
-        "agent_names": selectors.names_of_agents(
-            principal, [row.agent_id for row in waiting if row.kind == "mission.sign_off" and row.agent_id]
-        ),
+        "missions": selectors.missions_of(principal, waiting),
         "waiting_number": (governance.count_waiting_for(principal=principal) if waiting else 0) + len(claimed),
         "claimed": claimed,
         "running": running,

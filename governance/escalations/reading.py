@@ -52,6 +52,15 @@ class Answerers:
     nobody_reviews: bool  # what the viewer would pass over: nobody else may
 
 
+@dataclass(frozen=True)
+class Left:
+    """Who may still answer a question, by name, and how many of them it still needs; nobody where all of them together
+    could not settle it."""
+
+    people: Sequence[User]
+    missing: int
+
+
 def waiting_for(principal: Principal) -> QuerySet[Escalation]:
     """Open, in time, and this person is asked, may decide it and has not voted yet. One query, whoever counts it."""
     rows = Escalation.objects.restrict(principal, Permission.ESCALATION_DECIDE)
@@ -205,11 +214,12 @@ def reviewers(broken: Sequence[BreakGlass]) -> dict[uuid.UUID, list[User]]:
     return _by_name({row.pk: _may_review(row, found[row.escalation_id]) for row in rows})
 
 
-def left_to_answer(questions: Sequence[Escalation]) -> dict[uuid.UUID, list[User]]:
-    """Of questions of one organisation, with action and votes fetched: who may still answer each, by name; nobody where
-    all of them together could not settle it. Four queries however many they are, none without questions."""
+def left_to_answer(questions: Sequence[Escalation]) -> dict[uuid.UUID, Left]:
+    """Of questions of one organisation, with action and votes fetched. Four queries however many they are, none without
+    questions."""
     found = electorates(questions)
-    return _by_name({row.pk: _who_can_settle(row, found[row.pk]) for row in questions})
+    people = _by_name({row.pk: _who_can_settle(row, found[row.pk]) for row in questions})
+    return {row.pk: Left(people[row.pk], _missing(row, found[row.pk])) for row in questions}
 
 
 def _by_name(found: Mapping[uuid.UUID, Sequence[uuid.UUID]]) -> dict[uuid.UUID, list[User]]:
@@ -231,6 +241,11 @@ def _not_too_close(electorate: Electorate) -> list[uuid.UUID]:
 def _who_can_settle(question: Escalation, electorate: Electorate) -> list[uuid.UUID]:
     votes = list(question.votes.all())
     return _left(electorate, votes) if electorate.reachable(votes) >= question.needed else []
+
+
+def _missing(question: Escalation, electorate: Electorate) -> int:
+    """One at least: whatever counts by now, an open question is settled by the next answer."""
+    return max(1, question.needed - len(electorate.taken(question.votes.all())))
 
 
 def _left(electorate: Electorate, votes: Sequence[Vote]) -> list[uuid.UUID]:

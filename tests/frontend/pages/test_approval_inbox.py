@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from typing import Any
 
 from django.urls import reverse
 
+from agents import services as agents
+from agents.models import Run
+from controlplane.common.clock import now
 from controlplane.tenancy.models import User
+from controlplane.tenancy.types import Principal
 from governance import services
 from governance.choices import EscalationState
-from governance.models import Escalation
+from governance.models import Escalation, Vote
+from tests.frontend.conftest import principal_of_run
 
 from .browsing import SignIn, page, send
 from .questions import facts
@@ -67,11 +74,40 @@ def test_identical_questions_are_grouped_and_answered_together(world: Any, bob: 
 def test_a_bulk_answer_with_one_other_row_decides_nothing(world: Any, bob: User, signed_in: SignIn) -> None:
     rows = [world.ask_credit(key="one"), world.ask_credit(key="two"), world.ask_credit("500.00")]
     before = facts()
-    html = send(signed_in(bob), "approvals-decide", status=422, answer="approve", row=[f"{row.pk}:1" for row in rows])
+    chosen = [f"{row.pk}:1" for row in rows]
+    html = send(signed_in(bob), "approvals-decide", status=422, answer="approve", row=chosen[1:], shown=str(rows[2].pk))
     assert "These are not the same" in html
+    assert [value in re.findall(r'value="(\S+)" checked', html) for value in chosen] == [False, True, True]
+    assert f'id="row-{rows[2].pk}" class="shown"' in html
     for body in ({}, {"answer": "approve"}, {"answer": "approve", "row": "x"}, {"answer": "approve", "row": "1:1"}):
         send(signed_in(bob), "approvals-decide", status=422, **body)
     assert facts() == before
+
+
+def test_identical_questions_are_denied_together_with_one_reason(world: Any, bob: User, signed_in: SignIn) -> None:
+    rows = [world.ask_credit(key=f"credit-{number}") for number in range(3)]
+    other, browser, before = world.ask_credit("500.00"), signed_in(bob), facts()
+    assert "Deny chosen" in page(browser, reverse("approvals"))
+    chosen = [f"{row.pk}:1" for row in rows[:2]]
+    html = send(browser, "approvals-decide", status=422, answer="deny", reason=" ", row=chosen)
+    assert "A refusal needs a reason." in html
+    assert sorted(re.findall(r'value="(\S+)" checked', html)) == sorted(chosen)
+    mixed = send(browser, "approvals-decide", status=422, answer="deny", reason="No", row=[*chosen, f"{other.pk}:1"])
+    assert "These are not the same" in mixed
+    assert re.search(r"<details open>.*>No</textarea>", mixed)
+    assert facts() == before
+    send(browser, "approvals-decide", answer="deny", reason="Not without a ticket", row=chosen)
+    assert "2 of 2 answered: refused" in page(browser, reverse("approvals"))
+    assert list(Vote.objects.values_list("approve", "reason")) == [(False, "Not without a ticket")] * 2
+    assert Escalation.objects.filter(state=EscalationState.OPEN).count() == 2
+
+
+def test_answering_together_keeps_the_filters_of_the_list(world: Any, bob: User, signed_in: SignIn) -> None:
+    rows, browser = [world.ask_credit(key=f"credit-{number}") for number in range(2)], signed_in(bob)
+    address = f"{reverse('approvals-decide')}?kind=tool.call"
+    assert f'action="{address}"' in page(browser, reverse("approvals"), kind="tool.call")
+    answer = {"answer": "approve", "row": [f"{row.pk}:1" for row in rows]}
+    assert browser.post(address, answer)["Location"] == f"{reverse('approvals')}?kind=tool.call"
 
 
 def test_the_inbox_is_filtered_by_its_address(world: Any, bob: User, signed_in: SignIn) -> None:
@@ -99,3 +135,22 @@ def test_lists_need_no_more_queries_for_more_questions(
     with CaptureQueriesContext(connection) as many:
         page(browser, reverse("approvals"))
     assert len(many) <= len(few) + 1
+
+
+def test_questions_alike_of_two_missions_name_their_missions(
+    world: Any, as_alice: Principal, bob: User, signed_in: SignIn
+) -> None:
+    world.ask_credit()
+    other = world.draft("Chase the autumn invoices", budget="1.00")
+    agents.submit_mission(actor=as_alice, mission_id=other.pk)
+    other.refresh_from_db()
+    run = Run.objects.get(mission=other)
+    Run.objects.filter(pk=run.pk).update(state="running", started_at=now())
+    second = dataclasses.replace(world, mission=other, run=run, as_run=principal_of_run(other, run)).ask_credit()
+    browser = signed_in(bob)
+    for path in (reverse("approvals"), reverse("approvals") + "?tab=open", reverse("home")):
+        rows = re.findall(r"<li data-row.*?</li>", page(browser, path), re.DOTALL)
+        for title in ("Chase overdue invoices", "Chase the autumn invoices"):
+            assert sum(title in row for row in rows if "running-" not in row) == 1, (path, title)
+    send(browser, "approval-decide", second.pk, answer="deny", version="1", reason="No")
+    assert "· Chase the autumn invoices" in page(browser, reverse("approvals") + "?tab=decided")

@@ -49,7 +49,7 @@ def test_the_list_of_missions_says_whom_each_waits_for_and_keeps_views(
     html = page(browser, asking)
     assert "Chase overdue invoices" in html
     assert "Still a draft" not in html
-    assert re.search(r"Waits for Bob and 1 more", html)
+    assert re.search(r"Waits for Bob; 1 more question", html)
     assert str(world.mission.versions.get().goal)[:40] in html
     assert "Chase overdue invoices" not in page(browser, reverse("missions") + "?outcome=claimed")
     assert page(browser, reverse("missions") + "?outcome=nonsense").count("data-row ") == 2

@@ -102,7 +102,7 @@ def test_whoever_a_route_asks_is_named_and_nobody_else(
     assert "It waits for Dana (Directors)." in opened.words
     opened.send()
     asked = Escalation.objects.get(kind="mission.widen")
-    assert [person.name for person in left_to_answer([asked])[asked.pk]] == ["Dana"]
+    assert [person.name for person in left_to_answer([asked])[asked.pk].people] == ["Dana"]
 
 
 def test_a_grant_is_added_limited_and_said_in_sentences(opened: Page, world: Any) -> None:
