@@ -24,6 +24,7 @@ from django.utils.safestring import SafeString, mark_safe
 from agents.models import Mission
 from agents.timeline import arguments_in_short as in_short
 from controlplane.common.choices import StatusChoices
+from controlplane.common.ids import new_id
 from controlplane.common.plain import without_code
 from frontend.templatetags import amounts, drawings, titles
 from frontend.templatetags.arguments import ArgumentTable, argument_table
@@ -58,6 +59,13 @@ def icon(name: str, label: str = "", css: str = "") -> SafeString:
         static("remit/icons.svg"),
         name,
     )
+
+
+@register.simple_tag
+def form_key() -> SafeString:
+    """`{% form_key %}` in a form of `shown_once.made_once`, not in a part that refreshes itself."""
+    # Not to be filled in again by a browser that goes back: another form, another key.
+    return format_html('<input type="hidden" name="key" value="{}" autocomplete="off">', new_id())
 
 
 @register.simple_tag

@@ -45,18 +45,22 @@ def new(request: PersonRequest, agent_id: uuid.UUID) -> HttpResponse:
     error: RemitError | None = None
     if request.method == "POST" and form.is_valid():
         try:
-            _, text = services.issue_credential(
-                actor=request.principal,
-                agent_id=agent.pk,
-                name=form.cleaned_data["name"],
-                expires_at=now() + timedelta(days=form.cleaned_data["days"]),
+            _, text = shown_once.made_once(
+                request,
+                lambda: services.issue_credential(
+                    actor=request.principal,
+                    agent_id=agent.pk,
+                    name=form.cleaned_data["name"],
+                    expires_at=now() + timedelta(days=form.cleaned_data["days"]),
+                ),
+                if_lost="If you lost it, revoke it on the agent's page and issue another.",
             )
         except RemitError as refused:
             error = show_error(form, refused)
         else:
             shown_once.keep(request, agent.pk, text)
             return redirect("agent", agent_id=agent.pk)
-    status = 422 if error is not None or form.errors else 200
+    status = error.status if error else 422 if form.errors else 200
     return render(request, "agents/credential.html", {"agent": agent, "form": form, "error": error}, status=status)
 
 

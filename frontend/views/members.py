@@ -25,12 +25,14 @@ from controlplane.tenancy import directory, invitations, members, second_factor
 from controlplane.tenancy.directory import Person
 from controlplane.tenancy.models import Invitation
 from controlplane.tenancy.types import Permission, Role
+from frontend import shown_once
 from frontend.exports import csv_response, in_pages
 from frontend.form_errors import show_error
 from frontend.mail import mail_invitation
 from frontend.pages import PersonRequest, page, require_anywhere
 
 STATES = (("active", "Active"), ("deactivated", "Deactivated"))
+_IF_LOST = "If you lost it, make a new link under Members."
 _CSV_HEADER = ("id", "name", "email", "roles", "deactivated_at")
 _CSV_MANAGED = (*_CSV_HEADER, "second_factor", "last_seen_at")
 
@@ -84,8 +86,12 @@ def invite(request: PersonRequest) -> HttpResponse:
     held, error = _held(request) if request.method == "POST" else (set(), None)
     if request.method == "POST" and form.is_valid() and error is None:
         try:
-            made, secret = invitations.invite(
-                principal=request.principal, email=form.cleaned_data["email"], roles=sorted(held, key=str)
+            made, secret = shown_once.made_once(
+                request,
+                lambda: invitations.invite(
+                    principal=request.principal, email=form.cleaned_data["email"], roles=sorted(held, key=str)
+                ),
+                if_lost=_IF_LOST,
             )
         except RemitError as refused:
             error = show_error(form, refused)
@@ -99,7 +105,8 @@ def invite(request: PersonRequest) -> HttpResponse:
         "mails": settings.CONFIG.sends_mail,
         "days": invitations.LIFE.days,
     }
-    return render(request, "settings/invite.html", context, status=422 if error or form.errors else 200)
+    status = error.status if error else 422 if form.errors else 200
+    return render(request, "settings/invite.html", context, status=status)
 
 
 @page
@@ -107,7 +114,11 @@ def invite(request: PersonRequest) -> HttpResponse:
 @require_POST
 def invitation(request: PersonRequest, invitation_id: uuid.UUID, what: str) -> HttpResponse:
     if what == "renew":
-        made, secret = invitations.renew(principal=request.principal, invitation_id=invitation_id)
+        made, secret = shown_once.made_once(
+            request,
+            lambda: invitations.renew(principal=request.principal, invitation_id=invitation_id),
+            if_lost=_IF_LOST,
+        )
         return _shown_once(request, made, secret)
     if what != "revoke":
         raise Http404

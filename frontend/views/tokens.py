@@ -21,11 +21,13 @@ from controlplane.common.errors import RemitError, not_found
 from controlplane.tenancy import credentials
 from controlplane.tenancy.models import Token, TokenKind, User
 from controlplane.tenancy.types import Permission, Principal
+from frontend import shown_once
 from frontend.form_errors import show_error
 from frontend.pages import PersonRequest, page
 
 OVERLAPS = {"0": "At once", "1": "In an hour", "24": "In a day", "168": "In a week"}
 _LIVES = (7, 30, 90, 180, 365)
+_IF_LOST = "If you lost it, revoke it under Tokens and make another."
 _FIRST_SCOPE = Permission.MISSION_VIEW
 
 
@@ -61,7 +63,9 @@ def new(request: PersonRequest) -> HttpResponse:
     error: RemitError | None = None
     if request.method == "POST" and form.is_valid():
         try:
-            token, text = _issue(request, kind, form.cleaned_data)
+            token, text = shown_once.made_once(
+                request, lambda: _issue(request, kind, form.cleaned_data), if_lost=_IF_LOST
+            )
         except RemitError as refused:
             error = show_error(form, refused)
         else:
@@ -73,7 +77,8 @@ def new(request: PersonRequest) -> HttpResponse:
         "may_service": principal.has(Permission.TOKEN_WRITE),
         "groups": _groups(form),
     }
-    return render(request, "settings/token_new.html", context, status=422 if error or form.errors else 200)
+    status = error.status if error else 422 if form.errors else 200
+    return render(request, "settings/token_new.html", context, status=status)
 
 
 @page
@@ -87,10 +92,14 @@ def rotate(request: PersonRequest, token_id: uuid.UUID) -> HttpResponse:
     error: RemitError | None = None
     if request.method == "POST" and form.is_valid():
         try:
-            made, text = credentials.rotate_token(
-                principal=request.principal,
-                token_id=token_id,
-                overlap=timedelta(hours=int(form.cleaned_data["overlap"])),
+            made, text = shown_once.made_once(
+                request,
+                lambda: credentials.rotate_token(
+                    principal=request.principal,
+                    token_id=token_id,
+                    overlap=timedelta(hours=int(form.cleaned_data["overlap"])),
+                ),
+                if_lost=_IF_LOST,
             )
         except RemitError as refused:
             error = show_error(form, refused)

@@ -1,8 +1,8 @@
 """One websocket of an open page: it says which topics it shows and is told when they change. Hints only, never data.
 
 Client: {"subscribe": ["mission:<id>"]}, {"unsubscribe": […]}. Server: {"subscribed": […]}, {"refused": […]}, and hints
-{"topic", "version", "what"}. Closed with 1003 for binary, 1008 for what breaks these rules or lost its right to listen,
-1009 for messages that are too long, 1013 when the client should simply come back.
+{"topic", "version", "what"}. Closed with 1003 for binary, 1008 for what breaks these rules, 1008 and “signed out” for
+what lost its right to listen, 1009 for messages that are too long, 1013 when the client should simply come back.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ PER_SECONDS: Final = 10.0
 SEND_SECONDS: Final = 10.0
 RECHECK_SECONDS: Final = 45.0  # with the time a check takes, nobody hears more than a minute too long
 NOT_UNDERSTOOD, BROKE_RULES, TOO_LONG, COME_BACK = 1003, 1008, 1009, 1013
+SIGNED_OUT: Final = "signed out"  # pages that hear it go to the sign-in page (live.js)
 _TOPIC = re.compile(r"[a-z][a-z-]{0,29}:[A-Za-z0-9._-]{1,64}\Z")
 
 
@@ -146,7 +147,7 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels ha
         try:
             found = await _authenticate(self.credential)
             if found is None:
-                await self._end(BROKE_RULES, "signed out")
+                await self._end(BROKE_RULES, SIGNED_OUT)
                 return
             self.authenticated = found
             allowed = await _allowed(found, self.topics)

@@ -137,7 +137,7 @@ def test_a_retired_agent_gets_none(world: Any, alice: User, signed_in: SignIn) -
     Mission.objects.update(state="stopped")
     agents.retire_agent(actor=world.owner, agent_id=world.agent.pk)
     response = browser.post(reverse("credential-new", args=[world.agent.pk]), {"name": "Laptop", "days": "30"})
-    assert response.status_code == 422
+    assert response.status_code == 409
     assert "This agent is retired" in response.content.decode()
     assert "Issue a credential" not in page_of(browser, world)
     assert revoke(browser, world, Token.objects.get(kind="agt")).status_code == 302

@@ -1,10 +1,14 @@
 // The live socket: /live says what changed, the page fetches that part through its ordinary view. A slow poll is the net.
 import { parts, refresh } from "./parts.js";
+import { signIn } from "./requests.js";
 
 const POLL_LOST_MS = 15000;
 const POLL_NET_MS = 60000;
 const FIRST_RETRY_MS = 1000;
 const LONGEST_RETRY_MS = 30000;
+// With these the server closes a socket whose session ended (controlplane/live/consumer.py).
+const BROKE_RULES = 1008;
+const SIGNED_OUT = "signed out";
 
 const strip = document.getElementById("live-strip");
 const words = strip?.querySelector("[data-live-words]");
@@ -16,6 +20,7 @@ let asOf = new Date();
 let wasLost = false;
 const asked = new Set();
 const refused = new Set();
+const granted = new Set();
 
 function topics() {
   return new Set([...document.querySelectorAll("[data-live]")].flatMap((element) => element.dataset.live.split(/\s+/)).filter(Boolean));
@@ -50,7 +55,9 @@ function onOpen() {
   poll(POLL_NET_MS);
 }
 
-function onClose() {
+function onClose(event) {
+  // Nothing that is on the screen may be seen any more; a reconnect would only be refused.
+  if (event.code === BROKE_RULES && event.reason === SIGNED_OUT) return signIn();
   if (!wasLost) {
     wasLost = true;
     asOf = new Date();
@@ -80,7 +87,10 @@ function onMessage(data) {
     return; // not ours; the poll finds what it may have meant
   }
   if (hint === null || typeof hint !== "object") return;
+  if (Array.isArray(hint.subscribed)) hint.subscribed.forEach((topic) => granted.add(topic));
   if (Array.isArray(hint.refused)) {
+    // The frame's own topic is lost: the whole page belongs to an organisation that this person is not in any more.
+    if (hint.refused.some((topic) => topic.startsWith("warnings:") && granted.has(topic))) return location.replace(location.pathname + location.search);
     // Access ended: let the part say so itself.
     hint.refused.forEach((topic) => refused.add(topic));
     parts((part) => refused.has(topicOf(part))).forEach(refresh);

@@ -3,7 +3,7 @@ import { toast } from "./toasts.js";
 
 const SIGN_IN = "/accounts/login/";
 
-function signIn() {
+export function signIn() {
   location.assign(`${SIGN_IN}?next=${encodeURIComponent(location.pathname + location.search)}`);
 }
 
