@@ -65,8 +65,8 @@ def load_demo() -> bool:
 
 
 def demo_sign_ins() -> list[SignIn]:
-    """Fresh one-time links for the people of the demo who may sign in; nobody's where real people work, and nobody's who
-    was invited: whoever reads this terminal is not them."""
+    """Fresh one-time links for the people of the demo who may sign in; nobody's where real people work, and nobody's
+    who was invited: whoever reads this terminal is not them."""
     invited = Invitation.objects.filter(accepted_by__isnull=False).values("accepted_by")
     seats = Membership.objects.filter(organisation__slug=DEMO_SLUG, suspended_at__isnull=True)
     people = User.objects.filter(memberships__in=seats, is_active=True).exclude(pk__in=invited)
