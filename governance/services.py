@@ -19,7 +19,7 @@ from governance.escalations.deciding import Result, decide, decide_many
 from governance.escalations.delegating import delegate, end_delegation
 from governance.escalations.editing import Edited, EditPreview, edit_and_approve, preview_edit
 from governance.escalations.notifying import mark_read, send_mails, tell_about, untold
-from governance.escalations.telling import News, tell_answer, tell_people
+from governance.escalations.telling import News, settle_notices, tell_answer, tell_people
 from governance.judging import is_on as judge_is_on
 from governance.judging import troubled as troubled_judges
 from governance.outcomes import check_outcome, reconcile, record_outcome, record_outcome_of
@@ -77,6 +77,7 @@ __all__ = [
     "save_group",
     "save_route",
     "send_mails",
+    "settle_notices",
     "sweep",
     "tell_about",
     "tell_answer",

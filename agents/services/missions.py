@@ -13,7 +13,7 @@ from agents import stops
 from agents.choices import ENDED_MISSION_STATES, CheckState, MissionState, Outcome, StopScope
 from agents.models import Mission
 from agents.services import runs, stopping
-from agents.services.telling import tell_owners
+from agents.services.telling import settle_claims, tell_owners
 from budgets import services as budgets
 from controlplane.audit.events import Event
 from controlplane.audit.services import Subject, record
@@ -171,6 +171,7 @@ def _judge_outcome(
         Mission.objects.filter(pk=mission.pk).update(ended_at=now())
         mission.checklist.filter(state=CheckState.CLAIMED).update(state=check)
         announce(f"mission:{mission.pk}", "checklist")
+        tell_owners([mission], f"Outcome {outcome.label.lower()}", actor=actor)
         event = Event.MISSION_ACCEPTED if outcome is Outcome.ACCEPTED else Event.MISSION_REJECTED
         record(
             event=event,
@@ -210,6 +211,7 @@ def _expire(mission: Mission) -> bool:
 
 
 def _shut_down(*, actor: Principal, mission: Mission, reason: str) -> None:
+    settle_claims([mission])
     governance.void_open(mission_id=mission.pk, actor=actor, reason=reason)
     runs.stop_runs(actor=actor, mission=mission, reason=reason)
     if mission.account_id is not None:

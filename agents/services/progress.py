@@ -10,7 +10,7 @@ from django.db import transaction
 from agents.choices import CheckState, MissionState, Outcome
 from agents.models import ChecklistItem, Mission
 from agents.services.missions import subject_of
-from agents.services.telling import tell_owners
+from agents.services.telling import tell_claim
 from controlplane.audit.events import Event
 from controlplane.audit.services import record
 from controlplane.common.clock import now
@@ -72,7 +72,7 @@ def claim_outcome(*, principal: Principal, summary: str, evidence: Sequence[Mapp
             subject=subject_of(mission),
             payload={"claim": claim["summary"]},
         )
-        tell_owners([mission], "Outcome to accept", actor=principal, once=mission.pk)
+        tell_claim(mission, actor=principal)
         announce(f"mission:{mission.pk}", "state")
         announce(f"organisation:{mission.organisation_id}", "missions")
     mission.refresh_from_db()

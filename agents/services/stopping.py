@@ -16,7 +16,7 @@ from agents import stop_proofs, stops
 from agents.choices import WIDE_STOPS, MissionState, StopScope
 from agents.models import Mission, Stop
 from agents.services import runs
-from agents.services.telling import tell_owners
+from agents.services.telling import settle_claims, tell_owners
 from agents.stops import Target
 from budgets import services as budgets
 from controlplane.audit import services as audit
@@ -194,6 +194,8 @@ def _change_missions(actor: Principal, made: Stop, target: Target, missions: lis
             for mission in changed
         ]
     )
+    if target.scope is StopScope.MISSION:
+        settle_claims(changed)
     tell_owners(changed, state.label, actor=actor)
 
 

@@ -5,11 +5,25 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable
 
+from agents.choices import Outcome
 from agents.models import Mission
 from controlplane.common.ids import new_id
 from controlplane.tenancy.types import Principal
 from governance import services as governance
 from governance.choices import NoticeKind
+
+_TO_ACCEPT = "Outcome to accept"
+
+
+def tell_claim(mission: Mission, *, actor: Principal) -> None:
+    """Told once, however often it is claimed."""
+    tell_owners([mission], _TO_ACCEPT, actor=actor, once=mission.pk)
+
+
+def settle_claims(missions: Iterable[Mission]) -> None:
+    """Inside the transaction in which they end: nobody is to accept their outcome any more."""
+    claimed = [mission.pk for mission in missions if mission.outcome != Outcome.NONE]
+    governance.settle_notices(kind=NoticeKind.MISSION, about_ids=claimed, was=_TO_ACCEPT, by_now="Outcome claimed")
 
 
 def tell_owners(missions: Iterable[Mission], what: str, *, actor: Principal, once: uuid.UUID | None = None) -> None:

@@ -8,6 +8,10 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from django.db.models import Value
+from django.db.models.functions import Coalesce, Concat, Left, Substr
+
+from controlplane.common.clock import now
 from controlplane.live.services import announce
 from controlplane.tenancy.types import Principal, PrincipalKind
 from governance.approval_models import Notice
@@ -56,6 +60,18 @@ def tell_people(news: Iterable[News]) -> None:
         return
     Notice.objects.bulk_create(rows, ignore_conflicts=True)
     for user_id in sorted({row.user_id for row in rows}):
+        announce(f"person:{user_id}", "notices")
+
+
+def settle_notices(*, kind: NoticeKind, about_ids: Collection[uuid.UUID], was: str, by_now: str) -> None:
+    """Inside the transaction of the change: notices that asked for a word that is not wanted any more ask no more, and
+    begin with `by_now` where they began with `was`. One statement more for those that there are."""
+    rows = Notice.objects.filter(kind=kind, about_id__in=list(about_ids), text__startswith=was)
+    users = sorted(set(rows.values_list("user_id", flat=True))) if about_ids else []
+    if users:
+        said = Concat(Value(by_now), Substr("text", len(was) + 1))
+        rows.update(text=Left(said, 300), read_at=Coalesce("read_at", Value(now())))
+    for user_id in users:
         announce(f"person:{user_id}", "notices")
 
 

@@ -59,6 +59,53 @@ def test_a_claimed_outcome_is_told_once_to_the_owner(alice: Principal, nadia: Pr
     assert governance.count_unread(alice) == 0
 
 
+@pytest.mark.parametrize("word", ["accepted", "rejected", "stopped", "expired"])
+@pytest.mark.parametrize("by_owner", [True, False])
+def test_a_claim_that_was_judged_or_ended_asks_its_owner_no_more(
+    alice: Principal, nadia: Principal, mission: Mission, start: Callable[..., Mission], word: str, by_owner: bool
+) -> None:
+    other, judge = start("Other"), alice if by_owner else nadia
+    for one in (mission, other):
+        run = tenancy.principal_of_token(services.issue_run_token(actor=alice, mission_id=one.pk))
+        services.claim_outcome(principal=run, summary="Done")
+    mission.refresh_from_db()
+    claim = str((mission.claim or {})["at"])
+    match word:
+        case "accepted":
+            services.accept_outcome(actor=judge, mission_id=mission.pk, claim=claim)
+        case "rejected":
+            services.reject_outcome(actor=judge, mission_id=mission.pk, claim=claim, reason="Not so")
+        case "stopped":
+            services.stop_mission(actor=judge, mission_id=mission.pk, reason="Enough")
+        case "expired":
+            Mission.objects.filter(pk=mission.pk).update(deadline=now() - timedelta(seconds=1))
+            assert services.expire_missions() == 1
+    news = {"stopped": ["mission Stopped: Clerk"], "expired": ["mission Expired: Clerk"]}
+    heard = news.get(word, [f"mission Outcome {word}: Clerk"]) if not by_owner or word == "expired" else []
+    assert told(alice) == ["mission Outcome claimed: Clerk", "mission Outcome to accept: Other", *heard]
+    unread = [notice.text for notice in governance.notices_of(alice) if notice.read_at is None]
+    assert governance.count_unread(alice) == len(unread) == 1 + len(heard)
+    assert "Outcome claimed: Clerk" not in unread
+
+
+@pytest.mark.parametrize("scope", [StopScope.MISSION, StopScope.AGENT, StopScope.TEAM])
+def test_a_change_that_waits_is_told_to_who_asked_for_it_when_a_stop_withdraws_it(
+    alice: Principal, nadia: Principal, person: Callable[[str], Principal], mission: Mission, scope: StopScope
+) -> None:
+    remit = services.Remit(
+        goal="Every overdue invoice has a reminder.",
+        criteria=["Reminders are written"],
+        grants=[],
+        budget_money=Decimal("90.00"),
+        deadline=now() + timedelta(hours=8),
+    )
+    services.change_mission(actor=alice, mission_id=mission.pk, remit=remit, note="More", expected_version=1)
+    where = {StopScope.MISSION: mission.pk, StopScope.AGENT: mission.agent_id, StopScope.TEAM: mission.team_id}
+    services.stop(actor=nadia, scope=scope, scope_id=where[scope], reason="Look first")
+    assert Escalation.objects.get().state == "withdrawn"
+    assert "request Withdrawn: Change “Clerk” to version 2" in told(alice)
+
+
 def test_pausing_and_stopping_are_told_to_the_owner_unless_it_was_them(
     alice: Principal, nadia: Principal, mission: Mission, start: Callable[..., Mission]
 ) -> None:
