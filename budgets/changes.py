@@ -33,10 +33,11 @@ NO_LIMIT = ""  # the wording of a window that has none yet
 
 @dataclass(frozen=True)
 class Changed:
-    """`waits`: nothing has changed yet, a second person is asked."""
+    """`waits`: nothing has changed yet, a second person is asked. `replaced`: whose request it took the place of."""
 
     waits: bool
     change_id: uuid.UUID | None = None
+    replaced: LimitChange | None = None
 
 
 def wording_of(limits: Limits | None) -> str:
@@ -48,12 +49,20 @@ def wording_of(limits: Limits | None) -> str:
 
 
 def change_limit(
-    *, actor: Principal, account_id: uuid.UUID, window: WindowKind, limits: Limits, reason: str, seen: str
+    *,
+    actor: Principal,
+    account_id: uuid.UUID,
+    window: WindowKind,
+    limits: Limits,
+    reason: str,
+    seen: str,
+    replaces: uuid.UUID | None = None,
 ) -> Changed:
-    """A person changes a limit, saying why. `seen`: the wording they started from.
+    """A person changes a limit, saying why. `seen`: the wording they started from; `replaces`: the request they saw
+    waiting, whose place this one takes.
 
-    Raises 404 `budget.not_found`, 403, 409 `budget.changed` (somebody was faster), `budget.closed`, 422
-    `budget.limit_invalid`, `budget.limit_same`, `budget.reason_missing`.
+    Raises 404 `budget.not_found`, 403, 409 `budget.changed` (somebody was faster, or asked meanwhile),
+    `budget.closed`, 422 `budget.limit_invalid`, `budget.limit_same`, `budget.reason_missing`.
     """
     accounts.require_reason(reason)
     accounts.check_limits(limits)
@@ -66,10 +75,10 @@ def change_limit(
             raise _changed(account, window)
         if (current or Limits()) == limits:
             raise invalid("budget.limit_same", "This is the limit already.", FieldError("/money", "another amount"))
-        _supersede(account, window)
+        replaced = _supersede(actor, account, window, replaces)
         if not _needs_second_person(account, window, current, limits):
             accounts.apply(actor, account, accounts.NewLimit(window, limits, reason))
-            return Changed(waits=False)
+            return Changed(waits=False, replaced=replaced)
         change = LimitChange.objects.create(
             organisation_id=account.organisation_id,
             account=account,
@@ -84,7 +93,7 @@ def change_limit(
             proposed_at=now(),
         )
         _tell(Event.BUDGET_CHANGE_PROPOSED, actor, account, change)
-    return Changed(waits=True, change_id=change.pk)
+    return Changed(waits=True, change_id=change.pk, replaced=replaced)
 
 
 def confirm_change(*, actor: Principal, change_id: uuid.UUID) -> None:
@@ -198,22 +207,43 @@ def _changed(account: Account, window: WindowKind) -> RemitError:
     )
 
 
-def _supersede(account: Account, window: WindowKind) -> None:
-    LimitChange.objects.filter(account=account, kind=window, state=ChangeState.OPEN).update(
-        state=ChangeState.SUPERSEDED, decided_at=now()
-    )
+def _supersede(
+    actor: Principal, account: Account, window: WindowKind, replaces: uuid.UUID | None
+) -> LimitChange | None:
+    """Nobody takes the place of a request that they have not seen. Raises 409 `budget.changed`."""
+    waiting = LimitChange.objects.filter(account=account, kind=window, state=ChangeState.OPEN).first()
+    if waiting is None:
+        return None
+    if waiting.pk != replaces:
+        raise conflict(
+            "budget.changed",
+            f"{waiting.proposer_name} asked for {_asked_for(waiting, account)} meanwhile, which waits for a second "
+            "person. Nothing was overwritten.",
+            "Let it be decided first, or change the limit anyway: yours takes its place.",
+        )
+    _close(waiting, ChangeState.SUPERSEDED, actor)
+    _tell(Event.BUDGET_CHANGE_SUPERSEDED, actor, account, waiting, proposer=waiting.proposer_name)
+    return waiting
+
+
+def _asked_for(change: LimitChange, account: Account) -> str:
+    money = "no limit" if change.money is None else f"{written_amount(change.money)} {account.organisation.currency}"
+    return f"{money} {WindowKind(change.kind).label.lower()}"
 
 
 def _close(change: LimitChange, state: ChangeState, actor: Principal) -> None:
     LimitChange.objects.filter(pk=change.pk).update(state=state, decider_name=actor.name[:120], decided_at=now())
 
 
-def _tell(event: Event, actor: Principal, account: Account, change: LimitChange, *, reason: str = "") -> None:
+def _tell(
+    event: Event, actor: Principal, account: Account, change: LimitChange, *, reason: str = "", **told: str
+) -> None:
     limits = Limits(change.money, change.tokens, change.steps)
     payload = {
         **accounts.facts(WindowKind(change.kind), limits),
         "change": str(change.pk),
         "reason": reason or change.reason,
+        **told,
     }
     record(event=event, actor=actor, subject=subject_of(account), payload=payload)
     tell_pages(account)

@@ -200,6 +200,19 @@ def changes_waiting(principal: Principal, *, account_id: uuid.UUID | None = None
     return list(rows.select_related("account", "account__organisation").order_by("proposed_at")[:MAX_PAGE])
 
 
+def change_waiting(principal: Principal, account_id: uuid.UUID, window: WindowKind) -> LimitChange | None:
+    """What waits for a second person in this window; None for nothing."""
+    rows = LimitChange.objects.restrict(principal, Permission.BUDGET_VIEW).filter(state=ChangeState.OPEN)
+    return rows.filter(account_id=account_id, kind=window).first()
+
+
+def changes_not_made(principal: Principal, account_id: uuid.UUID, *, limit: int = 5) -> list[LimitChange]:
+    """The last requests of a budget that came to nothing: refused, withdrawn or replaced, newest first."""
+    rows = LimitChange.objects.restrict(principal, Permission.BUDGET_VIEW).filter(account_id=account_id)
+    left = rows.exclude(state__in=(ChangeState.OPEN, ChangeState.CONFIRMED))
+    return list(left.order_by("-decided_at", "-pk")[:limit])
+
+
 def limit_of(principal: Principal, account_id: uuid.UUID, window: WindowKind) -> Limits:
     """What people want this window to be limited to. Raises 404 `budget.not_found`."""
     if not Account.objects.restrict(principal, Permission.BUDGET_VIEW).filter(pk=account_id).exists():

@@ -47,6 +47,7 @@ class LimitForm(forms.Form):
         help_text="Others read it on the budget and in the trail.",
     )
     seen = forms.CharField(required=False, max_length=40, widget=forms.HiddenInput)
+    replaces = forms.UUIDField(required=False, widget=forms.HiddenInput)
 
     def clean_money(self) -> Decimal | None:
         typed = self.cleaned_data["money"].strip()
@@ -71,6 +72,7 @@ def limit(request: PersonRequest, account_id: uuid.UUID) -> HttpResponse:
         raise forbidden(Permission.BUDGET_WRITE.value)
     window = _window(request.POST.get("window") or request.GET.get("window")) or balance.window
     current = selectors.limit_of(request.principal, account_id, window)
+    waiting = selectors.change_waiting(request.principal, account_id, window)
     error: RemitError | None = None
     if request.method == "POST":
         form = LimitForm(request.POST)
@@ -83,21 +85,25 @@ def limit(request: PersonRequest, account_id: uuid.UUID) -> HttpResponse:
                     limits=form.limits(),
                     reason=form.cleaned_data["reason"],
                     seen=form.cleaned_data["seen"],
+                    replaces=form.cleaned_data["replaces"],
                 )
             except RemitError as refused:
                 error = show_error(form, refused)
                 if refused.code in _LOST:  # what is typed stays; sent again it starts from what is there now
                     given = request.POST.copy()
                     given["seen"] = wording_of(current)
+                    given["replaces"] = str(waiting.pk) if waiting else ""
                     form = LimitForm(given)
             else:
                 if changed.waits:
                     messages.info(request, "Asked. The limit changes when a second person confirms it.")
                 else:
                     messages.success(request, "The limit is set.")
+                if changed.replaced:
+                    messages.info(request, f"What {changed.replaced.proposer_name} had asked for waits no more.")
                 return redirect("budget", account_id=account_id)
     else:
-        form = LimitForm(initial=_initial(current))
+        form = LimitForm(initial={**_initial(current), "replaces": waiting and waiting.pk})
     context = {
         "balance": balance,
         "entry": _entry(balance, window),
@@ -106,6 +112,7 @@ def limit(request: PersonRequest, account_id: uuid.UUID) -> HttpResponse:
         "current": current,
         "form": form,
         "error": error,
+        "waiting": waiting,
         "rules": _rules(request, balance, window),
     }
     status = error.status if error is not None else 422 if form.errors else 200

@@ -128,6 +128,7 @@ def lines(request: PersonRequest, account_id: uuid.UUID) -> HttpResponseBase:
         "may_ask": _may_ask(request, balance),
         "changes": [_change(request, each) for each in selectors.changes_waiting(principal, account_id=account_id)],
         "decisions": selectors.decisions(principal, account_id),
+        "not_made": selectors.changes_not_made(principal, account_id),
     }
     return render(request, "budgets/lines.html", context)
 

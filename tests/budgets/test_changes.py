@@ -19,6 +19,7 @@ from budgets.changes import Changed, wording_of
 from budgets.models import AccountLimit, LimitChange
 from budgets.types import ChangeState, Limits, WindowKind
 from controlplane.audit.models import Entry
+from controlplane.audit.sentences import sentence
 from controlplane.common.errors import RemitError
 from controlplane.common.ids import new_id
 from controlplane.tenancy.models import Organisation, User
@@ -33,7 +34,9 @@ def money(account_id: uuid.UUID) -> Decimal | None:
 def change(
     actor: Principal, account_id: uuid.UUID, to: str | None, *, seen: str | None = None, reason: str = "Month end"
 ) -> Changed:
+    """From a form that was opened just now, unless `seen` says otherwise."""
     row = AccountLimit.objects.get(account_id=account_id, kind="total")
+    waiting = LimitChange.objects.filter(account_id=account_id, kind="total", state="open").first()
     return services.change_limit(
         actor=actor,
         account_id=account_id,
@@ -41,6 +44,7 @@ def change(
         limits=Limits(None if to is None else Decimal(to), row.tokens, row.steps),
         reason=reason,
         seen=wording_of(Limits(row.money, row.tokens, row.steps)) if seen is None else seen,
+        replaces=waiting and waiting.pk,
     )
 
 
@@ -179,6 +183,30 @@ def test_a_newer_request_takes_the_place_of_the_one_before(tree: Tree, as_finn: 
     change(as_finn, tree.team, "2000")
     change(as_finn, tree.team, "3000")
     assert [row.money for row in selectors.changes_waiting(as_finn)] == [3000]
+    told = Entry.objects.get(event="budget.change_superseded")
+    assert sentence(told) == "Finn changed The team in place of the new limit that Finn asked for"
+
+
+def test_nobody_takes_the_place_of_a_request_they_have_not_seen(
+    tree: Tree, as_finn: Principal, as_nadia: Principal
+) -> None:
+    asked = change(as_finn, tree.team, "2000").change_id
+    for limits in (Limits(Decimal(900)), Limits(Decimal(3000))):
+        for replaces in (None, new_id()):
+            with pytest.raises(RemitError, match=r"Finn asked for 2000\.00 USD in total meanwhile") as caught:
+                services.change_limit(
+                    actor=as_nadia,
+                    account_id=tree.team,
+                    window=WindowKind.TOTAL,
+                    limits=limits,
+                    reason="Month end",
+                    seen=wording_of(ROOMY),
+                    replaces=replaces,
+                )
+            assert (caught.value.code, caught.value.status) == ("budget.changed", 409)
+    assert money(tree.team) == 1000
+    assert [row.pk for row in selectors.changes_waiting(as_finn)] == [asked]
+    assert not Entry.objects.filter(event="budget.change_superseded").exists()
 
 
 def test_who_may_not_set_budgets_changes_nothing(

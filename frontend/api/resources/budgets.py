@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 
 from django.http.response import HttpResponseBase
 from rest_framework.request import Request
@@ -29,13 +30,20 @@ class BudgetResource(Resource):
 
     def shown(self, budget_id: uuid.UUID) -> HttpResponseBase:
         found = self.budget(budget_id)
-        return self.item(shapes.BudgetOut(found).data, version=version_of(found))
+        return self.item(shapes.BudgetOut(found).data, version=version_of(found, self.waiting(budget_id)))
+
+    def waiting(self, budget_id: uuid.UUID) -> dict[str, uuid.UUID]:
+        """By window, what waits for a second person."""
+        rows = selectors.changes_waiting(self.principal, account_id=budget_id)
+        return {row.kind: row.pk for row in rows}
 
 
-def version_of(balance: Balance) -> str:
-    """What people set: the limits of every window, and the freeze. Nothing that spending moves, not even an order."""
+def version_of(balance: Balance, waiting: Mapping[str, uuid.UUID]) -> str:
+    """What people set and ask for: the limits of every window, those that wait for a second person, and the freeze.
+    Nothing that spending moves, not even an order."""
     windows = sorted((balance, *balance.also), key=lambda entry: entry.window.value)
-    return digest_of(balance.frozen_by_person, *((entry.window.value, entry.limits) for entry in windows))
+    limits = ((entry.window.value, entry.limits) for entry in windows)
+    return digest_of(balance.frozen_by_person, *limits, *sorted(waiting.items()))
 
 
 class Budgets(BudgetResource):
@@ -74,15 +82,17 @@ class BudgetSetLimit(BudgetResource):
         if_match=True,
         about=(
             "What gives away more than one person may waits for a second one, as a limit change; raises of 24 hours "
-            "add up. Below what is held and spent, a limit takes hold at once and sinks as holds clear."
+            "add up. It takes the place of a change of this window that waits. Below what is held and spent, a limit "
+            "takes hold at once and sinks as holds clear."
         ),
     )
     def post(self, request: Request, budget_id: uuid.UUID) -> HttpResponseBase:
         window = WindowKind(self.body["window"])
         # Before the ETag is compared: whoever changes it from now on makes the service refuse.
         seen = wording_of(selectors.limit_of(self.principal, budget_id, window))
+        waiting = self.waiting(budget_id)
         found = self.budget(budget_id, Permission.BUDGET_WRITE)
-        self.must_match(version_of(found))
+        self.must_match(version_of(found, waiting))
         limits = self.body["limits"]
         money = limits.get("money")
         amount = amount_from(money, currency=found.currency, pointer="/limits/money") if money else None
@@ -94,10 +104,16 @@ class BudgetSetLimit(BudgetResource):
                 limits=shapes.limits_from(limits, amount),
                 reason=self.body["reason"],
                 seen=seen,
+                replaces=waiting.get(window),
             )
         now_ = self.budget(budget_id)
-        data = {"waits": changed.waits, "change_id": changed.change_id, "budget": now_}
-        return self.item(shapes.ChangedOut(data).data, version=version_of(now_))
+        data = {
+            "waits": changed.waits,
+            "change_id": changed.change_id,
+            "replaced_id": changed.replaced and changed.replaced.pk,
+            "budget": now_,
+        }
+        return self.item(shapes.ChangedOut(data).data, version=version_of(now_, self.waiting(budget_id)))
 
 
 class BudgetFreeze(BudgetResource):

@@ -59,7 +59,10 @@ class AuditEntries(Resource):
         query=shapes.EntryQuery,
         answer=shapes.EntryOut,
         listed=True,
-        about=f"`q` is looked for in {audit.SEARCHED:,} entries at a time: an empty page may go on at `next`.",
+        about=(
+            "Every word of `q` is looked for in names, sentences and reasons, in "
+            f"{audit.SEARCHED:,} entries at a time: an empty page may go on at `next`."
+        ),
     )
     def get(self, request: Request) -> Response:
         query = self.query

@@ -45,6 +45,7 @@ class ChangedOut(serializers.Serializer):  # type: ignore[type-arg]
 
     waits = serializers.BooleanField()
     change_id = Id(allow_null=True)
+    replaced_id = Id(allow_null=True, help_text="The change that waited until this one took its place.")
     budget = BudgetOut()
 
 

@@ -110,6 +110,10 @@ class Event(models.TextChoices):
     BUDGET_CHANGE_CONFIRMED = "budget.change_confirmed", "{actor} confirmed the new limit of {subject}"
     BUDGET_CHANGE_REFUSED = "budget.change_refused", "{actor} refused the new limit of {subject}: {reason}"
     BUDGET_CHANGE_WITHDRAWN = "budget.change_withdrawn", "{actor} withdrew the new limit of {subject}"
+    BUDGET_CHANGE_SUPERSEDED = (
+        "budget.change_superseded",
+        "{actor} changed {subject} in place of the new limit that {proposer} asked for",
+    )
     PRICES_IMPORTED = "prices.imported", "{actor} imported {count} prices from {source}"
 
     SERVER_REGISTERED = "server.registered", "{actor} registered the server {subject}"

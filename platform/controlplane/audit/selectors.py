@@ -10,8 +10,8 @@ from datetime import datetime
 from django.db.models import Q, QuerySet
 
 from controlplane.audit import checkpoints, keys
-from controlplane.audit.events import Event
 from controlplane.audit.models import Checkpoint, Entry, Seal, SigningKey, Unsealed
+from controlplane.audit.searching import holds_text
 from controlplane.audit.sentences import sentence as sentence
 from controlplane.common.clock import now
 from controlplane.tenancy.types import Permission, Principal
@@ -23,7 +23,8 @@ SEARCHED = 20_000
 
 @dataclass(frozen=True)
 class Filters:
-    """What the log is narrowed to. All that are set must hold; `text` looks into names, codes and sentences."""
+    """What the log is narrowed to. All that are set must hold; `text` looks into names, codes and sentences,
+    with what these show of the payload."""
 
     actor_id: uuid.UUID | None = None
     person_id: uuid.UUID | None = None  # what they did and what was done to them
@@ -65,7 +66,7 @@ def entries(
     end: tuple[uuid.UUID, datetime] | None = None
     if chosen.text:
         end = rows.values_list("pk", "at")[SEARCHED - 1 : SEARCHED].first()
-        rows = rows.filter(_holds_text(chosen.text))
+        rows = rows.filter(holds_text(chosen.text))
         rows = rows.filter(pk__gte=end[0]) if end is not None else rows
     found = list(rows.select_related("seal")[: size + 1])
     if len(found) > size:
@@ -180,13 +181,4 @@ def _conditions(filters: Filters) -> Q:
         conditions &= Q(actor_id=filters.agent_id) | Q(subject_id=filters.agent_id) | Q(actor_id__in=filters.run_ids)
     if filters.event_kind:
         conditions &= Q(event__startswith=filters.event_kind + ".")
-    return conditions
-
-
-def _holds_text(text: str) -> Q:
-    """Every word in a name, or in the code or sentence of the event."""
-    conditions = Q()
-    for word in text.replace("\x00", "").split()[:8]:
-        events = [code for code, label in Event.choices if word.lower() in label.lower() or word.lower() in code]
-        conditions &= Q(actor_name__icontains=word) | Q(subject_name__icontains=word) | Q(event__in=events)
     return conditions

@@ -16,17 +16,17 @@ _LONGEST_VALUE: Final = 200
 _NOT_RECORDED: Final = "(not recorded)"
 _WHY: Final = ": {reason}"
 # Whoever answered is the actor of what followed from their answer, and did not ask for it.
-_AFTER_AN_ANSWER: Final = {
+AFTER_AN_ANSWER: Final = {
     Event.ACTION_ALLOWED: "{subject} was allowed, as {actor} approved it",
     Event.ACTION_DENIED: "{subject} was refused, though {actor} approved it: {reason_code}",
 }
-_GLASS_BROKEN: Final = "{subject} was allowed, as {actor} broke the glass for it"
-_UNANSWERED: Final = {
+GLASS_BROKEN: Final = "{subject} was allowed, as {actor} broke the glass for it"
+UNANSWERED: Final = {
     "escalation.denied": "{subject} was refused, as {actor} said no",
     "escalation.expired": "{subject} was refused: {reason_code}",
 }
 # What a stop did besides; it names itself as `stop`.
-_BY_A_STOP: Final = {
+BY_A_STOP: Final = {
     Event.MISSION_PAUSED: "The stop of {stop} paused {subject}",
     Event.BUDGET_FROZEN: "The stop of {stop} froze the budget {subject}",
     Event.ESCALATION_WITHDRAWN: "The stop of {stop} withdrew the request {subject}",
@@ -66,11 +66,11 @@ def _template(entry: Entry, payload: Mapping[str, Any]) -> str:
 
 
 def _special(event: Event, entry: Entry, payload: Mapping[str, Any]) -> str:
-    if payload.get("stop") and event in _BY_A_STOP:
-        return _BY_A_STOP[event]
+    if payload.get("stop") and event in BY_A_STOP:
+        return BY_A_STOP[event]
     if event is Event.ACTION_ALLOWED and payload.get("glass_broken"):
-        return _GLASS_BROKEN
-    if event is Event.ACTION_DENIED and payload.get("reason_code") in _UNANSWERED:
-        return _UNANSWERED[payload["reason_code"]]
+        return GLASS_BROKEN
+    if event is Event.ACTION_DENIED and payload.get("reason_code") in UNANSWERED:
+        return UNANSWERED[payload["reason_code"]]
     by_person = entry.actor_kind == PrincipalKind.USER and payload.get("approved")
-    return _AFTER_AN_ANSWER.get(event, "") if by_person else ""
+    return AFTER_AN_ANSWER.get(event, "") if by_person else ""

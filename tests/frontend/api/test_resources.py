@@ -183,6 +183,26 @@ def test_giving_more_than_one_person_may_waits_for_a_second(
     assert api.get(f"budgets/{budget}").json()["limits"]["money"]["amount"] == "900.000000000000"
 
 
+def test_a_request_that_was_not_read_is_not_replaced_through_the_interface(
+    api_of: Callable[..., Api], finn: User, nadia: User, budget: str
+) -> None:
+    api, other = api_of(finn), api_of(nadia)
+
+    def body(amount: str) -> dict[str, Any]:
+        return {"window": "month", "limits": {"money": {"amount": amount}}, "reason": "More"}
+
+    first = other.post(f"budgets/{budget}:set-limit", body("1.00"), if_match=api.get(f"budgets/{budget}")["ETag"])
+    asked = other.post(f"budgets/{budget}:set-limit", body("900.00"), if_match=first["ETag"])
+    assert asked.json()["waits"] is True
+    stale = api.post(f"budgets/{budget}:set-limit", body("0.50"), if_match=first["ETag"])
+    assert stale.status_code == 412
+    assert [item["id"] for item in api.get("limit-changes").json()["items"]] == [asked.json()["change_id"]]
+    done = api.post(f"budgets/{budget}:set-limit", body("0.50"), if_match=asked["ETag"])
+    assert (done.json()["waits"], done.json()["replaced_id"]) == (False, asked.json()["change_id"])
+    assert done["ETag"].split("-")[0] == api.get(f"budgets/{budget}")["ETag"].split("-")[0]
+    assert api.get("limit-changes").json()["items"] == []
+
+
 def test_raises_through_the_interface_add_up(api_of: Callable[..., Api], finn: User, budget: str) -> None:
     api = api_of(finn)
     for amount, waits in (("1.00", False), ("6.00", False), ("11.00", True)):

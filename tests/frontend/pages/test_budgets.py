@@ -44,6 +44,7 @@ def form_of(browser: Client, account: Any, window: str = "month") -> dict[str, s
         "steps": value("steps"),
         "tokens": value("tokens"),
         "seen": value("seen"),
+        "replaces": value("replaces"),
         "reason": "Month end",
     }
 
@@ -98,6 +99,51 @@ def test_a_stale_form_overwrites_nothing_and_shows_what_is_there_now(
     assert 'value="101"' in html  # what was typed stays
     assert "$60.00" in html
     assert limit(team_budget) == 60
+
+
+def test_a_form_opened_before_somebody_asked_replaces_nothing_until_its_author_has_seen_it(
+    world: Any, team_budget: Any, finn: User, nadia: User, signed_in: SignIn
+) -> None:
+    browser, other = signed_in(finn), signed_in(nadia)
+    path, one = reverse("budget-limit", args=[team_budget]), reverse("budget", args=[team_budget])
+    mine = {**form_of(browser, team_budget), "money": "90"}
+    other.post(path, {**form_of(other, team_budget), "money": "300", "reason": "Three <b>audits</b>"})
+    asked = LimitChange.objects.get()
+    refused = browser.post(path, mine)
+    html = refused.content.decode()
+    assert refused.status_code == 409
+    assert "Nadia asked for 300.00 USD each month meanwhile, which waits for a second person." in html
+    assert "Three &lt;b&gt;audits&lt;/b&gt;" in html
+    assert "Another change takes its place." in html
+    assert 'value="90"' in html  # what was typed stays
+    asked.refresh_from_db()
+    assert (limit(team_budget), asked.state) == (100, "open")
+    again = {**mine, "replaces": html.split('name="replaces" value="')[1].split('"')[0]}
+    sent = browser.post(path, again, follow=True).content.decode()
+    assert limit(team_budget) == 90
+    assert "What Nadia had asked for waits no more." in sent
+    for client in (browser, other):
+        shown = page(client, one).split("Asked for, not made")[1]
+        assert "$300.00" in shown
+        assert "Replaced by a later one, by Finn. Nadia asked: Three &lt;b&gt;audits&lt;/b&gt;" in shown
+    said = page(other, reverse("audit") + "?q=place")
+    assert "Finn changed Receivables in place of the new limit that Nadia asked for" in said
+
+
+def test_what_was_refused_or_withdrawn_stands_on_the_budget_and_what_was_confirmed_does_not(
+    world: Any, team_budget: Any, finn: User, nadia: User, charlie: User, signed_in: SignIn
+) -> None:
+    browser, other = signed_in(finn), signed_in(nadia)
+    path, one = reverse("budget-limit", args=[team_budget]), reverse("budget", args=[team_budget])
+    for money, who, answer in (("301", other, "refuse"), ("302", browser, "withdraw"), ("303", other, "confirm")):
+        browser.post(path, {**form_of(browser, team_budget), "money": money})
+        change = LimitChange.objects.get(state="open")
+        who.post(reverse("budget-change", args=[change.pk]), {"answer": answer, "reason": "Not now"})
+    shown = page(browser, one).split("Asked for, not made")[1].split("</section>")[0]
+    assert "Refused, by Nadia. Finn asked: Month end" in shown
+    assert "Withdrawn. Finn asked: Month end" in shown
+    assert "$303.00" not in shown
+    assert signed_in(charlie).get(one).status_code == 404
 
 
 def test_a_limit_below_what_is_spent_is_shown_as_it_was_typed(
@@ -338,6 +384,7 @@ def test_the_pages_cost_the_same_queries_whatever_waits_and_was_asked(
             for account in Account.objects.filter(level__in=["team", "organisation"]):
                 for window in WindowKind:
                     budgets.set_limit(actor=as_finn, account_id=account.pk, window=window, limits=Limits(Decimal(100)))
+                    waiting = LimitChange.objects.filter(account=account, kind=window, state="open").first()
                     budgets.change_limit(
                         actor=as_finn,
                         account_id=account.pk,
@@ -345,6 +392,7 @@ def test_the_pages_cost_the_same_queries_whatever_waits_and_was_asked(
                         limits=Limits(Decimal(900 + each)),
                         reason="More",
                         seen=wording(),
+                        replaces=waiting and waiting.pk,
                     )
         spend(world, "0.10")
 
