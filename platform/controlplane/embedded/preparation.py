@@ -15,7 +15,7 @@ from django.core.management import call_command, get_commands
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
-from controlplane.tenancy.models import Organisation, User
+from controlplane.tenancy.models import Invitation, Membership, Organisation, User
 
 # The organisation that `manage.py demo` makes: its people may get sign-in links on this machine's terminal.
 DEMO_SLUG = "northwind"
@@ -65,8 +65,11 @@ def load_demo() -> bool:
 
 
 def demo_sign_ins() -> list[SignIn]:
-    """Fresh one-time links for the people of the demo; nobody's where real people work."""
-    people = User.objects.filter(memberships__organisation__slug=DEMO_SLUG, is_active=True)
+    """Fresh one-time links for the people of the demo who may sign in; nobody's where real people work, and
+    nobody's who was invited."""
+    invited = Invitation.objects.filter(accepted_by__isnull=False).values("accepted_by")
+    seats = Membership.objects.filter(organisation__slug=DEMO_SLUG, suspended_at__isnull=True)
+    people = User.objects.filter(memberships__in=seats, is_active=True).exclude(pk__in=invited)
     return [
         SignIn(name=person.name, email=person.email, link=_sign_in_link(person.email))
         for person in people.distinct().order_by("date_joined", "id")[:5]
