@@ -48,6 +48,21 @@ def test_a_changed_tool_shows_the_change_and_is_approved_as_read(world: Any, nad
     assert tool.approved_by == nadia
 
 
+def test_a_server_whose_only_tools_are_quarantined_does_not_say_that_it_has_none(
+    world: Any, nadia: User, signed_in: SignIn
+) -> None:
+    tool = quarantined(world)
+    browser, path = signed_in(nadia), reverse("server", args=[world.server.pk])
+    assert ", 1 in quarantine" in page(browser, path)
+    others = McpTool.objects.filter(server=world.server).exclude(pk=tool.pk)
+    others.update(state=ToolState.QUARANTINED, pending_definition=tool.pending_definition, pending_sha256="1" * 64)
+    html = page(browser, path)
+    assert "All its tools are in quarantine" in html
+    assert "No tools known" not in html
+    others.delete()
+    assert "Its one tool is in quarantine" in page(browser, path)
+
+
 def test_approving_another_definition_than_the_offered_one_changes_nothing(
     world: Any, nadia: User, signed_in: SignIn
 ) -> None:
