@@ -181,8 +181,7 @@ def _callable(row: McpServer, tool_id: uuid.UUID, arguments: Mapping[str, Any]) 
         raise invalid("server.test", "Nothing was called.", problem)
     errors = argument_errors(tool.definition, arguments)
     if errors:
-        first = errors[0]
-        problem = FieldError("/arguments", f"{first.pointer or 'arguments'}: {first.message}")
+        problem = FieldError("/arguments", str(errors[0]))
         raise invalid("server.test", "Nothing was called.", problem)
     return tool
 

@@ -43,6 +43,6 @@ class Command(BaseCommand):
         except OSError as error:
             raise CommandError(f"{path} can't be read: {error.strerror}.") from error
         except RemitError as error:
-            details = "".join(f"\n  {item.pointer}: {item.message}" for item in error.errors)
+            details = "".join(f"\n  {item}" for item in error.errors)
             raise CommandError(f"{error.message}{details}") from error
         self.stdout.write(json.dumps({"imported": count}) if options["json"] else f"{count} new prices.")

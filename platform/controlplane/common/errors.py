@@ -14,6 +14,10 @@ class FieldError:
     pointer: str
     message: str
 
+    def __str__(self) -> str:
+        """ "/grants/0/tool: unknown"; what is said of the whole body names no place."""
+        return f"{self.pointer}: {self.message}" if self.pointer else self.message
+
 
 @dataclass(eq=False)
 class RemitError(Exception):

@@ -276,6 +276,16 @@ def test_own_tools_refuse_what_makes_no_sense(agent: Any) -> None:
     assert "remit__mission shows it; or item" in str(unnamed)
 
 
+def test_what_is_wrong_with_all_arguments_is_said_without_a_place(agent: Any) -> None:
+    refused = agent.call("remit__progress", {"criterion": 0})
+    assert refused.structured_content["remedies"] == [
+        "Additional properties are not allowed ('criterion' was unexpected)"
+    ]
+    assert ": Additional" not in str(refused.content)
+    placed = agent.call("remit__progress", {"position": -1}).structured_content["remedies"]
+    assert placed == ["/position: -1 is less than the minimum of 0"]
+
+
 def test_a_paused_mission_refuses_every_call(agent: Any, upstream: Any, owner: Principal, mission: Mission) -> None:
     services.pause_mission(actor=owner, mission_id=mission.pk, reason="Quarter end.")
     result = agent.call("books__apply_credit", SMALL)
