@@ -12,7 +12,7 @@ from budgets.accounts import money_limit, raise_limit
 from budgets.models import Account
 from controlplane.common.errors import FieldError, forbidden, invalid, not_found
 from controlplane.common.ids import parse_id
-from controlplane.common.written_amounts import written_amount
+from controlplane.common.written_amounts import written_amount, written_money
 from controlplane.tenancy.types import Permission, Principal, PrincipalKind
 from governance import selectors as governance
 from governance.choices import ActionState, Verdict
@@ -64,7 +64,7 @@ class TopUp:
         mission_id = account.subject_id if account.subject_type == "mission" else None
         return Prepared(
             team_id=account.team_id,
-            title=f"{written_amount(money)} {account.organisation.currency} more for “{account.name}”"[:200],
+            title=f"{written_money(money, account.organisation.currency)} more for “{account.name}”"[:200],
             envelope={
                 "kind": proposal.kind,
                 "proposer": str(proposer.id),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from datetime import datetime, time
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -22,7 +23,7 @@ from governance import selectors as governance
 from governance import services
 from governance.approval_models import ApprovalRoute
 
-# What the service calls a field of a route, and what its form does.
+# What the service calls a field of a route, and what its form does; below, of standing in.
 _FIELDS = {
     name: name for name in ("name", "kind", "amount_above", "amount_argument", "needed", "answer", "next_time")
 } | {
@@ -32,6 +33,7 @@ _FIELDS = {
     "next_group_id": "next",
     "next_seconds": "next_time",
 }
+_STAND_IN_FIELDS = {name: name for name in ("from_user", "to_user", "from", "until")} | {"ends_at": "until"}
 _UNITS = {"minutes": 60, "hours": 3600, "days": 86400, "seconds": 1}
 
 
@@ -118,7 +120,7 @@ def route(request: PersonRequest, route_id: uuid.UUID) -> HttpResponse:
         else request.POST.get("seen", ""),
         "given": request.POST if error else _given(row),
         "error": error,
-        "wrong": _wrong(error),
+        "wrong": _wrong(error, _FIELDS),
         **_choices(request),
     }
     return render(request, "settings/route.html", context, status=error.status if error else 200)
@@ -134,12 +136,13 @@ def delegate(request: PersonRequest) -> HttpResponse:
             services.end_delegation(actor=request.principal, delegation_id=delegation)
             messages.success(request, "Ended.")
         else:
+            starts_at, ends_at = _days(request)
             made = services.delegate(
                 actor=request.principal,
                 from_user_id=id_of(request.POST.get("from_user")) or request.principal.id,
                 to_user_id=id_of(request.POST.get("to_user")) or uuid.UUID(int=0),
-                starts_at=_day(request, "from", time.min),
-                ends_at=_day(request, "until", time.max),
+                starts_at=starts_at,
+                ends_at=ends_at,
                 reason=request.POST.get("reason", ""),
             )
             messages.success(request, f"{made.to_user.name} stands in until {request.POST.get('until')}.")
@@ -164,7 +167,7 @@ def _page(request: PersonRequest, *, error: RemitError | None = None, part: str 
         "given": request.POST if error else {},
         "members": set(request.POST.getlist("members")) if error else set(),
         "error": error,
-        "wrong": _wrong(error) if part == "routes" else {},
+        "wrong": _wrong(error, {"routes": _FIELDS, "delegations": _STAND_IN_FIELDS}.get(part, {})),
         "part": part,
         "today": datetime.now(ZoneInfo(principal.time_zone)).date().isoformat(),
         "tried": _tried(request),
@@ -178,10 +181,10 @@ def _say_saved(request: PersonRequest, saved: ApprovalRoute) -> None:
         messages.warning(request, f"{saved.name}: {words}")
 
 
-def _wrong(error: RemitError | None) -> dict[str, str]:
-    """What is wrong with a route, by the name its form has for the field."""
-    problems = error.errors if error is not None else ()
-    return {name: problem.message for problem in problems if (name := _FIELDS.get(problem.pointer.strip("/")))}
+def _wrong(error: RemitError | None, fields: Mapping[str, str]) -> dict[str, str]:
+    """What is wrong, by the name that the form has for the field. The first of several about one field counts."""
+    problems = reversed(error.errors) if error is not None else ()
+    return {name: problem.message for problem in problems if (name := fields.get(problem.pointer.strip("/")))}
 
 
 def _choices(request: PersonRequest) -> dict[str, Any]:
@@ -287,10 +290,18 @@ def _seconds(request: PersonRequest, name: str) -> int | None:
     return int(text) * _UNITS[unit]
 
 
-def _day(request: PersonRequest, name: str, at: time) -> datetime:
-    """A day of the viewer's, as a moment."""
+def _days(request: PersonRequest) -> tuple[datetime, datetime]:
+    """From the beginning of one day of the viewer's to the end of another."""
+    first, last = _day(request, "from", time.min), _day(request, "until", time.max)
+    if first is None or last is None:
+        wrong = [FieldError(f"/{name}", "a day") for name, day in (("from", first), ("until", last)) if day is None]
+        raise invalid("delegation.invalid", "This can't be set as it is.", *wrong)
+    return first, last
+
+
+def _day(request: PersonRequest, name: str, at: time) -> datetime | None:
     try:
         day = datetime.fromisoformat(request.POST.get(name, "")).date()
         return datetime.combine(day, at, zone_of(request.principal))
-    except (ValueError, OverflowError) as error:
-        raise invalid("delegation.invalid", "This can't be set as it is.", FieldError(f"/{name}", "a day")) from error
+    except (ValueError, OverflowError):
+        return None

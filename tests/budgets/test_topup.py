@@ -69,7 +69,7 @@ def test_a_run_asks_for_its_own_mission_without_naming_it(account: Account, as_r
         account.pk,
     )
     assert prepared.guards == []
-    assert "2.50 USD more" in prepared.title
+    assert "$2.50 more" in prepared.title
 
 
 def test_a_run_may_not_ask_for_another_budget(account: Account, tree: Tree, as_run: Principal) -> None:

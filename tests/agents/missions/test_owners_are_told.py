@@ -141,7 +141,7 @@ def test_an_answered_request_for_budget_is_told_to_who_asked_and_to_the_owner(
     gate.decide(
         approver=person("bob"), escalation_id=question.pk, version=question.version, approve=approve, reason="So"
     )
-    expected = [f"request {word}: 5.00 USD more for “Clerk”"]
+    expected = [f"request {word}: $5.00 more for “Clerk”"]
     assert (told(alice), told(nadia), told(person("bob"))) == (expected, expected, [])
     notice = governance.notices_of(alice)[0]
     assert (notice.subject_type, notice.subject_id, notice.mail) == ("mission", mission.pk, False)
@@ -154,13 +154,13 @@ def test_a_request_withdrawn_by_a_stop_is_told_and_one_taken_back_by_who_asked_i
     assert told(alice) == []
     ask(alice, mission, "6.00")
     services.stop_mission(actor=nadia, mission_id=mission.pk, reason="Wrong")
-    assert sorted(told(alice)) == ["mission Stopped: Clerk", "request Withdrawn: 6.00 USD more for “Clerk”"]
+    assert sorted(told(alice)) == ["mission Stopped: Clerk", "request Withdrawn: $6.00 more for “Clerk”"]
 
 
 def test_a_lapsed_request_is_told(alice: Principal, mission: Mission) -> None:
     Escalation.objects.filter(pk=ask(alice, mission).pk).update(expires_at=now() - timedelta(seconds=1))
     gate.sweep()
-    assert told(alice) == ["request Not answered in time: 5.00 USD more for “Clerk”"]
+    assert told(alice) == ["request Not answered in time: $5.00 more for “Clerk”"]
 
 
 @pytest.mark.parametrize(("approve", "word"), [(True, "Approved"), (False, "Refused")])

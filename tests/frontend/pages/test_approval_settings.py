@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from decimal import Decimal
+from html import unescape
 from typing import Any
 
 import pytest
@@ -192,6 +193,42 @@ def test_what_is_wrong_with_a_route_stands_beside_its_field(
     assert "An amount such as 5.00" in field
     assert html.count('aria-invalid="true"') == 1
     assert "Amount above" not in html
+
+
+@pytest.mark.parametrize(
+    ("changed", "labels", "said"),
+    [
+        ({"until": "2026-01-01"}, ["Last day"], "After it starts, and not in the past."),
+        ({"until": "2099-01-01"}, ["Last day"], "At most 90 days later."),
+        ({"from": "soon", "until": "later"}, ["First day", "Last day"], "A day."),
+        ({"to_user": "herself", "until": "2026-01-01"}, ["Who", "Last day"], "Somebody else."),
+        ({"to_user": ""}, ["Who"], "A person with the approver's role: standing in gives no role."),
+    ],
+)
+def test_what_is_wrong_with_standing_in_stands_beside_its_field(
+    world: Any, nadia: User, dana: User, signed_in: SignIn, changed: dict[str, str], labels: list[str], said: str
+) -> None:
+    today = now().date().isoformat()
+    body = {"from_user": str(nadia.pk), "to_user": str(dana.pk), "from": today, "until": today, **changed}
+    body["to_user"] = str(nadia.pk) if body["to_user"] == "herself" else body["to_user"]
+    html = send(signed_in(nadia), "delegation-save", status=422, **body)
+    form = html.split("Let somebody stand in")[1].split("</form>")[0]
+    fields = [part for part in form.split("<label ")[1:] if 'aria-invalid="true"' in part]
+    assert [field.split(">")[1].split("<")[0] for field in fields] == labels
+    assert said in unescape(fields[0])
+    for service_name in ("Ends at", "To user", "From user"):
+        assert service_name not in html
+    assert not Delegation.objects.exists()
+
+
+def test_who_may_stand_in_is_chosen_among_the_others(world: Any, nadia: User, bob: User, signed_in: SignIn) -> None:
+    def offered(user: User) -> list[str]:
+        html = page(signed_in(user), reverse("settings-approvals"))
+        listed = html.split('<select id="stand-in"')[1].split("</select>")[0]
+        return re.findall(r"<option[^>]*>([^<]+)</option>", listed)
+
+    assert offered(bob) == ["Choose a person", "Nadia"]
+    assert offered(nadia) == ["Choose a person", "Bob", "You, for somebody else"]
 
 
 def test_a_route_that_nobody_could_ever_satisfy_says_so_when_it_is_saved_and_in_the_list(

@@ -137,7 +137,7 @@ def test_refusing_what_a_person_asked_for_speaks_of_that_person_and_of_no_agent(
     assert "the agent is told" not in card
     answer(browser, Escalation.objects.get(pk=judgement.escalation.id), "deny", reason="Not this month")
     html = page(browser, reverse("approvals"))
-    assert "Refused: 5.00 USD more for “Chase overdue invoices”. Alice was told why." in html
+    assert "Refused: $5.00 more for “Chase overdue invoices”. Alice was told why." in html
 
 
 def test_refusing_a_start_that_a_person_asked_for_names_that_person_though_it_is_about_an_agent(
@@ -336,7 +336,7 @@ def test_a_title_writes_money_as_pages_do(
         governance.propose(proposer=as_alice, proposal=Proposal(kind="budget.topup", arguments=arguments))
     for browser, address in ((signed_in(dana), reverse("approvals")), (signed_in(nadia), reverse("audit"))):
         html = page(browser, address)
-        for written in ("1.00 USD more for", "7.00 USD more for", "0.042 USD more for"):
+        for written in ("$1.00 more for", "$7.00 more for", "$0.042 more for"):
             assert written in html, written
         assert "1.000 USD" not in html
     asked = page(signed_in(alice), reverse("mission-tab", args=[world.mission.pk, "budget"]))

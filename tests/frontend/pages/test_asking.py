@@ -71,7 +71,7 @@ def test_a_second_request_is_said_to_whoever_decides_one_of_them(
     assert "is asked for as well" not in approver.get(first).content.decode()
     ask(browser, world.mission, "3.00")
     shown = " ".join(re.sub(r"<[^>]+>", "", approver.get(first).content.decode()).split())
-    assert re.search(r"3.00 USD more for .* is asked for as well, by Alice .*: both would be given.", shown)
+    assert re.search(r"\$3.00 more for .* is asked for as well, by Alice .*: both would be given.", shown)
 
 
 def test_asking_says_whom_each_amount_would_ask_by_the_routes_there_are(
@@ -235,3 +235,16 @@ def test_the_tab_costs_the_same_with_one_request_and_with_nine(
     html = browser.get(path).content.decode().split("<body")[1]
     assert "<script>alert" not in html
     assert "\u202e" not in html
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"), [("2.50", "$2.50"), ("1200", "$1,200.00"), ("0.0042", "$0.0042"), ("3.123456", "$3.123456")]
+)
+def test_a_request_is_titled_with_its_exact_amount_as_pages_write_money(
+    world: Any, alice: User, bob: User, signed_in: SignIn, typed: str, said: str
+) -> None:
+    ask(signed_in(alice), world.mission, typed)
+    question = Escalation.objects.select_related("action").get()
+    assert question.title == f"{said} more for “Chase overdue invoices”"
+    assert Decimal(question.action.arguments["money"]) == Decimal(typed)
+    assert f"{said} more for" in signed_in(bob).get(reverse("approvals")).content.decode()

@@ -258,7 +258,7 @@ def test_a_builder_asks_for_more_and_sees_what_came_of_it(
     assert "Asked. It waits for an approver." in sent
     assert limit(team_budget) == 100
     listed = page(signed_in(finn), reverse("budgets")).split("Requests for more")[1]
-    assert "25.00 USD more" in listed
+    assert "$25.00 more" in listed
     assert "Waits for a person" in listed
     assert "Year end" in listed
     assert browser.post(reverse("budget-ask", args=[team_budget]), {"money": "x", "reason": ""}).status_code == 422

@@ -93,7 +93,7 @@ def test_budget_that_was_asked_for_is_part_of_the_story_and_of_the_words(
         actor=world.owner, mission_id=world.mission.pk, money="1.00", reason="Twelve more", key=new_id()
     )
     asked, waits = story(page(browser, address))[-2:]
-    assert "USD more for" in asked
+    assert "$1.00 more for" in asked
     assert "asked for by Alice: Twelve more" in asked
     assert "Waits for Bob" in waits
     governance.decide(

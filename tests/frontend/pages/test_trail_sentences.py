@@ -48,7 +48,7 @@ def test_whoever_refuses_is_not_the_one_who_was_refused(
     more = ask_for_more(world, as_alice)
     governance.decide(approver=as_dana, escalation_id=more, version=1, approve=False, reason="Not this month")
     sentences = said()
-    assert "1.00 USD more for “Chase overdue invoices” was refused, as Dana said no" in sentences
+    assert "$1.00 more for “Chase overdue invoices” was refused, as Dana said no" in sentences
     assert not any("Dana was refused" in sentence for sentence in sentences)
 
 
