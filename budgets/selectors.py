@@ -38,7 +38,7 @@ SELECT a.id, a.name, a.level, a.parent_id, a.team_id, a.subject_type, a.subject_
     coalesce(w.spent_money, 0), coalesce(w.spent_tokens, 0), coalesce(w.spent_steps, 0),
     coalesce(w.overrun_money, 0), coalesce(w.overrun_tokens, 0), coalesce(w.overrun_steps, 0),
     coalesce(w.frozen, a.frozen), s.starts_at, budgets_ends_at(l.kind, o.time_zone, s.starts_at),
-    a.frozen, a.frozen_reason, a.closed_at IS NOT NULL, w.id
+    a.frozen, a.frozen_reason, a.closed_at IS NOT NULL, w.id, a.created_at
 FROM budgets_account AS a
 JOIN tenancy_organisation AS o ON o.id = a.organisation_id
 JOIN budgets_accountlimit AS l ON l.account_id = a.id
@@ -300,6 +300,7 @@ def _entry(row: tuple[Any, ...]) -> Balance:
         frozen_reason=row[26],
         closed=row[27],
         window_id=row[28],
+        opened_at=row[29],
     )
 
 

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -68,10 +69,22 @@ def spend_per_day(principal: Principal, *, account_id: uuid.UUID | None = None, 
 def with_burn(
     balances: Mapping[uuid.UUID, Balance], organisation_id: uuid.UUID, zone: ZoneInfo
 ) -> dict[uuid.UUID, Balance]:
-    """With the mean money a day over the last week, today included."""
-    since = now().astimezone(zone).date() - timedelta(days=BURN_DAYS - 1)
+    """With the mean money a day over the last week, today included, or since the budget began where that is less. Its
+    first day counts as a whole one: half an hour's spending says little of the 47 that follow."""
+    moment = now()
+    since = moment.astimezone(zone).date() - timedelta(days=BURN_DAYS - 1)
     spent = _below(balances, organisation_id, since)
-    return {key: replace(entry, burn_per_day=spent[key].money / BURN_DAYS) for key, entry in balances.items()}
+    return {
+        key: replace(entry, burn_per_day=spent[key].money / _days_of(entry, moment)) for key, entry in balances.items()
+    }
+
+
+def _days_of(balance: Balance, moment: datetime) -> Decimal:
+    """Over how many days, at least one, its burn is averaged."""
+    if balance.opened_at is None:
+        return Decimal(BURN_DAYS)
+    age = Decimal((moment - balance.opened_at) // timedelta(minutes=1)) / (24 * 60)
+    return min(max(age, Decimal(1)), Decimal(BURN_DAYS))
 
 
 def in_window(

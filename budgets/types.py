@@ -118,12 +118,13 @@ class Balance:
     ends_at: datetime | None = None
     subject_type: str = ""
     subject_id: uuid.UUID | None = None
-    burn_per_day: Decimal = Decimal(0)
+    burn_per_day: Decimal = Decimal(0)  # of the last week, or of the budget's whole life where that is shorter
     children: Sequence[Balance] = field(default=())
     also: Sequence[Balance] = field(default=())  # the account's other windows, where it has several
     frozen_by_person: bool = False  # else, where `frozen`: an overrun froze this window
     frozen_reason: str = ""
     closed: bool = False  # what it was for is over
+    opened_at: datetime | None = None
     window_id: int | None = None  # None: nothing was held or spent in it yet, or it has no limit of this kind
 
     @property

@@ -6,7 +6,7 @@ import functools
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import ROUND_FLOOR, Decimal
 
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
@@ -218,10 +218,11 @@ def _rows(balances: Iterable[Balance], depth: int) -> Iterator[Row]:
 
 
 def _days_left(balance: Balance) -> Decimal | None:
-    """At the pace of the last week; None without a limit or without any spending."""
+    """Whole ones, at that burn: 0 is less than a day. None without a limit or without any spending."""
     if balance.left.money is None or balance.burn_per_day <= 0:
         return None
-    return min((balance.left.money / balance.burn_per_day).quantize(Decimal(1)), Decimal(9999))
+    days = balance.left.money / balance.burn_per_day
+    return min(days.quantize(Decimal(1), ROUND_FLOOR), Decimal(9999))
 
 
 def _tree_csv_row(row: Row) -> Sequence[object]:

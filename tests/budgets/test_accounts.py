@@ -229,7 +229,7 @@ def test_the_tree_is_read_in_three_queries_whatever_its_size(
         (root,) = selectors.tree(as_finn)
     assert root.account_id == tree.organisation
     assert (root.spent.money, root.held.money, root.left.money) == (7, 2, 991)
-    assert root.burn_per_day == 1
+    assert root.burn_per_day == 7  # all on its first day
     depth, node = 1, root
     while node.children:
         depth, node = depth + 1, max(node.children, key=lambda child: child.spent.money)

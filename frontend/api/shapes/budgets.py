@@ -22,7 +22,10 @@ class BudgetOut(BalanceOut):
     team_id = Id(allow_null=True)
     subject_type = serializers.CharField(allow_blank=True)
     subject_id = Id(allow_null=True)
-    burn_per_day = MoneyOut("burn_per_day")
+    burn_per_day = MoneyOut(
+        "burn_per_day",
+        help_text="The mean of the last seven days, or of all days of a younger budget; its first day counts whole.",
+    )
     also = BalanceOut(many=True, help_text="Its other windows, where it has several.")
 
 
