@@ -68,7 +68,7 @@ class RemitForm(forms.Form):
 
     def __init__(self, data: Any = None, *, current: Remit, zone: tzinfo) -> None:
         self._current, self._zone = current, zone
-        super().__init__(data, initial=_initial(current, zone))
+        super().__init__(data, initial=initial_of(current, zone))
 
     def clean_criteria(self) -> list[str]:
         lines = [" ".join(line.split()) for line in self.cleaned_data["criteria"].splitlines()]
@@ -126,13 +126,14 @@ def mark_of(remit: Remit, note: str, base: int) -> str:
     return digest(facts)
 
 
-def _initial(remit: Remit, zone: tzinfo) -> dict[str, Any]:
+def initial_of(remit: Remit, zone: tzinfo) -> dict[str, str]:
+    """The fields as the form shows them before anything is typed."""
     return {
         "goal": remit.goal,
         "criteria": "\n".join(" ".join(text.split()) for text in remit.criteria),
         "budget": written_amount(remit.budget_money),
-        "steps": remit.budget_steps,
-        "tokens": remit.budget_tokens,
+        "steps": "" if remit.budget_steps is None else str(remit.budget_steps),
+        "tokens": "" if remit.budget_tokens is None else str(remit.budget_tokens),
         "deadline": _minutes(remit.deadline, zone),
         "importance": remit.importance,
     }

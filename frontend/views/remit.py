@@ -35,8 +35,9 @@ from frontend.grants_editor import (
     rows_of_post,
 )
 from frontend.pages import PersonRequest, page, require_in_team, zone_of
-from frontend.remit_form import RemitForm, mark_of
+from frontend.remit_form import RemitForm, initial_of, mark_of
 from frontend.remit_history import comparison
+from frontend.remit_merge import CARRIED, merged
 
 _LONGEST_TOOL = 200
 _LOST_RACE = "mission.changed_meanwhile"
@@ -57,33 +58,57 @@ def change(request: PersonRequest, mission_id: uuid.UUID) -> HttpResponse:
         if tool := request.GET.get("tool", "").strip()[:_LONGEST_TOOL]:
             _open_for(rows, tool)
         return _show(request, mission, form, rows)
-    form = RemitForm(request.POST, current=before, zone=zone)
+    return _posted(request, mission)
+
+
+def _posted(request: PersonRequest, mission: Mission) -> HttpResponse:
+    """What nobody touched in the form follows what is in force, whichever button was pressed."""
+    current, zone = selectors.version_in_force(mission), zone_of(request.principal)
+    before = remit_in_force(mission, current)
     rows = rows_of_post(request.POST)
     todo = request.POST.get("do", "preview")
     if todo.startswith("add-"):
         _add(rows, todo)
-        return _show(request, mission, form, rows, quiet=True)
+    opened = _version(mission, _number(request.POST.get("opened")))
+    mine = merged(request.POST, rows, opened=opened, now=before, zone=zone)
+    form = RemitForm(mine.data, current=before, zone=zone)
+    base = _number(request.POST.get("base"))
+    happened: dict[str, Any] = {
+        "moved_on": base != _latest(mission).number or (opened is not None and opened != current),
+        "opened": opened or _version(mission, base),
+        "both": mine.both,
+    }
+    if todo.startswith("add-"):
+        return _show(request, mission, form, mine.rows, quiet=True, **happened)
     if todo == "try":
-        return _try(request, mission, form, rows)
-    return _preview_or_send(request, mission, form, rows, send=todo == "send")
+        return _try(request, mission, form, mine.rows, happened)
+    return _preview_or_send(request, mission, form, mine.rows, happened, send=todo == "send")
 
 
-def _try(request: PersonRequest, mission: Mission, form: RemitForm, rows: list[GrantRow]) -> HttpResponse:
+def _try(
+    request: PersonRequest, mission: Mission, form: RemitForm, rows: list[GrantRow], happened: dict[str, Any]
+) -> HttpResponse:
     grants, wrong = _grants(rows)
     if wrong is not None:
-        return _show(request, mission, form, rows, error=wrong, status=422)
-    importance = trying.importance_of(request.POST)
+        return _show(request, mission, form, rows, error=wrong, status=422, **happened)
+    importance = trying.importance_of(form.data)
     trial = trying.asked(request.principal, mission, trying.typed(request.POST), grants, importance)
-    return _show(request, mission, form, rows, trial=trial, status=422 if trial.problem else 200)
+    return _show(request, mission, form, rows, trial=trial, status=422 if trial.problem else 200, **happened)
 
 
 def _preview_or_send(
-    request: PersonRequest, mission: Mission, form: RemitForm, rows: list[GrantRow], *, send: bool
+    request: PersonRequest,
+    mission: Mission,
+    form: RemitForm,
+    rows: list[GrantRow],
+    happened: dict[str, Any],
+    *,
+    send: bool,
 ) -> HttpResponse:
     grants, wrong = _grants(rows)
     if not form.is_valid() or wrong is not None:
-        return _show(request, mission, form, rows, error=wrong, status=422)
-    base, latest = _number(request.POST.get("base")), _latest(mission).number
+        return _show(request, mission, form, rows, error=wrong, status=422, **happened)
+    latest = _latest(mission).number
     remit, note = form.remit(grants), form.cleaned_data["note"]
     current = selectors.version_in_force(mission)
     preview = preview_change(
@@ -94,9 +119,10 @@ def _preview_or_send(
         "preview": preview,
         "mark": mark,
         "goal_lines": diff_lines(current.goal, remit.goal) if current.goal != remit.goal else [],
+        **happened,
     }
-    if base != latest:
-        return _show(request, mission, form, rows, stale=base, status=412, **context)
+    if happened["moved_on"] or happened["both"]:
+        return _show(request, mission, form, rows, status=412, **context)
     if not send or not preview.changes:
         return _show(request, mission, form, rows, **context)
     if request.POST.get("mark") != mark:
@@ -107,8 +133,7 @@ def _preview_or_send(
         )
     except RemitError as refused:
         if refused.code == _LOST_RACE:
-            mission = _changeable(request, mission.pk)
-            return _show(request, mission, form, rows, stale=base, status=412, **context)
+            return _posted(request, _changeable(request, mission.pk))
         shown = show_error(form, refused)
         return _show(request, mission, form, rows, error=shown, status=refused.status)
     if judgement is not None and judgement.state == "waiting":
@@ -126,25 +151,28 @@ def _show(
     form: RemitForm,
     rows: list[GrantRow],
     *,
-    stale: int | None = None,
+    moved_on: bool = False,
+    opened: MissionVersion | None = None,
     status: int = 200,
     **more: Any,
 ) -> HttpResponse:
-    latest = _latest(mission)
+    latest, version, zone = _latest(mission), selectors.version_in_force(mission), zone_of(request.principal)
+    before = remit_in_force(mission, version)
     waits = latest.state == VersionState.AWAITING_SIGN_OFF and latest.number > mission.version
     context = {
         "mission": mission,
         "row": selectors.mission_rows(request.principal, [mission])[0],
         "may_operate": True,  # or the form is not shown
-        "version": selectors.version_in_force(mission),
+        "version": version,
         "form": form,
         "rows": rows,
         "rules": RULES,
         "base": latest.number,
         "waiting": latest if waits else None,
         "tools": servers.tool_names(request.principal, team_id=mission.team_id),
-        "zone": zone_of(request.principal),
-        "stale": _what_happened(request, mission, stale, latest) if stale is not None else None,
+        "zone": zone,
+        "stale": _what_happened(request, opened, latest) if moved_on else None,
+        "was": {name: text for name, text in initial_of(before, zone).items() if name in CARRIED},
         "action": reverse("mission-change", args=[mission.pk]),
         "trial": trying.typed(request.POST),
         **more,
@@ -152,10 +180,13 @@ def _show(
     return render(request, "missions/change/page.html", context, status=status)
 
 
-def _what_happened(request: PersonRequest, mission: Mission, base: int, latest: MissionVersion) -> dict[str, Any]:
+def _what_happened(request: PersonRequest, opened: MissionVersion | None, latest: MissionVersion) -> dict[str, Any]:
     """Who was faster, and what they changed, beside what the form would change now."""
-    old = next((version for version in mission.versions.all() if version.number == base), None)
-    return {"version": latest, "theirs": comparison(request.principal, old, latest) if old else None}
+    return {"version": latest, "theirs": comparison(request.principal, opened, latest) if opened else None}
+
+
+def _version(mission: Mission, number: int) -> MissionVersion | None:
+    return next((version for version in mission.versions.all() if version.number == number), None)
 
 
 def _changeable(request: PersonRequest, mission_id: uuid.UUID) -> Mission:
