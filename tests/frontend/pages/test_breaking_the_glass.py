@@ -8,6 +8,7 @@ from django.urls import reverse
 
 from agents.models import Mission
 from controlplane.tenancy.models import Membership, User
+from governance import services as governance
 from governance.approval_models import BreakGlass
 from governance.choices import ActionState
 from governance.models import Action
@@ -38,6 +39,21 @@ def test_broken_glass_is_seen_by_all_until_another_person_reviewed_it(
     broken.refresh_from_db()
     assert (broken.reviewed_by, broken.verdict) == (bob, "justified")
     assert "It was an emergency." in page(approver, reverse("broken-glass"))
+
+
+def test_until_when_it_is_usable_is_said_only_while_it_is(
+    world: Any, nadia: User, bob: User, signed_in: SignIn
+) -> None:
+    escalation, admin = world.ask_credit(), signed_in(nadia)
+    send(admin, "approval-break-glass", escalation.pk, version="1", reason="The payment run closes now.")
+    assert "Usable until" in page(admin, reverse("broken-glass"))
+    used = {"holder": world.as_run, "action_id": escalation.action_id, "audience": "api"}
+    assert governance.redeem(**used, permit_token=None).state == ActionState.EXECUTING
+    assert "Usable until" not in page(admin, reverse("broken-glass"))
+    governance.record_outcome(**used, outcome="success", summary="done")
+    html = page(admin, reverse("broken-glass"))
+    assert "What came of it" in html
+    assert "Usable until" not in html
 
 
 def test_who_answers_for_a_mission_is_not_asked_to_review_its_broken_glass(
