@@ -136,6 +136,17 @@ def mission_titles(principal: Principal, ids: Iterable[uuid.UUID | None]) -> dic
     return dict(rows.values_list("pk", "title"))
 
 
+def mission_titles_and_agents(
+    principal: Principal, ids: Iterable[uuid.UUID | None]
+) -> dict[uuid.UUID | None, tuple[str, str]]:
+    """As `mission_titles`, each with the name of its agent."""
+    wanted = {key for key in ids if key is not None}
+    if not wanted:
+        return {}
+    rows = Mission.objects.restrict(principal, Permission.MISSION_VIEW).filter(pk__in=wanted)
+    return {pk: (title, agent) for pk, title, agent in rows.values_list("pk", "title", "agent__name")}
+
+
 def has_called(principal: Principal | None, mission_id: uuid.UUID) -> bool:
     """Whether the attempt of an agent elsewhere that is open has made its first call."""
     rows = Run.objects.restrict(principal, Permission.MISSION_VIEW).filter(mission_id=mission_id, ended_at=None)

@@ -192,6 +192,13 @@ def lines(
     return LinePage(items, str(found[size - 1].pk) if len(found) > size else None)
 
 
+def names_of(principal: Principal, account_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, str]:
+    """Of budgets the principal may see. One query, none without ids."""
+    wanted = set(account_ids)
+    visible = Account.objects.restrict(principal, Permission.BUDGET_VIEW).filter(pk__in=wanted)
+    return dict(visible.values_list("pk", "name")) if wanted else {}
+
+
 def changes_waiting(principal: Principal, *, account_id: uuid.UUID | None = None) -> list[LimitChange]:
     """Limits that wait for a second person, the oldest first, with their accounts."""
     rows = LimitChange.objects.restrict(principal, Permission.BUDGET_VIEW).filter(state=ChangeState.OPEN)
@@ -355,4 +362,5 @@ def line_of(row: JournalEntry, currency: str) -> LedgerLine:
         action_id=row.action_id,
         description=f"{sentence}: {row.note}" if row.note else sentence,
         currency=currency,
+        account_id=row.account_id,
     )

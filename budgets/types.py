@@ -146,6 +146,7 @@ class LedgerLine:
     action_id: uuid.UUID | None
     description: str
     currency: str
+    account_id: uuid.UUID
 
 
 @dataclass(frozen=True)
