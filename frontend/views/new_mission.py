@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlencode
 
 from django import forms
 from django.http import HttpResponse
@@ -32,6 +33,9 @@ from frontend.submitting import tell_submitted
 from frontend.templatetags.amounts import money_text
 from frontend.trying import importance_of
 
+# A title is the longest of what goes along in an address.
+_LONGEST_KEPT = 300
+_NAMES = ("team", *sorted({field.name for template in TEMPLATES.values() for field in template.fields}))
 _WIDGET_ATTRIBUTES = {"money": {"inputmode": "decimal"}, "hours": {"inputmode": "numeric"}}
 
 
@@ -61,10 +65,11 @@ def new(request: PersonRequest) -> HttpResponse:
     currency, signed_above = currency_of(request.principal), sign_off_above(request.principal)
     ceilings = [in_words(found) for team in teams if (found := ceiling_of_team(team.pk)) is not None]
     limits = _limits(money_text(signed_above, currency), ceilings)
-    form = _form(chosen, request.POST if request.method == "POST" else None, error, limits)
+    kept = _kept(request, chosen)
+    form = _form(chosen, request.POST if request.method == "POST" else None, kept, error, limits)
     remit = _remit(request, chosen)
     context = {
-        "templates": list(TEMPLATES.values()),
+        "templates": [(item, urlencode({"template": item.code, **kept})) for item in TEMPLATES.values()],
         "chosen": chosen,
         "form": form,
         "teams": teams,
@@ -100,9 +105,16 @@ def _no_team() -> RemitError:
     return RemitError("mission.team", "Choose a team you may start missions in.", 422)
 
 
-def _form(chosen: Template, data: Any, error: RemitError | None, limits: str) -> forms.Form:
+def _kept(request: PersonRequest, chosen: Template) -> dict[str, str]:
+    """What was typed: it goes along to another template, whose own words stand in the fields that nobody touched."""
+    sent = request.POST if request.method == "POST" else request.GET
+    untouched = {field.name: field.default for field in chosen.fields} if request.method == "POST" else {}
+    return {name: sent[name][:_LONGEST_KEPT] for name in _NAMES if name in sent and sent[name] != untouched.get(name)}
+
+
+def _form(chosen: Template, data: Any, kept: dict[str, str], error: RemitError | None, limits: str) -> forms.Form:
     """`limits` stand beside the amount: what else decides how much of it can be spent."""
-    form = forms.Form(data=data)
+    form = forms.Form(data=data, initial=kept)
     for field in chosen.fields:
         form.fields[field.name] = _form_field(field)
     form.fields["budget"].help_text += f". {limits}"

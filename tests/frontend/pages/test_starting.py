@@ -47,6 +47,28 @@ def test_the_form_names_the_sign_off_limit_and_what_the_team_has(world: Any, ali
     assert re.search(f"The team {world.team.name} has .100.00 a month.*: no mission of it can spend more", text)
 
 
+def test_what_was_refused_goes_along_to_another_template_without_script_too(
+    world: Any, alice: User, signed_in: SignIn
+) -> None:
+    browser = signed_in(alice)
+    typed = {
+        "template": "receivables",
+        "title": "Month <end>",
+        "budget": "3.30",
+        "hours": "99999",
+        "importance": "normal",
+    }
+    refused = browser.post(NEW, {**typed, "draft": "1"})
+    assert refused.status_code == 422
+    link = re.search(r'href="(\?template=bring-your-own[^"]*)"', refused.content.decode())
+    assert link is not None
+    shown = browser.get(NEW + html.unescape(link[1])).content.decode()
+    assert 'value="Month &lt;end&gt;"' in shown
+    assert 'value="3.30"' in shown
+    assert "importance" not in link[1]
+    assert not Mission.objects.exclude(pk=world.mission.pk).exists()
+
+
 def test_the_words_beside_the_form_tell_of_the_budget_that_is_typed(world: Any, alice: User, signed_in: SignIn) -> None:
     browser = signed_in(alice)
     first = page(browser, NEW)

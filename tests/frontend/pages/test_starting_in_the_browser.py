@@ -57,3 +57,26 @@ def test_the_words_follow_the_budget_while_it_is_typed(world: Any, alice: User, 
     page.get_by_label("Budget").fill("4")
     page.get_by_text("It starts when").wait_for(state="detached")
     assert page.get_by_label("Budget").input_value() == "4"
+
+
+def test_another_template_keeps_what_was_typed_and_brings_its_own_words(
+    both_teams: Team, world: Any, alice: User, show: Show
+) -> None:
+    page = show(alice, f"/missions/new?template=receivables&team={world.team.pk}")
+    page.get_by_label("Title").fill("Month end & more")
+    page.get_by_label("Budget").fill("4.20")
+    page.get_by_label("Importance").select_option("high")
+    page.get_by_label("Team").select_option(label=both_teams.name)
+    page.get_by_role("link", name="Bring your own agent").click()
+    page.get_by_label("Name of your agent").wait_for()
+    assert page.get_by_label("Title").input_value() == "Month end & more"
+    assert page.get_by_label("Budget").input_value() == "4.20"
+    assert page.get_by_label("Ends after").input_value() == "24"  # nobody touched it: this template's own
+    assert page.get_by_label("Team").input_value() == str(both_teams.pk)
+    page.get_by_text("At most $4.20").wait_for()
+    page.get_by_label("Title").fill("Month end")
+    page.locator("nav.choices a").first.click()
+    page.wait_for_url("**template=receivables**")
+    assert page.get_by_label("Title").input_value() == "Month end"
+    assert page.get_by_label("Importance").input_value() == "high"
+    assert page.complaints == []

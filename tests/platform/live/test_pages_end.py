@@ -9,10 +9,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from allauth.usersessions.models import UserSession
+from django.contrib.sessions.models import Session
 
 from controlplane.tenancy import members
 from controlplane.tenancy.models import Membership
 from controlplane.tenancy.types import Role
+from tests.conftest import PASSWORD
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 STATIC = Path(__file__).resolve().parents[3] / "frontend" / "static"
@@ -76,3 +79,20 @@ def test_a_page_of_an_organisation_that_one_was_shut_out_of_is_left_for_the_othe
     members.deactivate(principal=as_nadia, user_id=alice.pk)
     page.get_by_role("heading", name="There is no such mission").wait_for(timeout=8000)
     assert mission.title not in page.content()
+
+
+def test_a_new_password_signs_no_other_tab_of_the_same_browser_out(show, sign_in, alice) -> None:
+    elsewhere = sign_in(alice).split("=")[1]
+    UserSession.objects.create(user=alice, ip="192.0.2.1", session_key=elsewhere, user_agent="x")
+    page = show(alice, "/missions")
+    tab = page.context.new_page()
+    tab.goto("/accounts/password/change/")
+    tab.locator("[name=oldpassword]").fill(PASSWORD)
+    for name in ("password1", "password2"):
+        tab.locator(f"[name={name}]").fill("a-longer-password-than-before")
+    with page.expect_navigation(timeout=8000):
+        tab.locator("form button[type=submit]").last.click()
+    page.wait_for_url("**/missions")
+    tab.goto("/me")
+    assert urlsplit(tab.url).path == "/me"
+    assert not Session.objects.filter(session_key=elsewhere).exists()

@@ -9,6 +9,8 @@ const LONGEST_RETRY_MS = 30000;
 // With these the server closes a socket whose session ended (controlplane/live/consumer.py).
 const BROKE_RULES = 1008;
 const SIGNED_OUT = "signed out";
+const MOMENT_MS = 500;
+const LEAVING_MS = 10000;
 
 const strip = document.getElementById("live-strip");
 const words = strip?.querySelector("[data-live-words]");
@@ -18,6 +20,7 @@ let retryTimer = 0;
 let pollTimer = 0;
 let asOf = new Date();
 let wasLost = false;
+let leaving = false;
 const asked = new Set();
 const refused = new Set();
 const granted = new Set();
@@ -56,8 +59,13 @@ function onOpen() {
 }
 
 function onClose(event) {
-  // Nothing that is on the screen may be seen any more; a reconnect would only be refused.
-  if (event.code === BROKE_RULES && event.reason === SIGNED_OUT) return signIn();
+  // Nothing that is on the screen may be seen any more, and a reconnect would only be refused. Unless this browser itself
+  // renewed its session, as with a new password: the answer with the new cookie is on its way, and must not be cut off.
+  if (event.code === BROKE_RULES && event.reason === SIGNED_OUT) setTimeout(() => (leaving ? comeBack() : signIn()), MOMENT_MS);
+  else comeBack();
+}
+
+function comeBack() {
   if (!wasLost) {
     wasLost = true;
     asOf = new Date();
@@ -136,6 +144,10 @@ document.addEventListener("visibilitychange", () => {
   if (topics().size) refreshAll();
 });
 window.addEventListener("online", connect);
+window.addEventListener("beforeunload", () => {
+  leaving = true;
+  setTimeout(() => (leaving = false), LEAVING_MS); // a download leaves nothing
+});
 document.addEventListener("click", (event) => {
   if (!event.target.closest("[data-live-now]")) return;
   attempts = 0;

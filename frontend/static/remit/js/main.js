@@ -6,5 +6,6 @@ import "./dialogs.js";
 import "./palette.js";
 import "./keyboard.js";
 import "./toasts.js";
+import "./taking-along.js";
 import "./requests.js";
 import "./live.js";
