@@ -46,6 +46,7 @@ class BundleOut(serializers.Serializer):  # type: ignore[type-arg]
     sha256 = serializers.CharField()
     state = serializers.ChoiceField(BundleState.values)
     is_baseline = serializers.SerializerMethodField(help_text="Shipped with Remit rather than the organisation's own.")
+    loaded_by_id = Id(allow_null=True, help_text="Somebody else promotes it.")
     created_at = Moment()
     activated_at = Moment(allow_null=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from datetime import date
 from decimal import Decimal
 from zoneinfo import ZoneInfo
@@ -80,6 +81,15 @@ def people_of(principal: Principal) -> list[User]:
         return []
     members = Membership.objects.filter(organisation_id=principal.organisation_id).values("user_id")
     return list(User.objects.filter(pk__in=members).order_by("name"))
+
+
+def names_of_people(principal: Principal, user_ids: Iterable[uuid.UUID | None]) -> dict[uuid.UUID | None, str]:
+    """Of those who belong to the principal's organisation. One query, none without ids."""
+    wanted = {key for key in user_ids if key is not None}
+    if not wanted:
+        return {}
+    rows = User.objects.filter(memberships__organisation_id=principal.organisation_id, pk__in=wanted)
+    return dict(rows.values_list("pk", "name"))
 
 
 def organisations_of(user_id: uuid.UUID) -> list[Organisation]:
