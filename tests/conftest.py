@@ -17,6 +17,7 @@ from django.conf import settings
 from django.contrib.auth.hashers import make_password
 from django.db import connection
 from django.test import TransactionTestCase
+from xdist.scheduler import LoadScopeScheduling
 
 from agents.choices import MissionState, RunState, Runtime, VersionState
 from agents.models import Agent, AgentVersion, Mission, MissionVersion, Run
@@ -26,20 +27,27 @@ from controlplane.tenancy.models import Membership, Organisation, Team, TokenKin
 from controlplane.tenancy.types import Permission, Principal, Role
 from governance.bundles import ensure_baseline
 
-TESTS = Path(__file__).resolve().parent
-END_TO_END = TESTS / "end_to_end"
+END_TO_END = "tests/end_to_end/"
 CHROMIUM = Path("/usr/bin/chromium")
 PASSWORD = "correct-horse-battery-staple"
 _NUMBERS = itertools.count(1)
 
 
+class _Together(LoadScopeScheduling):
+    """A file's tests stay on one worker, and those that start a whole Remit share one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::", 1)[0]
+        return file.rpartition("/")[0] if file.startswith(END_TO_END) else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    return _Together(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For `--dist loadgroup`: a file's tests stay together, and those that start a whole Remit share one and go first:
-    they take longest, and whoever began them last would be waited for."""
-    items.sort(key=lambda item: END_TO_END not in item.path.parents)
-    for item in items:
-        whole = item.path.parent if END_TO_END in item.path.parents else item.path
-        item.add_marker(pytest.mark.xdist_group(str(whole.relative_to(TESTS))))
+    """What takes longest begins first: whoever began it last would be waited for."""
+    items.sort(key=lambda item: not item.nodeid.startswith(END_TO_END))
 
 
 @pytest.fixture(scope="session", autouse=True)

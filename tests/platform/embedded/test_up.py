@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx2
 import psutil
@@ -91,7 +92,8 @@ def test_everything_is_for_this_user_alone(up: Up, folder: Path) -> None:
         for connection in process.net_connections(kind="inet")
         if connection.status == psutil.CONN_LISTEN
     }
-    assert listening == {("127.0.0.1", up.port)}
+    judge = urlsplit(_environment(folder)["JUDGE_URL"]).port
+    assert listening == {("127.0.0.1", up.port), ("127.0.0.1", judge)}
 
 
 def test_the_node_that_runs_other_peoples_programs_holds_no_secrets(up: Up, folder: Path) -> None:
