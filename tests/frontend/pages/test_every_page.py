@@ -49,6 +49,7 @@ NO_PAGES = {
     "mission-actions-csv": "a file",
     "notices-bell": "a part; seen with the bell open",
     "notices-count": "a part of the bell",
+    "warnings": "a part of the frame; seen on every page",
     "oidc-callback": "answers an identity provider; test_identity_in_the_browser",
     "oidc-login": "leads to an identity provider; test_identity_in_the_browser",
     "readyz": "for programs",
