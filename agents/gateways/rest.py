@@ -140,8 +140,8 @@ async def _show(action_id: uuid.UUID, scope: Scope, send: Send) -> None:
     first = state = await in_thread(_state, scope, action_id)
     pauses = iter(_POLL_SECONDS)
     pause = next(pauses)
-    while state is first and state not in TERMINAL_ACTION_STATES and not ending.has_begun():
-        if (left := until - time.monotonic()) <= 0:
+    while state is first and state not in TERMINAL_ACTION_STATES and (left := until - time.monotonic()) > 0:
+        if ending.has_begun():
             break
         await asyncio.sleep(min(pause, left))
         pause = next(pauses, pause)

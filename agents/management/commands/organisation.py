@@ -51,7 +51,7 @@ class Command(BaseCommand):
         except InvalidOperation as error:
             raise CommandError(f"“{options['monthly_limit']}” is no amount.") from error
         except RemitError as error:
-            details = "".join(f"\n  {item.pointer}: {item.message}" for item in error.errors)
+            details = "".join(f"\n  {item}" for item in error.errors)
             raise CommandError(f"{error.message}{details}") from error
         except IntegrityError as error:
             raise CommandError(f"An organisation like “{options['name']}” is there already.") from error
