@@ -31,7 +31,6 @@ def from_elsewhere(world: Any) -> Callable[[str], None]:
         assert old is not None
         rule = f"""
 @id("house-rule")
-@effect("deny")
 @code("house.rule")
 @message("The house rule is against it.")
 @remedy("Ask an administrator.")
