@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from typing import Any
 
 from celery import bootsteps
@@ -39,9 +41,16 @@ def run(*, threads: int) -> None:
     app.steps["worker"].add(BeatThread)
     # It would write a line for every sweep, several a second.
     logging.getLogger("celery.beat").setLevel(logging.WARNING)
-    app.worker_main(
-        [
-            *("worker", "--pool", "threads", "--concurrency", str(threads), "--loglevel", "INFO"),
-            *("--without-gossip", "--without-mingle", "--without-heartbeat"),
-        ]
+    # The system checks load every page, which this process would keep in memory and never show.
+    os.environ["CELERY_SKIP_CHECKS"] = "yes"
+    # Not by its command line, whose shell and completion stay in memory as well.
+    worker = app.Worker(
+        pool_cls="threads",
+        concurrency=threads,
+        loglevel="INFO",
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
     )
+    worker.start()
+    sys.exit(worker.exitcode)
