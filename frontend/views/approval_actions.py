@@ -1,4 +1,5 @@
-"""What people do with questions besides answering one: claim, speak, answer identical ones, break the glass, review."""
+"""What people do with questions besides answering one: claim, withdraw, speak, answer identical ones, break the
+glass, review."""
 
 from __future__ import annotations
 
@@ -42,6 +43,19 @@ def claim(request: PersonRequest, escalation_id: uuid.UUID) -> HttpResponse:
 @require_POST
 def release(request: PersonRequest, escalation_id: uuid.UUID) -> HttpResponse:
     services.release(actor=request.principal, escalation_id=escalation_id)
+    return _to_card(escalation_id)
+
+
+@page
+@require_POST
+def withdraw(request: PersonRequest, escalation_id: uuid.UUID) -> HttpResponse:
+    """By who asked, or who operates the mission that it is about: then nobody has to answer."""
+    question = governance.escalation(principal=request.principal, escalation_id=escalation_id)
+    try:
+        services.withdraw(actor=request.principal, action_id=question.action_id)
+    except RemitError as error:
+        return _back_with(request, escalation_id, error)
+    messages.success(request, f"Withdrawn: {question.title}. Nobody is asked any more.")
     return _to_card(escalation_id)
 
 
