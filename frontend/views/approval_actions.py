@@ -21,7 +21,7 @@ from frontend.pages import PersonRequest, page, require_anywhere
 from frontend.views.approvals import card_page, kept, list_page
 from governance import selectors as governance
 from governance import services
-from governance.choices import GLASS_NOT_JUSTIFIED, EscalationState, ReviewVerdict
+from governance.choices import GLASS_NOT_JUSTIFIED, ActionState, EscalationState, ReviewVerdict
 
 
 @page
@@ -120,9 +120,10 @@ def break_glass(request: PersonRequest, escalation_id: uuid.UUID) -> HttpRespons
         )
     except RemitError as error:
         return _back_with(request, escalation_id, error)
-    messages.warning(
-        request, f"Permitted until {broken.usable_until:%H:%M} UTC. Somebody else must review it; everybody sees it."
-    )
+    action = governance.action(principal=request.principal, action_id=broken.action_id)
+    until = f"Permitted until {broken.usable_until:%H:%M} UTC."
+    done = "Done at once." if action.state == ActionState.SUCCEEDED else until
+    messages.warning(request, f"{done} Somebody else must review it; everybody sees it.")
     return redirect("broken-glass")
 
 
