@@ -123,8 +123,8 @@ def budgets_nearly_spent(principal: Principal) -> Iterator[Strip]:
         return
     fullest = found[0]
     window = WindowKind(fullest.window.kind)
-    spent = fullest.window.spent_money + fullest.window.overrun_money
-    percent = int(spent * 100 / fullest.window.limit_money) if fullest.window.limit_money else 100
+    used, allowed = fullest.used, fullest.allowed  # type: ignore[attr-defined]  # annotated in `standing`
+    percent = int(used * 100 / allowed) if allowed else 100
     more = f" {len(found) - 1} more are above four fifths." if len(found) > 1 else ""
     yield Strip(
         f"“{fullest.account.name}” has spent {percent} % of its limit {_WITHIN[window]}.",
