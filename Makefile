@@ -39,7 +39,7 @@ run: $(VENV)/.run
 
 # Two workers: most tests wait for other processes more than they work. tests/conftest.py says what stays together.
 test: lint
-	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --no-loadscope-reorder
 
 quick: lint
 	$(BIN)/python -m pytest -m "not slow and not browser and not sandbox"

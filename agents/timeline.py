@@ -23,7 +23,7 @@ from controlplane.common.choices import StatusChoices
 from controlplane.common.plain import without_code
 from controlplane.tenancy.types import Permission, Principal
 from governance.choices import ActionState, EscalationState, Verdict
-from governance.models import Action, Escalation
+from governance.models import Action, Escalation, Vote
 from governance.selectors import FIRST_ASKED
 
 LENGTH = 200  # actions on one page of the timeline
@@ -265,7 +265,8 @@ def _wait(action: Action, escalation: Escalation, waits_for: str) -> Item:
             waits_for=waits_for,
         )
     state = EscalationState(escalation.state)
-    names = ", ".join(vote.user.name for vote in escalation.votes.all())
+    deciding = _deciding_votes(escalation)
+    names = ", ".join(vote.user.name for vote in deciding)
     title = f"{state.label} by {names}" if names else str(state.label)
     first_asked_at: datetime = escalation.first_asked_at  # type: ignore[attr-defined]  # annotated above
     waited = ((escalation.closed_at or moment) - first_asked_at).total_seconds()
@@ -276,11 +277,17 @@ def _wait(action: Action, escalation: Escalation, waits_for: str) -> Item:
         state.icon,
         title,
         action.title,
-        sub="; ".join(vote.reason for vote in escalation.votes.all() if vote.reason) or escalation.reason,
+        sub="; ".join(vote.reason for vote in deciding if vote.reason) or escalation.reason,
         action=action,
         escalation=escalation,
         seconds=waited,
     )
+
+
+def _deciding_votes(escalation: Escalation) -> list[Vote]:
+    """Of those whose answer it became. Who said otherwise stands on the question's own page."""
+    approved, denied = escalation.state == EscalationState.APPROVED, escalation.state == EscalationState.DENIED
+    return [vote for vote in escalation.votes.all() if (approved and vote.approve) or (denied and not vote.approve)]
 
 
 def _money(action: Action, state: ActionState) -> Decimal:

@@ -7,10 +7,11 @@ from decimal import Decimal
 from typing import Final
 
 from django.db import connection
-from django.db.models import F
+from django.db.models import F, OuterRef, Subquery
+from django.db.models.functions import Least
 
 from budgets.holds import subject_of, tell_pages
-from budgets.models import Account, Alert, Window
+from budgets.models import Account, AccountLimit, Alert, Window
 from budgets.types import Level
 from controlplane.audit.events import Event
 from controlplane.audit.services import record
@@ -25,15 +26,18 @@ from governance.choices import NoticeKind
 
 THRESHOLDS: Final = (50, 80, 100)
 TOLD_FROM: Final = 80
-# Two workers that see the same crossing: the constraint lets one of them tell.
+# Two workers that see the same crossing: the constraint lets one of them tell. A limit that was set below what is spent
+# or held counts as it was set: the window's own comes down to it only as holds clear.
 _RAISE: Final = """
 INSERT INTO budgets_alert (organisation_id, team_id, account_id, window_id, threshold, spent_money, limit_money, at)
-SELECT a.organisation_id, a.team_id, a.id, w.id, t.threshold, w.spent_money + w.overrun_money, w.limit_money, %(at)s
+SELECT a.organisation_id, a.team_id, a.id, w.id, t.threshold, u.used, u.allowed, %(at)s
 FROM budgets_window AS w
 JOIN budgets_account AS a ON a.id = w.account_id
+LEFT JOIN budgets_accountlimit AS l ON l.account_id = w.account_id AND l.kind = w.kind
+CROSS JOIN LATERAL (SELECT w.spent_money + w.overrun_money, least(w.limit_money, l.money)) AS u (used, allowed)
 CROSS JOIN unnest(%(thresholds)s) AS t (threshold)
-WHERE w.id = ANY(%(windows)s) AND w.ends_at > %(at)s AND w.limit_money > 0
-    AND (w.spent_money + w.overrun_money) * 100 >= w.limit_money * t.threshold
+WHERE w.id = ANY(%(windows)s) AND w.ends_at > %(at)s AND (u.allowed > 0 OR u.used > 0)
+    AND u.used * 100 >= u.allowed * t.threshold
 ORDER BY w.id, t.threshold
 ON CONFLICT (window_id, threshold) DO NOTHING
 RETURNING account_id, threshold, spent_money, limit_money, window_id
@@ -111,18 +115,20 @@ def newest(principal: Principal, *, limit: int = 20) -> list[Alert]:
 
 
 def standing(principal: Principal, *, at_least: int = 80, limit: int = 20) -> Sequence[Alert]:
-    """What is above a threshold right now, the fullest first: told of, in a current window, and not raised since.
+    """What is above a threshold right now, the fullest first: told of, in a current window, and not raised since. Each
+    with what is `used` and `allowed` now.
 
     Budgets of missions are left out: they are meant to be used up.
     """
     share = Decimal(at_least) / 100
     used = F("window__spent_money") + F("window__overrun_money")
+    wanted = AccountLimit.objects.filter(account_id=OuterRef("account_id"), kind=OuterRef("window__kind"))
     rows = (
         Alert.objects.restrict(principal, Permission.BUDGET_VIEW)
         .filter(threshold__gte=at_least, window__ends_at__gt=now(), account__closed_at__isnull=True)
         .exclude(account__level="mission")
-        .alias(used=used)
-        .filter(used__gte=F("window__limit_money") * share)
+        .annotate(used=used, allowed=Least("window__limit_money", Subquery(wanted.values("money"))))
+        .filter(used__gte=F("allowed") * share)
         .select_related("account", "window")
         .order_by("account_id", "window__kind", "-threshold")
         .distinct("account_id", "window__kind")

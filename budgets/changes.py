@@ -25,10 +25,14 @@ from controlplane.audit.services import record
 from controlplane.common.clock import now
 from controlplane.common.errors import FieldError, RemitError, conflict, forbidden, invalid, not_found
 from controlplane.common.written_amounts import written_amount
+from controlplane.tenancy.selectors import holders_of
 from controlplane.tenancy.types import Permission, Principal
+from governance import services as governance
+from governance.choices import NoticeKind
 
 RAISES_ADD_UP_FOR: Final = timedelta(hours=24)
 NO_LIMIT = ""  # the wording of a window that has none yet
+_WAITS: Final = "Waits for you"
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,7 @@ def change_limit(
             proposed_at=now(),
         )
         _tell(Event.BUDGET_CHANGE_PROPOSED, actor, account, change)
+        _ask_for_second_person(actor, account, change)
     return Changed(waits=True, change_id=change.pk, replaced=replaced)
 
 
@@ -107,7 +112,7 @@ def confirm_change(*, actor: Principal, change_id: uuid.UUID) -> None:
             raise _changed(account, window)
         if account.closed_at is not None:
             raise conflict("budget.closed", "What this budget was for is over.", "Refuse the change.")
-        _close(change, ChangeState.CONFIRMED, actor)
+        _close(change, ChangeState.CONFIRMED, actor, account)
         _tell(Event.BUDGET_CHANGE_CONFIRMED, actor, account, change)
         limits = Limits(change.money, change.tokens, change.steps)
         reason = f"{change.proposer_name}: {change.reason}"[:300]
@@ -120,7 +125,7 @@ def refuse_change(*, actor: Principal, change_id: uuid.UUID, reason: str) -> Non
     with transaction.atomic():
         change, account = _open_change(actor, change_id)
         _require_second_person(actor, change)
-        _close(change, ChangeState.REFUSED, actor)
+        _close(change, ChangeState.REFUSED, actor, account)
         _tell(Event.BUDGET_CHANGE_REFUSED, actor, account, change, reason=reason.strip()[:300])
 
 
@@ -130,7 +135,7 @@ def withdraw_change(*, actor: Principal, change_id: uuid.UUID) -> None:
         change, account = _open_change(actor, change_id)
         if change.proposer_id != actor.id:
             raise RemitError("budget.not_yours", "Only who asked for it withdraws it.", 403, ("Refuse it instead.",))
-        _close(change, ChangeState.WITHDRAWN, actor)
+        _close(change, ChangeState.WITHDRAWN, actor, account)
         _tell(Event.BUDGET_CHANGE_WITHDRAWN, actor, account, change)
 
 
@@ -221,7 +226,7 @@ def _supersede(
             "person. Nothing was overwritten.",
             "Let it be decided first, or change the limit anyway: yours takes its place.",
         )
-    _close(waiting, ChangeState.SUPERSEDED, actor)
+    _close(waiting, ChangeState.SUPERSEDED, actor, account)
     _tell(Event.BUDGET_CHANGE_SUPERSEDED, actor, account, waiting, proposer=waiting.proposer_name)
     return waiting
 
@@ -231,8 +236,35 @@ def _asked_for(change: LimitChange, account: Account) -> str:
     return f"{money} {WindowKind(change.kind).label.lower()}"
 
 
-def _close(change: LimitChange, state: ChangeState, actor: Principal) -> None:
+def _close(change: LimitChange, state: ChangeState, actor: Principal, account: Account) -> None:
     LimitChange.objects.filter(pk=change.pk).update(state=state, decider_name=actor.name[:120], decided_at=now())
+    said = ChangeState(state).label
+    governance.settle_notices(kind=NoticeKind.CONFIRM, about_ids=[change.pk], was=_WAITS, by_now=said)
+    if change.proposer_id != actor.id and change.proposer_id in _who_may(account):
+        governance.tell_people([_news(account, change, change.proposer_id, NoticeKind.REQUEST, said)])
+
+
+def _ask_for_second_person(actor: Principal, account: Account, change: LimitChange) -> None:
+    """In the bell of everybody who may confirm it."""
+    others = [user_id for user_id in _who_may(account) if user_id != actor.id]
+    governance.tell_people(_news(account, change, user_id, NoticeKind.CONFIRM, _WAITS) for user_id in others)
+
+
+def _who_may(account: Account) -> list[uuid.UUID]:
+    return holders_of(Permission.BUDGET_WRITE, organisation_id=account.organisation_id, team_id=account.team_id)
+
+
+def _news(account: Account, change: LimitChange, user_id: uuid.UUID, kind: NoticeKind, said: str) -> governance.News:
+    return governance.News(
+        user_id=user_id,
+        organisation_id=account.organisation_id,
+        team_id=account.team_id,
+        kind=kind,
+        subject_type="budget",
+        subject_id=account.pk,
+        about_id=change.pk,
+        text=f"{said}: {account.name}, {_asked_for(change, account)}",
+    )
 
 
 def _tell(

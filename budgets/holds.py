@@ -180,8 +180,8 @@ def _refusal(answer: calls.Answer, wanted: Amounts) -> Refusal:
             left = f"{answer.remaining:f}"
             noun = answer.unit or ""
             if answer.unit == "money":
-                needed, left = written_amount(wanted.money), written_amount(answer.remaining or Decimal(0))
                 noun = answer.currency or ""
+                needed, left = f"{written_amount(wanted.money)} {noun}", written_amount(answer.remaining or Decimal(0))
             code = "budget.exhausted"
             message = (
                 f"The budget “{answer.name}” ({answer.level}) has {left} {noun} left "

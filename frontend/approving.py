@@ -80,6 +80,7 @@ class Card:
     identical: Sequence[Escalation] = ()
     edited: Sequence[ArgumentChange] = ()
     editable: bool = False
+    withdrawable: bool = False
     speaker: bool = False
     past: dict[str, int] = field(default_factory=dict)
 
@@ -145,6 +146,8 @@ def card(principal: Principal, escalation: Escalation) -> Card:
         edited=governance.changes(action.replaces.arguments, action.arguments) if action.replaces else (),
         speaker=principal.has(Permission.ESCALATION_DECIDE, team_id=escalation.team_id)
         or principal.user_id in (*escalation.excluded_user_ids, action.proposer_id),
+        withdrawable=principal.id == action.proposer_id
+        or (action.mission_id is not None and principal.has(Permission.MISSION_OPERATE, team_id=action.team_id)),
         editable=action.agent_id is not None and action.kind in EDITABLE_KINDS,
         past={
             "approved": sum(row.state == EscalationState.APPROVED for row in before),

@@ -220,8 +220,10 @@ def _read(item: Argument, text: str, current: Any) -> Any:
         said = text.replace("\r\n", "\n")
         if said == "" and not item.required and current != "":
             return _ABSENT
-        if said != current and not _has_its_form(item.schema, said):
-            raise ValueError(_other_form(current))
+        if said != current:
+            _require_length(item.schema, said)
+            if not _has_its_form(item.schema, said):
+                raise ValueError(_other_form(current))
         return said
     if item.kind == "list":
         lines = [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
@@ -233,7 +235,25 @@ def _read(item: Argument, text: str, current: Any) -> Any:
         if item.required:
             raise ValueError("Say a value: the tool needs it.")
         return _ABSENT
-    return _strict(text) if item.kind in ("json", "choice") else _scalar(item.kind, text)
+    if item.kind in ("json", "choice"):
+        return _strict(text)
+    value = _scalar(item.kind, text)
+    _require_range(item.schema, value)
+    return value
+
+
+def _require_length(schema: Mapping[str, Any], text: str) -> None:
+    most = schema.get("maxLength")
+    if isinstance(most, int) and len(text) > most:
+        raise ValueError(f"At most {most} characters: this has {len(text)}.")
+
+
+def _require_range(schema: Mapping[str, Any], value: Any) -> None:
+    least, most = schema.get("minimum"), schema.get("maximum")
+    if isinstance(least, int | float) and value < least:
+        raise ValueError(f"At least {least}.")
+    if isinstance(most, int | float) and value > most:
+        raise ValueError(f"At most {most}.")
 
 
 def _has_its_form(schema: Mapping[str, Any], text: str) -> bool:

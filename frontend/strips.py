@@ -50,14 +50,13 @@ def stops_in_force(principal: Principal) -> Iterator[Strip]:
 
 
 def glass_broken(principal: Principal) -> Iterator[Strip]:
-    """Shown to all who see approvals until somebody else has reviewed it."""
-    if not principal.has_anywhere(Permission.ESCALATION_VIEW):
-        return
-    rows = governance_reads.broken_glass(principal, only_open=True, limit=3)
+    """Shown until somebody else has reviewed it, to all who see the action, those who see no approvals too."""
+    rows = governance_reads.broken_glass(principal, only_open=True, permission=Permission.ACTION_VIEW, limit=3)
     reviewers = governance_reads.reviewers(rows)
     for broken in rows:
         people = [user.name for user in reviewers[broken.pk] if user.pk != principal.user_id]
         yours = len(people) < len(reviewers[broken.pk])
+        sees_approvals = principal.has(Permission.ESCALATION_VIEW, team_id=broken.escalation.team_id)
         waits = (
             f"It waits for the review of {names_in_words(people)}." if people else "Nobody may review it as things are."
         )
@@ -66,7 +65,9 @@ def glass_broken(principal: Principal) -> Iterator[Strip]:
             f"{briefly(broken.escalation)} was permitted without the people it asks. "
             f"{'It waits for your review.' if yours else waits}",
             "Review it" if yours else "Look at it",
-            f"{reverse('broken-glass')}#glass-{broken.pk}",
+            f"{reverse('broken-glass')}#glass-{broken.pk}"
+            if sees_approvals
+            else reverse("action", args=[broken.action_id]),
             tone="deny",
             icon="unlock",
         )
@@ -122,8 +123,8 @@ def budgets_nearly_spent(principal: Principal) -> Iterator[Strip]:
         return
     fullest = found[0]
     window = WindowKind(fullest.window.kind)
-    spent = fullest.window.spent_money + fullest.window.overrun_money
-    percent = int(spent * 100 / fullest.window.limit_money) if fullest.window.limit_money else 100
+    used, allowed = fullest.used, fullest.allowed  # type: ignore[attr-defined]  # annotated in `standing`
+    percent = int(used * 100 / allowed) if allowed else 100
     more = f" {len(found) - 1} more are above four fifths." if len(found) > 1 else ""
     yield Strip(
         f"“{fullest.account.name}” has spent {percent} % of its limit {_WITHIN[window]}.",

@@ -1,16 +1,26 @@
-"""What became of a mission that a person asked to start, as a message on the next page."""
+"""A person asks to start a mission, and a message on the next page says what became of it."""
 
 from __future__ import annotations
 
+import uuid
+
 from django.contrib import messages
-from django.http import HttpRequest
 
+from agents import services
+from controlplane.common.errors import RemitError
+from frontend.pages import PersonRequest
 from governance.choices import Verdict
-from governance.types import Judgement
 
 
-def tell_submitted(request: HttpRequest, judgement: Judgement) -> None:
-    """Started, waiting, or refused with the gate's own reason: only what was allowed has started."""
+def submit(request: PersonRequest, mission_id: uuid.UUID) -> None:
+    """Started, waiting, or refused with the reason: only what was allowed has started, and the draft stays."""
+    try:
+        judgement = services.submit_mission(actor=request.principal, mission_id=mission_id)
+    except RemitError as error:
+        if error.code != "run.budget":
+            raise
+        messages.error(request, " ".join(("Not started, and kept as a draft.", error.message, *error.remedies)))
+        return
     match judgement.verdict:
         case Verdict.ALLOW:
             messages.success(request, "Started.")
@@ -18,4 +28,4 @@ def tell_submitted(request: HttpRequest, judgement: Judgement) -> None:
             messages.info(request, f"It waits for a second person's sign-off. {judgement.message}")
         case _:
             said = " ".join((judgement.message, *judgement.remedies))
-            messages.error(request, f"Not started. {said}")
+            messages.error(request, f"Not started, and kept as a draft. {said}")

@@ -63,6 +63,7 @@ urlpatterns = [
     path("approvals/<uuid:escalation_id>/edit", approval_edit.edit, name="approval-edit"),
     path("approvals/<uuid:escalation_id>/claim", approval_actions.claim, name="approval-claim"),
     path("approvals/<uuid:escalation_id>/release", approval_actions.release, name="approval-release"),
+    path("approvals/<uuid:escalation_id>/withdraw", approval_actions.withdraw, name="approval-withdraw"),
     path("approvals/<uuid:escalation_id>/say", approval_actions.say, name="approval-say"),
     path("approvals/<uuid:escalation_id>/break-glass", approval_actions.break_glass, name="approval-break-glass"),
     path("approvals/decide-selected", approval_actions.decide_many, name="approvals-decide"),

@@ -75,10 +75,11 @@ class NoticeKind(StatusChoices):
     ASKED = "asked", "wait", "approve", "Waits for you"
     NEXT_TIER = "next_tier", "ask", "approve", "Waits for you now"
     ANSWERED = "answered", "neutral", "agent", "The agent answered"
-    BREAK_GLASS = "break_glass", "deny", "warning", "Break-glass to review"
+    BREAK_GLASS = "break_glass", "deny", "warning", "Broken glass"
     MISSION = "mission", "neutral", "mission", "Your mission"
     REQUEST = "request", "neutral", "approve", "Answer to a request"
     BUDGET = "budget", "ask", "budget", "Budget alert"
+    CONFIRM = "confirm", "ask", "approve", "Second person"
 
 
 ASKING: Final = (NoticeKind.ASKED, NoticeKind.NEXT_TIER)  # until the question is settled

@@ -15,6 +15,7 @@ from agents.models import Mission
 from agents.services import runs, stopping
 from agents.services.telling import settle_claims, tell_owners
 from budgets import services as budgets
+from controlplane.audit import selectors as audit
 from controlplane.audit.events import Event
 from controlplane.audit.services import Subject, record
 from controlplane.common.clock import now
@@ -195,7 +196,11 @@ def _not_judged(mission: Mission, claim: str) -> RemitError:
             "Read this claim, then decide.",
             claim=new,
         )
-    return conflict("mission.no_claim", "There is no open claim to judge.", "Reload the page.")
+    said = "There is no open claim to judge."
+    if mission.outcome in (Outcome.ACCEPTED, Outcome.REJECTED):
+        who = audit.who_last(mission.pk, Event.MISSION_ACCEPTED, Event.MISSION_REJECTED) or "Somebody"
+        said = f"{who} {mission.get_outcome_display().lower()} this outcome before you. Nothing was changed."
+    return conflict("mission.no_claim", said, "Open the mission.")
 
 
 def _expire(mission: Mission) -> bool:

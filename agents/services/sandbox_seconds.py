@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable
 from decimal import Decimal
+from typing import Final
 
 from agents.models import AgentVersion, Mission, Run
 from budgets import prices
@@ -18,6 +19,8 @@ from controlplane.common.ids import new_id
 
 # Between the end of its wall clock and the moment at which Remit has surely seen it end.
 _GRACE_SECONDS = 600
+# For the people who start or resize it.
+_NO_ROOM: Final = "Ask finance to raise the limit of that budget, or ask for more on its page."
 
 
 def hold(run: Run, mission: Mission, version: AgentVersion) -> None:
@@ -74,7 +77,9 @@ def _hold(run: Run, mission: Mission, money: Decimal, seconds: Decimal) -> None:
         description=f"Sandbox of attempt {run.attempt}",
     )
     if refused is not None:
-        raise conflict("run.budget", refused.message, *refused.remedies)
+        message = f"{refused.message} It is held for the whole time that the sandbox may run."
+        remedies = (_NO_ROOM,) if refused.reason_code == "budget.exhausted" else refused.remedies
+        raise conflict("run.budget", message, *remedies)
     budgets.dispatch(hold_id=hold_id)
     run.hold_id = hold_id
     run.save(update_fields=["hold_id"])

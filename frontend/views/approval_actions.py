@@ -1,4 +1,5 @@
-"""What people do with questions besides answering one: claim, speak, answer identical ones, break the glass, review."""
+"""What people do with questions besides answering one: claim, withdraw, speak, answer identical ones, break the
+glass, review."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from frontend.pages import PersonRequest, page, require_anywhere
 from frontend.views.approvals import card_page, kept, list_page
 from governance import selectors as governance
 from governance import services
-from governance.choices import GLASS_NOT_JUSTIFIED, EscalationState, ReviewVerdict
+from governance.choices import GLASS_NOT_JUSTIFIED, ActionState, EscalationState, ReviewVerdict
 
 
 @page
@@ -42,6 +43,19 @@ def claim(request: PersonRequest, escalation_id: uuid.UUID) -> HttpResponse:
 @require_POST
 def release(request: PersonRequest, escalation_id: uuid.UUID) -> HttpResponse:
     services.release(actor=request.principal, escalation_id=escalation_id)
+    return _to_card(escalation_id)
+
+
+@page
+@require_POST
+def withdraw(request: PersonRequest, escalation_id: uuid.UUID) -> HttpResponse:
+    """By who asked, or who operates the mission that it is about: then nobody has to answer."""
+    question = governance.escalation(principal=request.principal, escalation_id=escalation_id)
+    try:
+        services.withdraw(actor=request.principal, action_id=question.action_id)
+    except RemitError as error:
+        return _back_with(request, escalation_id, error)
+    messages.success(request, f"Withdrawn: {question.title}. Nobody is asked any more.")
     return _to_card(escalation_id)
 
 
@@ -106,9 +120,10 @@ def break_glass(request: PersonRequest, escalation_id: uuid.UUID) -> HttpRespons
         )
     except RemitError as error:
         return _back_with(request, escalation_id, error)
-    messages.warning(
-        request, f"Permitted until {broken.usable_until:%H:%M} UTC. Somebody else must review it; everybody sees it."
-    )
+    action = governance.action(principal=request.principal, action_id=broken.action_id)
+    until = f"Permitted until {broken.usable_until:%H:%M} UTC."
+    done = "Done at once." if action.state == ActionState.SUCCEEDED else until
+    messages.warning(request, f"{done} Somebody else must review it; everybody sees it.")
     return redirect("broken-glass")
 
 

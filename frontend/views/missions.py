@@ -37,7 +37,7 @@ from frontend.pages import PersonRequest, id_of, page
 from frontend.remit_history import compared, version_rows
 from frontend.resize_form import ResizeForm
 from frontend.saved import saved_views
-from frontend.submitting import tell_submitted
+from frontend.submitting import submit
 from frontend.undoing import undoable
 from frontend.views.budgets import SHOWN, with_titles
 from governance import selectors as governance
@@ -226,7 +226,7 @@ def operate(request: PersonRequest, mission_id: uuid.UUID, what: str) -> HttpRes
     actor = request.principal
     match what:
         case "submit":
-            tell_submitted(request, services.submit_mission(actor=actor, mission_id=mission_id))
+            submit(request, mission_id)
         case "pause":
             services.pause_mission(actor=actor, mission_id=mission_id, reason=reason)
             resume = reverse("mission-operate", args=[mission_id, "resume"])

@@ -12,7 +12,6 @@ from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods
 
-from agents import services
 from agents.catalogue import (
     TEMPLATES,
     Template,
@@ -29,7 +28,7 @@ from controlplane.tenancy.selectors import currency_of, sign_off_above, teams_wi
 from controlplane.tenancy.types import Permission
 from frontend.ceilings import ceiling_of_team, in_words
 from frontend.pages import PersonRequest, id_of, page
-from frontend.submitting import tell_submitted
+from frontend.submitting import submit
 from frontend.templatetags.amounts import money_text
 from frontend.trying import importance_of
 
@@ -90,7 +89,7 @@ def _started(request: PersonRequest, chosen: Template, team: Team) -> HttpRespon
     values = {field.name: request.POST.get(field.name, "") for field in chosen.fields}
     mission = start_from_template(actor=request.principal, team_id=team.pk, code=chosen.code, values=values)
     if "start" in request.POST:
-        tell_submitted(request, services.submit_mission(actor=request.principal, mission_id=mission.pk))
+        submit(request, mission.pk)
     return redirect("mission-change" if "edit" in request.POST else "mission", mission_id=mission.pk)
 
 

@@ -65,13 +65,7 @@ def ensure_baseline() -> str:
 def load_bundle(*, actor: Principal, name: str, source: BundleSource) -> PolicyBundle:
     """Store a draft for the actor's organisation. Raises 422 `bundle.invalid` with every problem."""
     actor.require(Permission.POLICY_WRITE)
-    problems = check_bundle(source)
-    if problems:
-        raise invalid(
-            "bundle.invalid",
-            "This bundle can't be used as it is.",
-            *[FieldError("/policies", problem) for problem in problems],
-        )
+    _require_usable(source)
     sha256 = bundle_sha256(source)
     with transaction.atomic():
         bundle = PolicyBundle.objects.create(
@@ -93,7 +87,10 @@ def load_bundle(*, actor: Principal, name: str, source: BundleSource) -> PolicyB
 
 
 def promote_bundle(*, actor: Principal, bundle_id: uuid.UUID) -> PolicyBundle:
-    """Make a draft the organisation's rules, never by the person who loaded it; in force at the next decision."""
+    """Make a draft the organisation's rules, never by the person who loaded it; in force at the next decision.
+
+    Raises 422 `bundle.invalid` for one that passed the checks of an earlier release and not today's.
+    """
     actor.require(Permission.POLICY_WRITE)
     bundle = PolicyBundle.objects.restrict(actor, Permission.POLICY_WRITE).filter(pk=bundle_id).first()
     if bundle is None:
@@ -106,6 +103,7 @@ def promote_bundle(*, actor: Principal, bundle_id: uuid.UUID) -> PolicyBundle:
             "A bundle is promoted by a second person.",
             "Ask a colleague with the permission “policy.write”.",
         )
+    _require_usable(BundleSource(bundle.policies, bundle.schema, bundle.golden_cases))
     with transaction.atomic():
         _lock(bundle.organisation_id.int & 0x7FFFFFFF if bundle.organisation_id else _BASELINE_LOCK)
         mine = PolicyBundle.objects.filter(organisation_id=actor.organisation_id)
@@ -122,6 +120,16 @@ def promote_bundle(*, actor: Principal, bundle_id: uuid.UUID) -> PolicyBundle:
         transaction.on_commit(lambda: forget(organisation_id))
     bundle.refresh_from_db()
     return bundle
+
+
+def _require_usable(source: BundleSource) -> None:
+    problems = check_bundle(source)
+    if problems:
+        raise invalid(
+            "bundle.invalid",
+            "This bundle can't be used as it is.",
+            *[FieldError("/policies", problem) for problem in problems],
+        )
 
 
 def _lock(key: int) -> None:

@@ -22,6 +22,7 @@ from governance.choices import GLASS_NOT_JUSTIFIED, ActionState, EscalationState
 from governance.escalations.closing import LONGEST_REASON, subject_of_escalation
 from governance.escalations.deciding import check_open
 from governance.escalations.electorate import electorate_of
+from governance.escalations.telling import tell_review
 from governance.gate import Overtaken
 from governance.models import Action, Escalation
 from governance.rejudging import Again, lock_before_question, look_again, weigh_again, write_again
@@ -112,6 +113,7 @@ def review_break_glass(
         )
         if verdict is ReviewVerdict.NOT_JUSTIFIED:
             _withdraw_unused(found.escalation, reviewer)
+        tell_review(found, verdict)
         inbox_changed(found.escalation.action)
         glass_changed(found.escalation.action)
     found.refresh_from_db()

@@ -197,9 +197,15 @@ def delegations(principal: Principal) -> list[Delegation]:
     return list(rows.select_related("from_user", "to_user").order_by("starts_at", "id"))
 
 
-def broken_glass(principal: Principal, *, only_open: bool = False, limit: int = 50) -> list[BreakGlass]:
+def broken_glass(
+    principal: Principal,
+    *,
+    only_open: bool = False,
+    permission: Permission = Permission.ESCALATION_VIEW,
+    limit: int = 50,
+) -> list[BreakGlass]:
     """The newest first; what nobody has reviewed before all else."""
-    rows = BreakGlass.objects.restrict(principal, Permission.ESCALATION_VIEW)
+    rows = BreakGlass.objects.restrict(principal, permission)
     if only_open:
         rows = rows.filter(reviewed_at__isnull=True)
     rows = rows.select_related("action", "escalation__action", "by", "reviewed_by")

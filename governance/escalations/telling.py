@@ -14,8 +14,8 @@ from django.db.models.functions import Coalesce, Concat, Left, Substr
 from controlplane.common.clock import now
 from controlplane.live.services import announce
 from controlplane.tenancy.types import Principal, PrincipalKind
-from governance.approval_models import Notice
-from governance.choices import ActionState, NoticeKind
+from governance.approval_models import BreakGlass, Notice
+from governance.choices import ActionState, NoticeKind, ReviewVerdict
 from governance.models import Action
 
 _ANSWERS: Final = {
@@ -75,13 +75,43 @@ def settle_notices(*, kind: NoticeKind, about_ids: Collection[uuid.UUID], was: s
         announce(f"person:{user_id}", "notices")
 
 
+def tell_review(broken: BreakGlass, verdict: ReviewVerdict) -> None:
+    """Inside the transaction of the review: nobody is asked for another, and who broke the glass hears the verdict."""
+    asked = Notice.objects.filter(kind=NoticeKind.BREAK_GLASS, about_id=broken.pk, read_at__isnull=True)
+    users = sorted(asked.values_list("user_id", flat=True))
+    asked.update(read_at=now())
+    for user_id in users:
+        announce(f"person:{user_id}", "notices")
+    action = broken.escalation.action
+    subject_type, subject_id = _page_of(action)
+    if subject_id is not None:
+        tell_people(
+            [
+                News(
+                    user_id=broken.by_id,
+                    organisation_id=broken.organisation_id,
+                    team_id=broken.team_id,
+                    kind=NoticeKind.BREAK_GLASS,
+                    subject_type=subject_type,
+                    subject_id=subject_id,
+                    about_id=broken.pk,
+                    text=f"{verdict.label}: {action.title}",
+                )
+            ]
+        )
+
+
+def _page_of(action: Action) -> tuple[str, uuid.UUID | None]:
+    return ("mission", action.mission_id) if action.mission_id else ("budget", action.subject_id)
+
+
 def tell_answer(*, action: Action, state: ActionState, actor: Principal, owners: Collection[uuid.UUID]) -> None:
     """For action kinds, in `on_decided`: whoever asked, and whom the subject belongs to, hear how it ended. What nobody
     but who asked had a part in is news to nobody."""
-    if state not in _ANSWERS or actor.id == action.proposer_id or action.subject_id is None:
+    subject_type, subject_id = _page_of(action)
+    if state not in _ANSWERS or actor.id == action.proposer_id or action.subject_id is None or subject_id is None:
         return
     asker = [action.proposer_id] if action.proposer_kind == PrincipalKind.USER else []
-    subject_type, subject_id = ("mission", action.mission_id) if action.mission_id else ("budget", action.subject_id)
     tell_people(
         News(
             user_id=user_id,

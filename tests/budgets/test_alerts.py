@@ -68,6 +68,21 @@ def test_a_lowered_limit_tells_at_once_and_a_raised_one_does_not_tell_again(tree
     assert told(tree) == [50]
 
 
+def test_a_limit_below_what_is_spent_and_held_counts_as_it_was_set(tree: Tree, as_finn: Principal) -> None:
+    """The window's own limit comes down to it only as holds clear."""
+    tree.limit(tree.team, money=Decimal(10))
+    spend(tree, "4.00")
+    hold = tree.held("1.00")
+    tree.limit(tree.team, money=Decimal(2))
+    assert told(tree) == [50, 80, 100]
+    assert Alert.objects.latest("id").limit_money == 2
+    (shown,) = alerts.standing(as_finn)
+    assert (shown.used, shown.allowed) == (4, 2)
+    services.void(hold_id=hold)
+    (shown,) = alerts.standing(as_finn)
+    assert (shown.used, shown.allowed) == (4, 2)
+
+
 def test_what_was_charged_beyond_the_limit_counts(tree: Tree) -> None:
     tree.limit(tree.team, money=Decimal(10))
     services.settle(hold_id=tree.held("1.00"), amounts=Amounts(Decimal(30), 0, 1))

@@ -89,9 +89,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def remit() -> Iterator[Installation]:
-    """One installation for the whole session, with the demo, its servers and its first mission."""
+    """One installation for all of these tests, and no longer, with the demo, its servers and its first mission."""
     if shutil.which("bwrap") is None:
         missing("bubblewrap is not installed", "REMIT_REQUIRE_SANDBOX")
     state = Path(tempfile.mkdtemp(prefix="remit-e2e-"))

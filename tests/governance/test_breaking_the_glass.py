@@ -52,6 +52,9 @@ def test_breaking_the_glass_permits_for_minutes_and_must_be_reviewed_by_another(
     )
     assert (done.verdict, done.reviewed_by_id) == ("justified", as_dana.id)
     assert selectors.broken_glass(as_dana, only_open=True) == []
+    assert [(notice.kind, notice.text.split(":")[0]) for notice in selectors.notices_of(as_nadia)] == [
+        ("break_glass", "Justified")
+    ]
     assert gate.redeem(judgement).state == ActionState.EXECUTING
 
 

@@ -181,6 +181,23 @@ def test_a_second_person_promotes_and_the_next_decision_uses_it(
 
 
 @pytest.mark.django_db
+def test_a_draft_that_passes_no_more_by_now_is_not_promoted(
+    as_nadia: Principal, make_person: Any, acting: Any, northwind: Any
+) -> None:
+    """As after an upgrade: what it was checked by then is not what the gate reads now."""
+    services.ensure_baseline()
+    bundle = services.load_bundle(actor=as_nadia, name="Stricter", source=stricter())
+    PolicyBundle.objects.filter(pk=bundle.pk).update(policies=bundle.policies.replace("context.", "context.once_"))
+    with pytest.raises(RemitError, match=r"bundle\.invalid"):
+        services.promote_bundle(actor=acting(make_person("Olga", northwind, Role.ADMIN)), bundle_id=bundle.pk)
+    bundle.refresh_from_db()
+    assert bundle.state == BundleState.DRAFT
+    assert not Entry.objects.filter(event="policy.bundle_promoted").exists()
+    forget()
+    assert active_bundle(northwind.pk).sha256 != bundle.sha256
+
+
+@pytest.mark.django_db
 def test_who_may_not_write_policies_changes_nothing(
     as_nadia: Principal, as_alice: Principal, as_dana: Principal, as_charlie: Principal
 ) -> None:

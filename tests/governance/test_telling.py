@@ -10,8 +10,8 @@ from controlplane.tenancy import members
 from controlplane.tenancy.models import User
 from controlplane.tenancy.types import Principal
 from governance import services
-from governance.approval_models import EscalationMessage, Notice
-from governance.choices import EscalationState, Verdict
+from governance.approval_models import BreakGlass, EscalationMessage, Notice
+from governance.choices import EscalationState, ReviewVerdict, Verdict
 from governance.models import Escalation
 from governance.tasks import tell_all
 from governance.types import Finding
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.django_db  # its transactions never commit, so no task 
 
 
 def test_broken_glass_whose_message_was_lost_is_told_by_the_sweep(
-    gate: Gate, as_nadia: Principal, dana: User, bob: User
+    gate: Gate, as_nadia: Principal, as_dana: Principal, dana: User, bob: User
 ) -> None:
     question = gate.escalation(gate.propose(60))
     tell_all()
@@ -38,6 +38,10 @@ def test_broken_glass_whose_message_was_lost_is_told_by_the_sweep(
     assert services.untold() == []
     tell_all()
     assert (told.count(), len(mail.outbox)) == (2, 2)
+    services.review_break_glass(
+        reviewer=as_dana, break_glass_id=BreakGlass.objects.get().pk, verdict=ReviewVerdict.JUSTIFIED, note="It was."
+    )
+    assert not told.filter(escalation=question, read_at__isnull=True).exists()  # nobody is asked any more
 
 
 def test_who_left_before_the_mail_about_broken_glass_went_out_gets_none(

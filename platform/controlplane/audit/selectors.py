@@ -10,6 +10,7 @@ from datetime import datetime
 from django.db.models import Q, QuerySet
 
 from controlplane.audit import checkpoints, keys
+from controlplane.audit.events import Event
 from controlplane.audit.models import Checkpoint, Entry, Seal, SigningKey, Unsealed
 from controlplane.audit.searching import holds_text
 from controlplane.audit.sentences import sentence as sentence
@@ -100,6 +101,12 @@ def entries_about_action(principal: Principal, *, action_id: uuid.UUID, limit: i
         Told(row.pk, row.at, row.event, sentence(row), row.seal.sequence if hasattr(row, "seal") else None)
         for row in reversed(found)
     ]
+
+
+def who_last(subject_id: uuid.UUID, *events: Event) -> str:
+    """By name, for whoever may see the subject: who last did one of these to it; empty when nobody did."""
+    rows = Entry.objects.filter(subject_id=subject_id, event__in=events).order_by("-id")
+    return rows.values_list("actor_name", flat=True).first() or ""
 
 
 @dataclass(frozen=True)

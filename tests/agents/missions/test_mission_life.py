@@ -315,6 +315,7 @@ def test_accepted_claim_ends_the_mission_as_succeeded(alice: Principal, started:
     with pytest.raises(RemitError) as refused:
         services.accept_outcome(actor=alice, mission_id=started.pk, claim=claim)
     assert refused.value.code == "mission.no_claim"
+    assert refused.value.message == "Alice accepted this outcome before you. Nothing was changed."
 
 
 def test_rejected_claim_needs_a_reason_and_fails_the_mission(alice: Principal, started: Mission) -> None:

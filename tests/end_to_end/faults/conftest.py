@@ -19,7 +19,7 @@ HOSTILE = HERE.parents[1] / "agents" / "servers" / "hostile_stdio.py"
 ENOUGH_MISSIONS = 24
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def folder() -> Iterator[Path]:
     """For everything of these tests; its path is short, as sockets lie in it."""
     if shutil.which("bwrap") is None:
@@ -41,7 +41,7 @@ def set_up(site: Site, environments: Path) -> None:
     assert site.do("register_servers") == ["", ""]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shared(folder: Path) -> Iterator[Site]:
     site = Site(folder)
     try:
@@ -60,7 +60,7 @@ def site(shared: Site) -> Iterator[Site]:
     shared.check_sums()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def _missions(shared: Site) -> Iterator[Mission]:
     return iter([Mission(*made) for made in shared.do("make_missions", ENOUGH_MISSIONS)])
 

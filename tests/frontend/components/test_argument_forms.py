@@ -154,3 +154,21 @@ def test_names_and_descriptions_of_strangers_stay_text() -> None:
     assert "<script>" not in html
     assert 'name="arg0"' in html
     assert not {"\x1b", "\u202e"} & set(html)
+
+
+@pytest.mark.parametrize(
+    ("described", "current", "typed", "said"),
+    [
+        ({"type": "string", "maxLength": 200}, "late", "y" * 201, "At most 200 characters: this has 201."),
+        ({"type": "integer", "minimum": 2}, 3, "1", "At least 2."),
+        ({"type": "number", "maximum": 2.5}, 1.0, "2.51", "At most 2.5."),
+    ],
+)
+def test_what_is_beyond_a_limit_is_said_at_its_field(described: Any, current: Any, typed: str, said: str) -> None:
+    schema = {"type": "object", "properties": {"value": described}, "required": ["value"]}
+    form = ArgumentForm({"arg0": typed}, schema=schema, current={"value": current})
+    assert not form.is_valid()
+    assert form.errors["arg0"] == [said]
+    limit = described.get("maxLength") or described.get("minimum") or described.get("maximum")
+    at_the_limit = "y" * limit if "maxLength" in described else str(limit)
+    assert ArgumentForm({"arg0": at_the_limit}, schema=schema, current={"value": current}).is_valid()

@@ -140,6 +140,7 @@ def forms(world: Any) -> dict[str, tuple[str, dict[str, str]]]:
         ),
         "approval-claim": (reverse("approval-claim", args=[escalation.pk]), {}),
         "approval-release": (reverse("approval-release", args=[escalation.pk]), {}),
+        "approval-withdraw": (reverse("approval-withdraw", args=[escalation.pk]), {}),
         "approval-say": (reverse("approval-say", args=[escalation.pk]), {"text": "Why?", "to": "agent"}),
         "approval-break-glass": (
             reverse("approval-break-glass", args=[escalation.pk]),

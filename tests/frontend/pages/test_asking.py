@@ -62,6 +62,30 @@ def test_asking_says_whom_it_waits_for_and_raises_nothing_yet(
     assert "is asked for already, by Alice" in again
 
 
+def test_who_asked_takes_it_back_and_nobody_has_to_answer(
+    world: Any, alice: User, bob: User, signed_in: SignIn
+) -> None:
+    browser, approver = signed_in(alice), signed_in(bob)
+    ask(browser, world.mission, "500.00")
+    question = Escalation.objects.get()
+    path, card = reverse("approval-withdraw", args=[question.pk]), reverse("approval", args=[question.pk])
+    assert path not in approver.get(card).content.decode()
+    assert approver.post(path).status_code == 404
+    question.refresh_from_db()
+    assert question.state == "open"
+    assert path in browser.get(card).content.decode()
+    assert path in browser.get(reverse("mission-tab", args=[world.mission.pk, "budget"])).content.decode()
+    said = browser.post(path, follow=True).content.decode()
+    assert "Nobody is asked any more." in said
+    assert path not in said
+    question.refresh_from_db()
+    assert (question.state, question.action.state) == ("withdrawn", "withdrawn")
+    assert limit_of(world.mission) == 2
+    twice = browser.post(path)
+    assert twice.status_code == 409
+    assert "no longer waiting or permitted" in twice.content.decode()
+
+
 def test_a_second_request_is_said_to_whoever_decides_one_of_them(
     world: Any, alice: User, bob: User, signed_in: SignIn
 ) -> None:

@@ -169,3 +169,17 @@ def test_who_sees_no_approvals_is_led_to_none(world: Any, alice: User, finn: Use
         assert link in page(signed_in(alice), address)
         assert link not in page(signed_in(finn), address)
     assert signed_in(finn).get(link).status_code == 404
+
+
+def test_who_refused_is_named_and_not_who_had_agreed(
+    world: Any, as_nadia: Principal, as_bob: Principal, as_dana: Principal, alice: User, signed_in: SignIn
+) -> None:
+    governance.save_route(actor=as_nadia, route=governance.Route(name="Two", kind="tool.call", needed=2))
+    question = world.ask_credit()
+    governance.decide(approver=as_dana, escalation_id=question.pk, version=1, approve=True, reason="Late indeed")
+    governance.decide(approver=as_bob, escalation_id=question.pk, version=2, approve=False, reason="No ticket")
+    refused = story(page(signed_in(alice), reverse("mission", args=[world.mission.pk])))[-1]
+    assert "Refused by Bob" in refused
+    assert "No ticket" in refused
+    assert "Dana" not in refused
+    assert "Late indeed" not in refused

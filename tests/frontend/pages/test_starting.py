@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from django.urls import reverse
 from agents import services as agents
 from agents.catalogue import start_from_template
 from agents.choices import MissionState, ServerState
-from agents.models import Agent, McpServer, McpTool, Mission
+from agents.models import Agent, McpServer, McpTool, Mission, Run
+from budgets import services as budgets
+from budgets.types import Limits, WindowKind
 from controlplane.audit.models import Entry
 from controlplane.common import installing
 from controlplane.common.canonical import digest
@@ -118,8 +121,8 @@ def test_a_mission_the_gate_refused_is_not_called_started(world: Any, alice: Use
     browser = signed_in(alice)
     browser.post(reverse("mission-operate", args=[draft.pk, "submit"]))
     text = page(browser, reverse("mission", args=[draft.pk]))
-    assert "Not started." in text
-    assert "Started." not in text.replace("Not started.", "")
+    assert "Not started, and kept as a draft." in text
+    assert "Started." not in text
     draft.refresh_from_db()
     assert draft.state != MissionState.ACTIVE
 
@@ -296,3 +299,22 @@ def test_another_organisation_hears_nothing_of_it(
 ) -> None:
     installing.write(state_dir, Installing(northwind.slug, step="Installing", total=9))
     assert "being installed" not in page(signed_in(charlie), "/")
+
+
+def test_a_start_that_the_teams_budget_has_no_room_for_says_so_to_people_and_keeps_one_draft(
+    world: Any, nadia: User, as_nadia: Principal, signed_in: SignIn
+) -> None:
+    limits = Limits(money=Decimal("0.001"))
+    budgets.set_limit(
+        actor=as_nadia, account_id=world.account_of("team", world.team.pk), window=WindowKind.MONTH, limits=limits
+    )
+    draft = world.draft("Left behind")
+    browser = signed_in(nadia)
+    said = html.unescape(
+        browser.post(reverse("mission-operate", args=[draft.pk, "submit"]), follow=True).content.decode()
+    )
+    assert "Not started, and kept as a draft. The budget “" in said
+    assert "Ask finance to raise the limit of that budget" in said
+    assert "budget.topup" not in said
+    draft.refresh_from_db()
+    assert (draft.state, Run.objects.filter(mission=draft).count()) == (MissionState.DRAFT, 0)

@@ -53,6 +53,18 @@ def test_a_broken_glass_is_on_everybodys_next_page_and_gone_from_it_once_reviewe
     assert not any(watching("broke the glass"))
 
 
+def test_who_sees_the_action_and_no_approvals_is_warned_of_broken_glass_and_led_to_the_action(
+    world: Any, as_nadia: Principal, finn: User, charlie: User, signed_in: SignIn
+) -> None:
+    reason = "The payment run closes in five minutes."
+    broken = services.break_glass(actor=as_nadia, escalation_id=world.ask_credit().pk, version=1, reason=reason)
+    strip = page(signed_in(finn), reverse("budgets")).split("Nadia broke the glass.")[1].split("</div>")[0]
+    assert reverse("action", args=[broken.action_id]) in strip
+    assert reverse("broken-glass") not in strip
+    assert signed_in(finn).get(reverse("action", args=[broken.action_id])).status_code == 200
+    assert "broke the glass" not in page(signed_in(charlie), reverse("budgets"))
+
+
 def test_a_stop_is_on_everybodys_next_page(world: Any, watching: Any) -> None:
     agents.stop(actor=world.owner, scope=StopScope.TEAM, scope_id=world.team.pk, reason="Look first")
     assert all(watching("The team Receivables is stopped."))
