@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from celery import bootsteps
@@ -37,8 +36,6 @@ class BeatThread(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has n
 def run(*, threads: int) -> None:
     """Work until SIGTERM; running tasks end first."""
     app.steps["worker"].add(BeatThread)
-    # It would write a line for every sweep, several a second.
-    logging.getLogger("celery.beat").setLevel(logging.WARNING)
     app.worker_main(
         [
             *("worker", "--pool", "threads", "--concurrency", str(threads), "--loglevel", "INFO"),
