@@ -239,17 +239,20 @@ def servers(principal: Principal | None) -> QuerySet[McpServer]:
 
 
 def acting(principal: Principal) -> Principal:
-    """An agent's own credential acts for its one attempt under way, as that attempt's token does; without one, and with
-    several, for none. Others are what they are."""
+    """An agent's own credential acts for its one attempt under way, and in the agent's name, as that attempt's token
+    does; without one, and with several, for none. Others are what they are."""
     if principal.kind is not PrincipalKind.AGENT or principal.agent_id is None:
         return principal
     rows = Run.objects.filter(
         mission__agent_id=principal.agent_id,
         mission__organisation_id=principal.organisation_id,
         mission__state=MissionState.ACTIVE,
-    )
-    live = list(rows.exclude(state__in=ENDED_RUN_STATES).values_list("mission_id", "pk")[:2])
-    return replace(principal, mission_id=live[0][0], run_id=live[0][1]) if len(live) == 1 else principal
+    ).exclude(state__in=ENDED_RUN_STATES)
+    live = list(rows.values_list("mission_id", "pk", "mission__agent__name")[:2])
+    if len(live) != 1:
+        return principal
+    mission_id, run_id, name = live[0]
+    return replace(principal, mission_id=mission_id, run_id=run_id, name=name)
 
 
 def remit_of_run(*, principal: Principal) -> dict[str, Any]:

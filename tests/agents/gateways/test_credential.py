@@ -14,6 +14,7 @@ import pytest
 
 from agents import services
 from agents.models import Mission, Run
+from controlplane.audit.models import Entry
 from controlplane.common.clock import now
 from controlplane.tenancy.models import Token
 from controlplane.tenancy.types import Principal
@@ -78,6 +79,18 @@ def test_a_call_that_people_agreed_to_is_carried_out_when_it_is_repeated_also_wi
     assert not client.call("remit__finish", {"summary": "Credited."}).is_error
     mission.refresh_from_db()
     assert mission.outcome == "claimed"
+
+
+def test_people_and_the_trail_are_told_the_agents_name_and_not_what_its_credential_is_called(
+    make_agent_client: Callable[..., Any], owner: Principal, mission: Mission
+) -> None:
+    _, text = services.issue_credential(
+        actor=owner, agent_id=mission.agent_id, name="Bob", expires_at=now() + timedelta(days=1)
+    )
+    asked = make_agent_client(text).call("books__apply_credit", LARGE).structured_content
+    assert Action.objects.get(pk=asked["id"]).proposer_name == "Clerk"
+    told = Entry.objects.filter(subject_id=asked["id"])
+    assert {(entry.actor_kind, entry.actor_name) for entry in told} == {("agent", "Clerk")}
 
 
 def test_without_a_mission_under_way_it_opens_nothing(
