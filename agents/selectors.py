@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from django.db.models import Count, Exists, F, OuterRef, Prefetch, Q, QuerySet, Subquery, prefetch_related_objects
 
-from agents.choices import ENDED_MISSION_STATES, CheckState, MissionState
+from agents.choices import ENDED_MISSION_STATES, ENDED_RUN_STATES, CheckState, MissionState
 from agents.grants import parse_grants
 from agents.models import Agent, AgentVersion, ChecklistItem, McpServer, McpTool, Mission, MissionVersion, Run
 from agents.types import MissionRow
@@ -19,7 +19,7 @@ from budgets import selectors as budgets
 from budgets.types import Balance
 from controlplane.common.errors import not_found
 from controlplane.common.written_amounts import written_amount
-from controlplane.tenancy.types import Permission, Principal
+from controlplane.tenancy.types import Permission, Principal, PrincipalKind
 from governance.choices import EscalationState
 from governance.models import Action, Escalation
 
@@ -236,6 +236,23 @@ def run_ids_of(principal: Principal | None, agent_id: uuid.UUID) -> QuerySet[Run
 def servers(principal: Principal | None) -> QuerySet[McpServer]:
     rows = McpServer.objects.restrict(principal, Permission.SERVER_VIEW)
     return rows.prefetch_related(Prefetch("tools", McpTool.objects.order_by("name"))).order_by("name")
+
+
+def acting(principal: Principal) -> Principal:
+    """An agent's own credential acts for its one attempt under way, and in the agent's name, as that attempt's token
+    does; without one, and with several, for none. Others are what they are."""
+    if principal.kind is not PrincipalKind.AGENT or principal.agent_id is None:
+        return principal
+    rows = Run.objects.filter(
+        mission__agent_id=principal.agent_id,
+        mission__organisation_id=principal.organisation_id,
+        mission__state=MissionState.ACTIVE,
+    ).exclude(state__in=ENDED_RUN_STATES)
+    live = list(rows.values_list("mission_id", "pk", "mission__agent__name")[:2])
+    if len(live) != 1:
+        return principal
+    mission_id, run_id, name = live[0]
+    return replace(principal, mission_id=mission_id, run_id=run_id, name=name)
 
 
 def remit_of_run(*, principal: Principal) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from agents.gateways import own_tools
 from agents.gateways.calls import Call, Caller
 from agents.gateways.catalogue import granted_tools
 from agents.gateways.threads import in_thread
+from agents.selectors import acting
 from agents.servers.health import Use, note_use
 from agents.servers.pool import SessionPool
 from agents.servers.selectors import ended_runs
@@ -172,7 +173,7 @@ class McpGateway:
 
     def principal_of(self, token: str) -> Principal:
         """Who the token stands for; notes at most every ten seconds that this agent lives. Raises 401 `token.*`."""
-        principal = principal_of_token(token)
+        principal = acting(principal_of_token(token))
         bound = principal.run_id or principal.agent_id
         if (
             bound is not None

@@ -15,6 +15,7 @@ from agents.servers.definitions import argument_errors
 from controlplane.common import ending
 from controlplane.common.errors import FieldError, RemitError, invalid, not_found
 from controlplane.common.ids import parse_id
+from controlplane.tenancy.tokens import require_alive
 from controlplane.tenancy.types import Permission, Principal
 from governance import selectors as governance
 from governance.choices import ActionState, EscalationState
@@ -120,7 +121,10 @@ async def call(principal: Principal, name: str, arguments: Mapping[str, Any]) ->
             raise invalid("arguments.schema", "The arguments don't fit the tool's schema.", *errors)
         if principal.mission_id is None:
             raise RemitError(
-                "mission.none", "This token belongs to no run of a mission.", 403, remedies=("Use the run's token.",)
+                "mission.none",
+                "This token says no one mission that is under way.",
+                403,
+                remedies=("Use the run's token: it is shown on the mission's page.",),
             )
         match name:
             case "remit__mission":
@@ -177,9 +181,12 @@ def _look_up(principal: Principal, identifier: uuid.UUID) -> dict[str, Any]:
     action = Action.objects.restrict(principal, Permission.ACTION_VIEW).filter(pk=identifier).first()
     if action is None:
         raise not_found("action")
-    return answers.state_of(
+    found = answers.state_of(
         action, open_escalation(action), governance.questions_of(action.pk), governance.in_place_of(action)
     )
+    if principal.token_id is not None:
+        require_alive(principal.token_id)  # who waits with one that was revoked meanwhile learns nothing more
+    return found
 
 
 def _answer(principal: Principal, arguments: Mapping[str, Any]) -> dict[str, Any]:

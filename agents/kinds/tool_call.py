@@ -22,7 +22,7 @@ from agents.choices import (
 from agents.grants import Grant, argument_facts, compile_grants
 from agents.kinds import call_facts, call_totals
 from agents.kinds.call_facts import Snapshot
-from agents.models import McpTool, MissionVersion, Run
+from agents.models import McpTool, MissionVersion
 from agents.servers.definitions import call_errors
 from budgets import prices
 from controlplane.common.canonical import canonical_bytes
@@ -49,7 +49,11 @@ class ToolCall:
             raise invalid("action.tool", "Name the tool.", FieldError("/tool", "1 to 160 characters"))
         mission_id, run_id = proposer.mission_id, proposer.run_id
         if mission_id is None:
-            mission_id, run_id = _only_attempt(proposer, proposer.agent_id)
+            raise invalid(
+                "mission.ambiguous",
+                "This credential does not say which attempt at which mission it acts for.",
+                remedies=("Use the run's token: it is shown on the mission's page.",),
+            )
         snapshot = call_facts.read(proposer, mission_id, run_id, proposal)
         grants = call_facts.grants_of(snapshot.version_id)
         mine = [grant for grant in grants if grant.tool == proposal.tool]
@@ -365,20 +369,3 @@ def _schema_problem(sha256: str, definition: str | dict[str, Any], proposal: Pro
         return ""
     first = errors[0]
     return f"Arguments don't fit the tool's schema at {first.pointer or '/'}: {first.message}"[:400]
-
-
-def _only_attempt(proposer: Principal, agent_id: uuid.UUID) -> tuple[uuid.UUID, uuid.UUID]:
-    """Mission and run an agent's own credential acts for: what is counted, remembered and kept apart is kept by run."""
-    rows = Run.objects.filter(
-        mission__agent_id=agent_id,
-        mission__organisation_id=proposer.organisation_id,
-        mission__state=MissionState.ACTIVE,
-    )
-    live = list(rows.exclude(state__in=ENDED_RUN_STATES).values_list("mission_id", "pk")[:2])
-    if len(live) != 1:
-        raise invalid(
-            "mission.ambiguous",
-            "This credential does not say which attempt at which mission it acts for.",
-            remedies=("Use the run's token: it is shown on the mission's page.",),
-        )
-    return live[0]

@@ -85,8 +85,9 @@ class Electorate:
         return sorted(user_id for user_id in self.deciders if self.seats_of(user_id))
 
     def _lends(self, user_id: uuid.UUID) -> bool:
-        """Whether standing in for this person gives a say: they are asked, and not too close themselves."""
-        return self.members is not None and user_id in self.members and not self.too_close(user_id)
+        """Whether standing in for this person gives a say: they have one themselves, and are not too close."""
+        asked = self.members is not None and user_id in self.members
+        return asked and user_id in self.deciders and not self.too_close(user_id)
 
 
 def electorate_of(escalation: Escalation) -> Electorate:

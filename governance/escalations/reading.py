@@ -5,21 +5,23 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 from django.contrib.postgres.expressions import ArraySubquery
-from django.db.models import F, OuterRef, Prefetch, Q, QuerySet
+from django.contrib.postgres.fields import ArrayField
+from django.db.models import Exists, ExpressionWrapper, F, OuterRef, Prefetch, Q, QuerySet, UUIDField
 
 from controlplane.common.clock import now
 from controlplane.common.errors import RemitError, forbidden, not_found
-from controlplane.tenancy.models import User
+from controlplane.tenancy.models import Membership, User
 from controlplane.tenancy.types import Permission, Principal
 from governance.approval_models import ApprovalRoute, ApproverGroup, BreakGlass, Delegation
 from governance.choices import EscalationState
 from governance.escalations.arranging import in_words
 from governance.escalations.deciding import is_claimed, why_not_decide
-from governance.escalations.electorate import Electorate, electorate_of, electorates
+from governance.escalations.electorate import DECIDING_ROLES, Electorate, electorate_of, electorates
 from governance.escalations.ways import Asked, Way, chosen_way, why_not
 from governance.models import DUE_AT, DUE_BUCKET, Action, Escalation, Vote
 
@@ -68,23 +70,45 @@ def waiting_for(principal: Principal) -> QuerySet[Escalation]:
     if user_id is None or not principal.is_person:
         return rows.none()
     moment = now()
-    lent = Delegation.objects.filter(to_user_id=user_id, organisation_id=principal.organisation_id)
-    lent = lent.filter(starts_at__lte=moment, starts_at__lt=F("ends_at"))
-    members = ApproverGroup.members.through.objects.filter(
-        Q(user_id=user_id) | Q(user_id__in=lent.filter(ends_at__gt=moment).values("from_user_id"))
+    delegations = Delegation.objects.filter(
+        organisation_id=principal.organisation_id, starts_at__lte=moment, starts_at__lt=F("ends_at")
     )
-    groups = members.values("approvergroup_id")
-    asked = Q(group__isnull=True) | Q(group_id__in=groups)
-    later = Q(tier__gt=1) & (Q(next_group__isnull=True) | Q(next_group_id__in=groups))
+    lent = delegations.filter(to_user_id=user_id)
+    groups = ApproverGroup.members.through.objects.filter(user_id=user_id).values("approvergroup_id")
+    lenders = _lenders(delegations, user_id, moment)
+    asked = Q(group__isnull=True) | Q(group_id__in=groups) | Exists(_members_of("group_id", lenders))
+    later = Q(next_group__isnull=True) | Q(next_group_id__in=groups) | Exists(_members_of("next_group_id", lenders))
     close = ArraySubquery(lent.filter(ends_at__gt=OuterRef("opened_at")).values("from_user_id"))
     return (
-        rows.filter(asked | later, state=EscalationState.OPEN, expires_at__gt=moment)
+        rows.filter(asked | (Q(tier__gt=1) & later), state=EscalationState.OPEN, expires_at__gt=moment)
         .exclude(excluded_user_ids__contains=[user_id])
         .exclude(action__proposer_id=user_id)
         .exclude(votes__user_id=user_id)
         .exclude(excluded_user_ids__overlap=close)
         .exclude(action__proposer_id__in=lent.filter(ends_at__gt=OuterRef("opened_at")).values("from_user_id"))
     )
+
+
+def _lenders(delegations: QuerySet[Delegation], user_id: uuid.UUID, moment: datetime) -> QuerySet[Delegation]:
+    """Whose say this person could use in the question outside, as `Electorate` has it: who holds the role there, stands
+    in for nobody who is too close, and has not answered, nor anybody else in their place."""
+    question, lender = OuterRef(OuterRef("pk")), OuterRef("from_user_id")
+    role = Membership.objects.standing().filter(user_id=lender, role__in=DECIDING_ROLES)
+    role = role.filter(Q(team__isnull=True) | Q(team_id=OuterRef(OuterRef("team_id"))))
+    role = role.filter(organisation_id=OuterRef("organisation_id"))
+    concerned = delegations.filter(to_user_id=lender, ends_at__gt=OuterRef(OuterRef("opened_at")))
+    excluded = ExpressionWrapper(OuterRef(OuterRef("excluded_user_ids")), ArrayField(UUIDField()))
+    concerned = concerned.alias(excluded=excluded).filter(
+        Q(excluded__contains=[F("from_user_id")]) | Q(from_user_id=OuterRef(OuterRef("action__proposer_id")))
+    )
+    used = Vote.objects.filter(escalation_id=question).filter(Q(user_id=lender) | Q(for_user_id=lender))
+    in_force = delegations.filter(to_user_id=user_id, ends_at__gt=moment)
+    return in_force.filter(Exists(role), ~Exists(concerned), ~Exists(used))
+
+
+def _members_of(group: str, lenders: QuerySet[Delegation]) -> QuerySet[Delegation]:
+    members = ApproverGroup.members.through.objects.filter(user_id=OuterRef("from_user_id"))
+    return lenders.filter(Exists(members.filter(approvergroup_id=OuterRef(OuterRef(group)))))
 
 
 def inbox(rows: QuerySet[Escalation], filters: InboxFilters | None = None) -> QuerySet[Escalation]:

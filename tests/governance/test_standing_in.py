@@ -9,8 +9,9 @@ import pytest
 
 from controlplane.common.clock import now
 from controlplane.common.errors import RemitError
-from controlplane.tenancy.models import User
-from controlplane.tenancy.types import Principal
+from controlplane.tenancy import members
+from controlplane.tenancy.models import Membership, Team, User
+from controlplane.tenancy.types import Principal, Role
 from governance import services
 from governance.approval_models import Delegation
 from governance.choices import EscalationState
@@ -102,3 +103,107 @@ def test_standing_in_has_an_end_that_can_be_kept(as_dana: Principal, dana: User,
     with pytest.raises(RemitError, match=r"delegation\.invalid"):
         stand_in(as_dana, dana, bob, starts_at=now(), ends_at=now() + timedelta(days=days))
     assert not Delegation.objects.exists()
+
+
+@pytest.mark.parametrize("loss", ["deactivated", "role", "another team"])
+def test_nobody_uses_the_say_of_a_person_who_has_none_themselves(
+    gate: Gate,
+    route: Any,
+    make_group: MakeGroup,
+    as_nadia: Principal,
+    dana: User,
+    bob: User,
+    as_bob: Principal,
+    approvers: list[User],
+    acting: Any,
+    loss: str,
+) -> None:
+    olga, piet, _ = approvers
+    route(needed=2, group_id=make_group("Directors", dana, olga, piet).pk)
+    stand_in(as_nadia, dana, bob)
+    voted, unasked = gate.propose(60), gate.propose(61)
+    gate.decide(voted, as_bob)
+    match loss:
+        case "deactivated":
+            members.deactivate(principal=as_nadia, user_id=dana.pk)
+        case "role":
+            Membership.objects.filter(user=dana).update(role=Role.AUDITOR)
+        case _:
+            elsewhere = Team.objects.create(organisation=dana.memberships.get().organisation, name="Far", slug="far")
+            Membership.objects.filter(user=dana).update(team=elsewhere)
+    assert refused(gate, unasked, as_bob).code == "escalation.not_asked"
+    assert waits_for([as_bob, acting(olga)], unasked) == ["Olga"]
+    assert gate.decide(voted, acting(olga)).state == EscalationState.OPEN  # his answer in her place counts no more
+    assert gate.decide(voted, acting(piet)).state == EscalationState.APPROVED
+
+
+def test_a_question_whose_say_is_used_waits_for_no_stand_in(
+    gate: Gate,
+    route: Any,
+    make_group: MakeGroup,
+    as_nadia: Principal,
+    dana: User,
+    as_dana: Principal,
+    bob: User,
+    as_bob: Principal,
+    approvers: list[User],
+    acting: Any,
+) -> None:
+    olga, piet, _ = approvers
+    as_olga, as_piet = acting(olga), acting(piet)
+    route(needed=3, group_id=make_group("Directors", dana, olga, piet).pk)
+    stand_in(as_nadia, dana, bob)
+    judgement = gate.propose(60)
+    everybody = [as_dana, as_bob, as_olga, as_piet]
+    assert waits_for(everybody, judgement) == ["Dana", "Bob", "Olga", "Piet"]
+    gate.decide(judgement, as_dana)
+    assert refused(gate, judgement, as_bob).code == "escalation.seat_taken"
+    assert waits_for(everybody, judgement) == ["Olga", "Piet"]
+    stand_in(as_nadia, olga, bob)
+    assert waits_for(everybody, judgement) == ["Bob", "Olga", "Piet"]
+    gate.decide(judgement, as_bob)
+    assert waits_for(everybody, judgement) == ["Olga", "Piet"]
+
+
+def test_a_question_waits_for_no_second_stand_in_once_the_first_answered(
+    gate: Gate,
+    route: Any,
+    make_group: MakeGroup,
+    as_nadia: Principal,
+    dana: User,
+    as_dana: Principal,
+    bob: User,
+    as_bob: Principal,
+    approvers: list[User],
+    acting: Any,
+) -> None:
+    olga, piet, _ = approvers
+    route(needed=2, group_id=make_group("Directors", dana, olga).pk)
+    stand_in(as_nadia, dana, bob)
+    stand_in(as_nadia, dana, piet)
+    judgement = gate.propose(60)
+    gate.decide(judgement, as_bob)
+    assert refused(gate, judgement, acting(piet)).code == "escalation.seat_taken"
+    assert waits_for([acting(piet), as_dana], judgement) == ["Dana"]
+
+
+def test_standing_in_for_who_stands_in_for_the_owner_gives_no_say(
+    gate: Gate,
+    route: Any,
+    make_group: MakeGroup,
+    as_nadia: Principal,
+    nadia: User,
+    dana: User,
+    bob: User,
+    as_bob: Principal,
+    as_dana: Principal,
+    approvers: list[User],
+    acting: Any,
+) -> None:
+    gate.scene.excluded = [nadia.pk]
+    route(group_id=make_group("Directors", dana, approvers[0]).pk)
+    stand_in(as_nadia, nadia, dana)
+    stand_in(as_nadia, dana, bob)
+    judgement = gate.propose(60)
+    assert refused(gate, judgement, as_bob).code == "escalation.not_asked"
+    assert waits_for([as_dana, as_bob, acting(approvers[0])], judgement) == ["Olga"]

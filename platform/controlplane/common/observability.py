@@ -19,7 +19,14 @@ from controlplane.common.redaction import redact, redact_event
 
 tracer = trace.get_tracer("remit")
 _PROPAGATOR = TraceContextTextMapPropagator()
-_QUIET = ("uvicorn.access", "celery.app.trace", "celery.worker.strategy", "httpx", "mcp.server.lowlevel.server")
+_QUIET = (
+    "uvicorn.access",
+    "celery.app.trace",
+    "celery.beat",  # a line for every sweep, several a second
+    "celery.worker.strategy",
+    "httpx",
+    "mcp.server.lowlevel.server",
+)
 _exporting = False
 
 

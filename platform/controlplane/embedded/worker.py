@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from typing import Any
@@ -39,8 +38,6 @@ class BeatThread(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has n
 def run(*, threads: int) -> None:
     """Work until SIGTERM; running tasks end first."""
     app.steps["worker"].add(BeatThread)
-    # It would write a line for every sweep, several a second.
-    logging.getLogger("celery.beat").setLevel(logging.WARNING)
     # The system checks load every page, which this process would keep in memory and never show.
     os.environ["CELERY_SKIP_CHECKS"] = "yes"
     # Not by its command line, whose shell and completion stay in memory as well.

@@ -100,13 +100,18 @@ def recognise(text: str) -> KnownToken:
     if token is None or token.kind != match[1]:
         raise _unauthorised("token.unknown", "This token is not known here.")
     moment = now()
-    if token.revoked_at is not None:
-        raise _unauthorised("token.revoked", "This token was revoked.")
-    if token.expires_at <= moment:
-        raise _unauthorised("token.expired", "This token has expired.")
+    _require_alive(token.revoked_at, token.expires_at, moment)
     if token.last_used_at is None or moment - token.last_used_at > _LAST_USE_EVERY:
         Token.objects.filter(pk=token.id).update(last_used_at=moment)
     return token
+
+
+def require_alive(token_id: uuid.UUID) -> None:
+    """For who waited since the token was recognised. Raises 401 `token.*`."""
+    row = Token.objects.filter(pk=token_id).values_list("revoked_at", "expires_at").first()
+    if row is None:
+        raise _unauthorised("token.unknown", "This token is not known here.")
+    _require_alive(*row, now())
 
 
 def revoke(**which: object) -> int:
@@ -130,6 +135,13 @@ def keyed_hash(text: str) -> str:
 
 def _checksum(kind: str, secret: str) -> str:
     return f"{zlib.crc32(f'{kind}_{secret}'.encode()):08x}"
+
+
+def _require_alive(revoked_at: datetime | None, expires_at: datetime, moment: datetime) -> None:
+    if revoked_at is not None:
+        raise _unauthorised("token.revoked", "This token was revoked.")
+    if expires_at <= moment:
+        raise _unauthorised("token.expired", "This token has expired.")
 
 
 def _unauthorised(code: str, message: str) -> RemitError:

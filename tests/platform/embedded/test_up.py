@@ -136,6 +136,25 @@ def test_a_killed_worker_is_healed(up: Up, folder: Path) -> None:
     wait_until(lambda: _worker_answers(folder), "the worker's answer")
 
 
+def test_a_worker_makes_missing_months_when_it_starts_and_not_an_hour_later(up: Up, folder: Path) -> None:
+    def months() -> list[str]:
+        rows = database.execute(
+            "SELECT inhrelid::regclass::text FROM pg_inherits"
+            " WHERE inhparent IN ('audit_entry'::regclass, 'budgets_journal'::regclass) ORDER BY 1"
+        )
+        return [name for (name,) in rows]
+
+    with psycopg.connect(_environment(folder)["DATABASE_URL"], autocommit=True) as database:
+        before = months()
+        for table in ("audit_entry", "budgets_journal"):
+            last = max(name for name in before if name.startswith(f"{table}_2"))
+            database.execute(f"ALTER TABLE {table} DETACH PARTITION {last}")
+            database.execute(f"DROP TABLE {last}")
+        assert len(months()) == len(before) - 2
+        _kill(up, "worker")
+        wait_until(lambda: months() == before, "the months")
+
+
 def _judges_model(folder: Path) -> str:
     """Which model answers a question to the judge, asked over a connection of its own; none where nobody does."""
     mission, action = {"goal": "Credit", "criteria": []}, {"tool": "apply_credit", "arguments": {}}
