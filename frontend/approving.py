@@ -145,7 +145,7 @@ def card(principal: Principal, escalation: Escalation) -> Card:
         edited=governance.changes(action.replaces.arguments, action.arguments) if action.replaces else (),
         speaker=principal.has(Permission.ESCALATION_DECIDE, team_id=escalation.team_id)
         or principal.user_id in (*escalation.excluded_user_ids, action.proposer_id),
-        editable=action.agent_id is not None and action.kind in EDITABLE_KINDS,
+        editable=action.by_agent and action.kind in EDITABLE_KINDS,
         past={
             "approved": sum(row.state == EscalationState.APPROVED for row in before),
             "refused": sum(row.state == EscalationState.DENIED for row in before),
