@@ -148,7 +148,7 @@ def card(principal: Principal, escalation: Escalation) -> Card:
         or principal.user_id in (*escalation.excluded_user_ids, action.proposer_id),
         withdrawable=principal.id == action.proposer_id
         or (action.mission_id is not None and principal.has(Permission.MISSION_OPERATE, team_id=action.team_id)),
-        editable=action.agent_id is not None and action.kind in EDITABLE_KINDS,
+        editable=action.by_agent and action.kind in EDITABLE_KINDS,
         past={
             "approved": sum(row.state == EscalationState.APPROVED for row in before),
             "refused": sum(row.state == EscalationState.DENIED for row in before),

@@ -17,7 +17,7 @@ from controlplane.common.ids import new_id
 from controlplane.tenancy.types import Permission, Principal
 from governance import permits, rows
 from governance.announcing import action_changed
-from governance.bundles import forget
+from governance.bundles import bundle_in_force, forget
 from governance.choices import ActionState, Verdict
 from governance.escalations.breaking_glass import usable_until_passed
 from governance.gate import BundleChanged, Overtaken, require_still
@@ -114,6 +114,9 @@ def _consume(
             if hand_to is not None:
                 _hand_over(permit, to=hand_to, moment=moment)
     if not won:
+        in_force = bundle_in_force(action.organisation_id)
+        if in_force is None or in_force.sha256 != permit.decision.bundle_sha256:
+            raise BundleChanged  # in another process: this one remembered the rules of before
         raise _lost(holder, action)
     return action
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import uuid
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from django.db import transaction
 
@@ -25,6 +25,8 @@ from controlplane.live.services import announce
 from controlplane.tenancy.types import Permission, Principal
 from governance import services as governance
 from governance.types import Judgement, Proposal
+
+_DEADLINES_BEFORE: Final = 2200  # as the form has it; pages could not show the last days of the calendar in every zone
 
 
 def draft_mission(
@@ -183,6 +185,8 @@ def check_wording(title: str, remit: Remit) -> None:
         errors.append(FieldError("/budget", "more than 0 and at most 1,000,000"))
     if remit.deadline <= now():
         errors.append(FieldError("/deadline", "a moment that is still to come"))
+    elif remit.deadline.year >= _DEADLINES_BEFORE:
+        errors.append(FieldError("/deadline", f"a moment before the year {_DEADLINES_BEFORE}"))
     if errors:
         raise invalid("mission.invalid", "Some of it can't be used as it is.", *errors)
 

@@ -204,6 +204,8 @@ def goal_name(principal: Principal, goal: str) -> str:
     """Of a kind of goal that the principal may see. Raises 404."""
     if goal == OUTSIDE:
         return "Outside missions"
+    if "\0" in goal:  # PostgreSQL keeps no such text, so no goal is called that
+        raise not_found("goal")
     rows = CostMission.objects.restrict(principal, Permission.COST_VIEW).filter(goal=goal)
     name = rows.order_by("-refreshed_at").values_list("goal_name", flat=True).first()
     if name is None:

@@ -73,10 +73,11 @@ def operation(
     if_match: bool = False,
     one_transaction: bool = True,
     own_account: bool = False,
+    absent: bool = False,
     about: str = "",
 ) -> Callable[[F], F]:
     """Declare a method of a `Resource`. `answer`: serializer of what it returns, or answers by (status,
-    type), None for 204; `listed`: of one item of a page."""
+    type), None for 204; `listed`: of one item of a page; `absent`: 404 although the address has no id."""
 
     def declare(method: F) -> F:
         changes = method.__name__ == "post"
@@ -91,7 +92,7 @@ def operation(
             request=(body if body is not NoBody else None) if changes else None,
             responses={
                 **(answer if isinstance(answer, dict) else {good: _page_of(answer) if listed else answer}),
-                **{(code, PROBLEM_TYPE): Problem for code in _possible(method, changes, if_match)},
+                **{(code, PROBLEM_TYPE): Problem for code in _possible(method, changes, if_match, absent)},
             },
         )
         return documented(method)
@@ -107,9 +108,9 @@ def _needed(declared: Operation) -> str:
     return "For everyone who is authenticated."
 
 
-def _possible(method: Callable[..., Any], changes: bool, if_match: bool) -> list[int]:
+def _possible(method: Callable[..., Any], changes: bool, if_match: bool, absent: bool) -> list[int]:
     code = method.__code__
-    addressed = code.co_argcount > 2  # self, request, and something that may be absent
+    addressed = absent or code.co_argcount > 2  # self, request, and something that may be absent
     named_in_body = changes
     return sorted(
         {

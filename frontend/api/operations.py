@@ -179,7 +179,7 @@ def _made_once(post: Callable[..., Any]) -> Callable[..., Any]:
                 organisation_id=self.principal.organisation_id,
                 requester_id=self.principal.id,
                 key=_key_of(request.headers.get("Idempotency-Key")),
-                sha256=_request_digest(request),
+                sha256=_request_digest(request, self.principal),
             ),
             work=lambda: _kept(post(self, request, *args, **kwargs)),
             refused=_refusal,
@@ -227,8 +227,11 @@ def _key_of(text: str | None) -> str:
     return text
 
 
-def _request_digest(request: Request) -> str:
-    parts = (request.method or "", request.get_full_path(), request.headers.get("If-Match", ""))
+def _request_digest(request: Request, principal: Principal) -> str:
+    """Of what was sent, and by what: an answer, which may hold a secret, is not read again with a token that may less
+    than the one that got it."""
+    may = sorted(principal.scopes) if principal.scopes is not None else []
+    parts = (request.method or "", request.get_full_path(), request.headers.get("If-Match", ""), *may)
     return hashlib.sha256("\n".join(parts).encode() + b"\n" + request._request.body).hexdigest()
 
 

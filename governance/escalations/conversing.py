@@ -107,7 +107,7 @@ def _say(actor: Principal, escalation_id: uuid.UUID, text: str, kind: MessageKin
             403,
             remedies=("Ask an approver of the team.",),
         )
-    if kind is MessageKind.QUESTION and escalation.action.agent_id is None:
+    if kind is MessageKind.QUESTION and not escalation.action.by_agent:
         raise conflict("escalation.no_agent", "A person asked for this.", "Ask them, or leave a comment.")
     words = _text(text)
     with transaction.atomic():

@@ -130,7 +130,7 @@ def edit_and_approve(
 
 def _editable(escalation: Escalation) -> Action:
     action = escalation.action
-    if action.agent_id is None or not action.arguments:
+    if not action.by_agent or not action.arguments:
         raise conflict(
             "edit.not_possible",
             "Only what an agent asked for can be edited.",

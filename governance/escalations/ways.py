@@ -15,6 +15,7 @@ from governance.models import Action
 from governance.types import Prepared
 
 _MOST: Final = Decimal(10) ** 15
+_PLACES: Final = Decimal("1e-12")  # as a question keeps it
 _UNKNOWN: Final = Decimal("Infinity")  # what can't be read as an amount can't be shown to be small
 
 
@@ -107,7 +108,8 @@ def amount_of(prepared: Prepared) -> Decimal | None:
 
 def _shown(amount: Decimal | None) -> Decimal | None:
     """What the question is kept with: an amount that is one."""
-    return amount if amount is not None and amount.is_finite() and abs(amount) < _MOST else None
+    known = amount is not None and amount.is_finite() and amount.copy_abs() < _MOST
+    return amount.quantize(_PLACES) if amount is not None and known else None
 
 
 def _amount(route: ApprovalRoute, asked: Asked) -> Decimal | None:
@@ -122,4 +124,4 @@ def _amount(route: ApprovalRoute, asked: Asked) -> Decimal | None:
         amount = Decimal(str(given))
     except InvalidOperation:
         return _UNKNOWN
-    return abs(amount) if amount.is_finite() else _UNKNOWN
+    return amount.copy_abs() if amount.is_finite() else _UNKNOWN  # abs() fails on exponents that are far out

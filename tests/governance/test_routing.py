@@ -47,13 +47,19 @@ def test_without_a_route_any_approver_of_the_team_decides(gate: Gate, as_bob: Pr
     assert gate.escalation(judgement).route_id is None
 
 
-@pytest.mark.parametrize("amount", ["ninety", True, [90], {"is": 90}, "1e999", "NaN"])
+@pytest.mark.parametrize("amount", ["ninety", True, [90], {"is": 90}, "1e999", "-1e9999999", "NaN"])
 def test_an_amount_that_is_none_takes_the_strict_route(
     gate: Gate, route: Any, make_group: MakeGroup, dana: User, amount: Any
 ) -> None:
     strict = route("Large", amount_above=Decimal(10**6), amount_argument="total", group_id=make_group("D", dana).pk)
     judgement = gate.propose(arguments={"amount": 60, "total": amount})
     assert gate.escalation(judgement).route_id == strict.pk
+
+
+def test_an_amount_too_small_to_be_written_is_asked_about_as_nothing(gate: Gate, route: Any) -> None:
+    row = route("Any", amount_above=Decimal(0), amount_argument="total")
+    escalation = gate.escalation(gate.propose(arguments={"amount": 60, "total": "1e-99999999"}))
+    assert (escalation.route_id, escalation.amount) == (row.pk, 0)
 
 
 def test_only_what_can_not_be_undone_takes_a_route_for_that(gate: Gate, route: Any) -> None:

@@ -61,9 +61,10 @@ class MemberSetRoles(MemberResource):
         "Set a member's roles",
         permission=Permission.MEMBER_WRITE,
         body=shapes.RolesBody,
-        answer=shapes.MemberOut,
+        answer={200: shapes.MemberOut, 204: None},
         if_match=True,
-        about="In the places you may change; roles elsewhere stay. Nobody raises their own rights.",
+        about="In the places you may change; roles elsewhere stay. Nobody raises their own rights. 204: no role is"
+        " left, so there is no member to show.",
     )
     def post(self, request: Request, user_id: uuid.UUID) -> HttpResponseBase | None:
         directory.person(self.principal, user_id)

@@ -122,7 +122,7 @@ class ServerSetTeams(ServerResource):
         "Say which teams may use an MCP server",
         permission=Permission.SERVER_WRITE,
         body=shapes.ServerTeamsBody,
-        answer=shapes.ServerOut,
+        answer={200: shapes.ServerOut, 204: None},
         if_match=True,
         about="It counts from the next call on. Without an answer to show (204) when it is none of yours any more.",
     )

@@ -83,6 +83,7 @@ class PolicyBundleActive(Resource):
         "Read the policies in force",
         permission=Permission.POLICY_VIEW,
         answer=shapes.ActiveBundleOut,
+        absent=True,
         about="Each policy in the words it carries, and the cases they are proven by. 404: everything is refused.",
     )
     def get(self, request: Request) -> HttpResponseBase:
@@ -145,7 +146,9 @@ class OwnResource(Resource):
 class Profile(OwnResource):
     tag = "me"
 
-    @operation("me_get", "Read your own profile, and what you may", permission=None, answer=shapes.ProfileOut)
+    @operation(
+        "me_get", "Read your own profile, and what you may", permission=None, answer=shapes.ProfileOut, absent=True
+    )
     def get(self, request: Request) -> HttpResponseBase:
         return self.shown(self.user())
 
@@ -180,6 +183,7 @@ class Sessions(OwnResource):
         own_account=True,
         answer=shapes.SessionOut,
         listed=True,
+        absent=True,
         about="All on one page.",
     )
     def get(self, request: Request) -> Response:

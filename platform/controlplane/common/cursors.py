@@ -46,18 +46,15 @@ def page(rows: models.QuerySet[M], *, cursor: str | None = None, limit: int = 50
 
 
 def _encode(direction: str, row: models.Model) -> str:
-    key = row.pk
-    raw = key.bytes if isinstance(key, uuid.UUID) else str(key).encode()
-    kind = "u" if isinstance(key, uuid.UUID) else "i"
-    return base64.urlsafe_b64encode(f"{direction[0]}{kind}".encode() + raw).decode().rstrip("=")
+    return base64.urlsafe_b64encode(f"{direction[0]}u".encode() + row.pk.bytes).decode().rstrip("=")
 
 
-def _decode(cursor: str) -> tuple[str, uuid.UUID | int]:
+def _decode(cursor: str) -> tuple[str, uuid.UUID]:
     try:
         raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-        direction = {"o": "older", "n": "newer"}[raw[:1].decode()]
-        key: uuid.UUID | int = uuid.UUID(bytes=raw[2:]) if raw[1:2] == b"u" else int(raw[2:])
-    except (KeyError, ValueError, binascii.Error, UnicodeDecodeError) as error:
+        direction = {b"ou": "older", b"nu": "newer"}[raw[:2]]
+        key = uuid.UUID(bytes=raw[2:])
+    except (KeyError, ValueError, binascii.Error) as error:
         problem = FieldError("/cursor", "a cursor from an earlier answer")
         raise invalid("cursor.invalid", "That is not one of our cursors.", problem) from error
     return direction, key

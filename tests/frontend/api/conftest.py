@@ -1,8 +1,11 @@
-"""A client of the REST interface as programs are: bearer tokens, JSON, an idempotency key of its own for each POST."""
+"""A client of the REST interface as programs are: bearer tokens, JSON, an idempotency key of its own for each POST. It
+minds that every answer is one that the schema says."""
 
 from __future__ import annotations
 
+import functools
 import json
+import re
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
@@ -15,6 +18,7 @@ from controlplane.common import rate_limits
 from controlplane.common.clock import now
 from controlplane.tenancy import tokens
 from controlplane.tenancy.models import Membership, TokenKind, User
+from frontend.api.schema import document
 
 
 class Api:
@@ -25,22 +29,41 @@ class Api:
         self._headers = {"authorization": f"Bearer {token}"} if token else {}
 
     def get(self, path: str, **headers: str) -> Any:
-        return self._client.get(f"/api/v1/{path}", headers={**self._headers, **_named(headers)})
+        answer = self._client.get(f"/api/v1/{path}", headers={**self._headers, **_named(headers)})
+        return _documented("get", path, answer)
 
     def post(self, path: str, body: Any = None, *, key: str | None = "", **headers: str) -> Any:
         named = _named(headers)
         if key is not None:
             named["idempotency-key"] = key or uuid.uuid4().hex
-        return self._client.post(
+        answer = self._client.post(
             f"/api/v1/{path}",
             data=json.dumps(body if body is not None else {}),
             content_type="application/json",
             headers={**self._headers, **named},
         )
+        return _documented("post", path, answer)
 
     def ask(self, method: str, path: str, **options: Any) -> Any:
         headers = {**self._headers, **options.pop("headers", {})}
         return self._client.generic(method, f"/api/v1/{path}", headers=headers, **options)
+
+
+@functools.cache
+def _described() -> list[tuple[re.Pattern[str], dict[str, Any]]]:
+    """Addresses of the schema, with what each method of them may answer."""
+    return [
+        (re.compile(re.sub(r"\\\{\w+\\\}", "[^/:]+", re.escape(path))), methods)
+        for path, methods in document()["paths"].items()
+    ]
+
+
+def _documented(method: str, path: str, answer: Any) -> Any:
+    address = "/api/v1/" + path.partition("?")[0]
+    for pattern, methods in _described():
+        if pattern.fullmatch(address) and method in methods and answer.status_code != 304:
+            assert str(answer.status_code) in methods[method]["responses"], f"{method} {path}: {answer.status_code}"
+    return answer
 
 
 def _named(headers: dict[str, str]) -> dict[str, str]:

@@ -28,6 +28,12 @@ def edited(question: Escalation, amount: str) -> dict[str, Any]:
     return {"arguments": {**question.action.arguments, "amount": amount}}
 
 
+def remit_of(read: Any) -> dict[str, Any]:
+    """The remit in force, as a change sends it back."""
+    names = ("goal", "criteria", "grants", "deadline")
+    return {name: value for name, value in read.json()["remit"].items() if name in names}
+
+
 def begun(api: Api) -> Api:
     """After its first request, which notes when the token was last used."""
     assert api.get("escalations").status_code in (200, 403)
@@ -124,6 +130,31 @@ def test_an_edit_replaces_the_action_on_the_version_that_was_read_and_once(
     assert made.json()["action"]["id"] == str(second.pk)
     assert Vote.objects.get().escalation_id == Escalation.objects.get(action=second).pk
     assert Entry.objects.filter(event="action.edited", subject_id=first.pk).count() == 1
+
+
+def test_what_a_person_asked_for_is_not_turned_into_what_the_editor_asked_for(
+    world: Any, alice_api: Api, api_of: ApiOf, nadia: User
+) -> None:
+    """Else an administrator would sign off a widening of their own, in the name of whoever asked for another."""
+    nadias = begun(api_of(nadia))
+    mission = world.mission
+    read = nadias.get(f"missions/{mission.pk}")
+    wide = {**remit_of(read), "budget": {"amount": "900.00"}}
+    assert nadias.post(f"missions/{mission.pk}:change", {"remit": wide}, if_match=read["ETag"]).status_code == 200
+    own = Escalation.objects.get(action__proposer_id=nadia.pk)
+    read = alice_api.get(f"missions/{mission.pk}")
+    wide = {**remit_of(read), "budget": {"amount": "3.00"}}
+    assert alice_api.post(f"missions/{mission.pk}:change", {"remit": wide}, if_match=read["ETag"]).status_code == 200
+    other = Escalation.objects.exclude(pk=own.pk).get()
+    body = {"arguments": own.action.arguments}
+    assert nadias.post(f"escalations/{own.pk}:decide", {"answer": "approve"}, if_match='"1-0"').status_code == 403
+    before = contents()
+    for verb in ("edit", "preview-edit"):
+        answer = nadias.post(f"escalations/{other.pk}:{verb}", body, if_match='"1-0"')
+        assert (answer.status_code, answer.json()["code"]) == (409, "edit.not_possible"), verb
+    assert contents() == before
+    mission.refresh_from_db()
+    assert mission.version == 1
 
 
 def test_an_edit_that_the_gate_refuses_changes_nothing(api_of: ApiOf, bob: User, question: Escalation) -> None:

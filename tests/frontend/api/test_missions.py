@@ -80,6 +80,13 @@ def test_every_bad_field_of_a_mission_is_named_and_none_is_made(alice_api: Api, 
     assert not Mission.objects.exists()
 
 
+def test_a_deadline_that_pages_could_not_show_everywhere_is_refused(alice_api: Api, agent: Agent) -> None:
+    worded = {"agent_id": str(agent.pk), "title": "Remind", "remit": remit(deadline="9999-12-31T23:59:59Z")}
+    answer = alice_api.post("missions", worded)
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/deadline")
+    assert not Mission.objects.exists()
+
+
 def test_another_currency_is_refused_rather_than_converted(alice_api: Api, agent: Agent) -> None:
     worded = remit(budget={"amount": "2.50", "currency": "EUR"})
     answer = alice_api.post("missions", {"agent_id": str(agent.pk), "title": "Remind", "remit": worded})

@@ -16,7 +16,7 @@ from controlplane.common.clock import now
 from controlplane.tenancy.models import User
 from controlplane.tenancy.types import Principal
 from governance import services as governance
-from governance.approval_models import Notice
+from governance.approval_models import EscalationMessage, Notice
 from governance.models import Escalation
 from tests.frontend.api.conftest import Api
 from tests.frontend.pages.foreign import contents
@@ -50,6 +50,19 @@ def test_more_budget_is_asked_for_and_given_by_somebody_else(
     etag = danas.get(f"escalations/{question.pk}")["ETag"]
     given = danas.post(f"escalations/{question.pk}:decide", {"answer": "approve"}, if_match=etag)
     assert (given.status_code, given.json()["state"]) == (200, "approved")
+
+
+def test_no_agent_is_asked_about_what_a_person_asked_for(
+    world: Any, alice_api: Api, api_of: ApiOf, dana: User, as_alice: Principal, make_remit: Callable[..., Any]
+) -> None:
+    agents.change_mission(
+        actor=as_alice, mission_id=world.mission.pk, remit=make_remit(budget="9.00"), note="", expected_version=1
+    )
+    question = Escalation.objects.get(kind="mission.widen")
+    answer = api_of(dana).post(f"escalations/{question.pk}:ask-agent", {"text": "Why so much?"})
+    assert (answer.status_code, answer.json()["code"]) == (409, "escalation.no_agent")
+    assert not EscalationMessage.objects.exists()
+    assert alice_api.post(f"escalations/{question.pk}:comment", {"text": "There are more"}).status_code == 201
 
 
 def test_the_token_of_a_run_is_made_for_who_operates_it_and_replaces_the_last(

@@ -121,6 +121,20 @@ def test_a_narrowed_token_makes_no_other_and_ends_no_other_of_its_person(api_of:
     assert (narrow.get("missions").status_code, full.get("missions").status_code) == (401, 200)
 
 
+def test_a_narrowed_token_does_not_get_the_answer_that_another_of_its_person_got(
+    alice_api: Api, api_of: ApiOf, alice: User
+) -> None:
+    narrow = api_of(alice, scopes={Permission.MISSION_VIEW})
+    body = {"kind": "pat", "name": "More", "expires_at": in_days(0.01)}
+    made = alice_api.post("tokens", body, key="1")
+    assert made.status_code == 201
+    answer = narrow.post("tokens", body, key="1")
+    assert (answer.status_code, answer.json()["code"]) == (422, "idempotency.other_body")
+    again = alice_api.post("tokens", body, key="1")
+    assert (again["Idempotency-Replayed"], again.content) == ("true", made.content)
+    assert api_of(alice).post("tokens", body, key="1").content == made.content  # another that may the same
+
+
 def test_a_token_made_with_a_token_ends_no_later(api_of: ApiOf, alice: User) -> None:
     api = api_of(alice)  # for an hour
     api.get("missions")

@@ -177,6 +177,7 @@ def test_what_broke_step_by_step_is_not_made_again() -> None:
         ("stat=active", "query.unknown"),
         ("state=running", "query.invalid"),
         ("cursor=nonsense", "cursor.invalid"),
+        ("cursor=b2ktMQ", "cursor.invalid"),  # as one would be of rows that are numbered: -1
         ("agent=%7B0190a000-0000-7000-8000-000000000000%7D", "query.invalid"),
         ("q=%00", "query.invalid"),
     ],

@@ -328,6 +328,12 @@ def test_a_search_of_the_trail_goes_on_at_next_after_an_empty_page(
     assert [item["event"] for item in then["items"]] == ["mission.paused"]
 
 
+def test_costs_of_what_can_be_no_goal_are_not_found(nadia_api: Api) -> None:
+    for goal in ("nothing", "%00", "%ED%A0%80"):
+        answer = nadia_api.get(f"costs/goals/{goal}/missions")
+        assert (answer.status_code, answer.json()["code"]) == (404, "goal.not_found"), goal
+
+
 def test_costs_are_a_report_of_days(nadia_api: Api) -> None:
     answer = nadia_api.get("costs?first=2031-01-01&last=2031-01-31").json()
     assert answer["goals"] == []
