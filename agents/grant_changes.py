@@ -63,7 +63,8 @@ def _added(old: Sequence[Grant], after: Grant) -> Change:
     text = f"May {_to_do(after)}"
     if _covered(old, after):
         return Change(ChangeKind.REWORDS, text, "Nothing new: another grant allowed this already.")
-    return Change(ChangeKind.WIDENS, text)
+    said = f"It is described as “{after.sentence}”. Check that this holds." if after.sentence else ""
+    return Change(ChangeKind.WIDENS, text, said)
 
 
 def _changed(old: Sequence[Grant], before: Grant, after: Grant) -> Change:

@@ -95,6 +95,12 @@ def with_floor(rules: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**rules, "min": 0}
 
 
+def contradict(rules: Mapping[str, Any]) -> bool:
+    """Whether the least amount allowed is above the most."""
+    most = [_micros(rules[operator]) or 0 for operator in ("max", "max_total") if operator in rules]
+    return "min" in rules and bool(most) and (_micros(rules["min"]) or 0) > min(most)
+
+
 def covers(operator: str, old: Any, new_rules: Mapping[str, Any]) -> bool:
     """Whether the new rules on one argument are at least as tight as one old rule. When unsure: no."""
     if operator in new_rules:

@@ -108,6 +108,16 @@ def parse_grants(raw: Any) -> list[Grant]:
     return grants
 
 
+def contradictions(grants: Sequence[Grant]) -> list[FieldError]:
+    """Where no amount at all would pass. Looked for when a remit is written; those that stand are read as they are."""
+    return [
+        FieldError(f"/grants/{index}/constraints/{name}", "at most is below at least, so that nothing would pass")
+        for index, grant in enumerate(grants)
+        for name, rules in grant.rules().items()
+        if grant_rules.contradict(rules)
+    ]
+
+
 def compile_grants(*, version_id: uuid.UUID, grants: Sequence[Grant]) -> Grants:
     """Cedar text for the gate. Grants are the only permits of `tool.call`; an escalating grant adds a liftable
     forbid."""

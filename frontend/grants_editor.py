@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from agents import grant_rules
-from agents.grants import Grant, parse_grants
+from agents.grants import Grant, contradictions, parse_grants
 from controlplane.common.canonical import parse_strict
 from controlplane.common.errors import FieldError, RemitError, invalid
 
@@ -131,6 +131,8 @@ def grants_of_rows(rows: Sequence[GrantRow]) -> list[Grant]:
         for problem in refused.errors:
             _put(counted, problem)
         grants = []
+    for problem in contradictions(grants):
+        _put(counted, problem)
     if any(row.errors for row in counted):
         raise invalid("grants.invalid", "Some grants can't be used as they are.")
     return grants

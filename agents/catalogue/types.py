@@ -53,7 +53,7 @@ class Template:
     code: str
     name: str
     sentence: str
-    usual_cost: str
+    usual_cost: Decimal  # in the organisation's currency, as its prices are
     icon: str
     runtime: Runtime
     agent_name: str
@@ -69,5 +69,6 @@ class Template:
     capabilities: Sequence[str] = ()
     samples: Sequence[Sample] = ()
     wall_clock_seconds: int = 3600
+    usual_cost_per: str = ""  # “a call”; empty: for the whole mission
     files: Callable[[Path], None] | None = None
     variables: Mapping[str, str] = field(default_factory=dict)

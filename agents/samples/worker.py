@@ -115,8 +115,9 @@ class Worker:
                 return str(item.get("id", ""))
         return ""
 
-    async def decided(self, action: str, *, expires_at: datetime | None) -> Decision:
-        """Wait until people have decided, or the deadline has passed (a deadline without an answer is a no)."""
+    async def decided(self, action: str, *, expires_at: datetime | None, why: str) -> Decision:
+        """Wait until people have decided, or the deadline has passed (a deadline without an answer is a no). Whoever
+        asks meanwhile is told `why`, which is all that a program without a model knows."""
         until = (expires_at or datetime.now(UTC) + PATIENCE) + timedelta(seconds=POLL_SECONDS)
         log(f"Waiting for a person to decide about {action}")
         while datetime.now(UTC) < until:
@@ -130,10 +131,18 @@ class Worker:
                 log(f"{found.get('message') or 'A person changed it'}; {instead} stands in its place")
                 action, until = instead, max(until, datetime.now(UTC) + PATIENCE)
                 continue
+            await self._tell_why(action, _mappings(found.get("questions")), why)
             if state not in ("proposed", "waiting", "executing"):
                 return Decision(state, str(found.get("message") or state), _mapping(found.get("arguments")), action)
             await asyncio.sleep(max(0.2, min(1.0, (until - datetime.now(UTC)).total_seconds())))
         return Decision("expired", "nobody decided in time", {}, action)
+
+    async def _tell_why(self, action: str, questions: Sequence[Mapping[str, Any]], why: str) -> None:
+        for question in questions:
+            if question.get("open"):
+                log(f"A person asks about {action}: {question.get('text')}")
+                text = f"I follow fixed rules and can say no more than what I asked it for: {why}"
+                await self._gateway.call("remit__answer", {"id": action, "question": question["id"], "text": text})
 
     async def tick(self, key: str, evidence: str) -> None:
         """Claim a criterion with what proves it."""

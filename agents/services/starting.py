@@ -10,6 +10,7 @@ from typing import Any, Final
 from django.db import transaction
 
 from agents.choices import AgentState, MissionState, VersionState
+from agents.grants import contradictions
 from agents.models import Agent, ChecklistItem, Mission, MissionVersion
 from agents.remits import MOST_BUDGET, Remit
 from agents.services import runs
@@ -187,6 +188,7 @@ def check_wording(title: str, remit: Remit) -> None:
         errors.append(FieldError("/deadline", "a moment that is still to come"))
     elif remit.deadline.year >= _DEADLINES_BEFORE:
         errors.append(FieldError("/deadline", f"a moment before the year {_DEADLINES_BEFORE}"))
+    errors += contradictions(remit.grants)
     if errors:
         raise invalid("mission.invalid", "Some of it can't be used as it is.", *errors)
 

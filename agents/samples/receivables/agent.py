@@ -42,6 +42,7 @@ class Pending:
 
     arguments: dict[str, Any]
     answer: Answer
+    why: str
 
 
 def main(_arguments: Sequence[str] = ()) -> int:
@@ -109,18 +110,18 @@ class Clerk:
             path = str(ticket["document"])
             await worker.read("books__attachment", {"path": path}, why=f"The agreement about {invoice}")
             arguments = {"invoice": invoice, "amount": amount, "reason": f"Late delivery, ticket {ticket['id']}"}
-            waiting = worker.waiting_action("books__apply_credit", arguments)
+            waiting, why = worker.waiting_action("books__apply_credit", arguments), str(ticket["summary"])
             if waiting:
-                self._pending.append(Pending(arguments, Answer(Verdict.ESCALATE, action=waiting)))
+                self._pending.append(Pending(arguments, Answer(Verdict.ESCALATE, action=waiting), why))
                 continue
-            answer = await worker.use("books__apply_credit", arguments, why=str(ticket["summary"]))
+            answer = await worker.use("books__apply_credit", arguments, why=why)
             if answer.edited:
                 amount = (await self._credited()).get(invoice, amount)
             if answer.allowed or (answer.result_missing and invoice in await self._credited()):
                 self._applied.append(f"{amount} EUR on {invoice}")
             elif answer.verdict is Verdict.ESCALATE:
                 log(f"{amount} EUR on {invoice} needs a person; going on with other work meanwhile")
-                self._pending.append(Pending(arguments, answer))
+                self._pending.append(Pending(arguments, answer, why))
 
     async def _credited(self) -> dict[str, str]:
         """How much was credited on which invoice: what people changed before they agreed is not what was asked for."""
@@ -195,7 +196,9 @@ class Clerk:
         worker = self._worker
         for pending in self._pending:
             asked = pending.arguments
-            decision = await worker.decided(pending.answer.action, expires_at=pending.answer.expires_at)
+            decision = await worker.decided(
+                pending.answer.action, expires_at=pending.answer.expires_at, why=pending.why
+            )
             arguments = dict(decision.arguments) or asked
             what = f"{arguments['amount']} EUR on {arguments['invoice']}"
             if arguments != asked:

@@ -13,6 +13,7 @@ from agents.models import McpServer
 from frontend.api.fields import Body, Choice, Flag, Id, Json, ListQuery, Moment, Money, Name, Text, money
 from frontend.api.shapes.common import Reference
 from frontend.api.shapes.missions import GrantShape
+from frontend.templatetags.amounts import money_text
 
 
 class ServerOut(serializers.Serializer):  # type: ignore[type-arg]
@@ -174,7 +175,7 @@ class TemplateOut(serializers.Serializer):  # type: ignore[type-arg]
     code = serializers.CharField()
     name = serializers.CharField()
     sentence = serializers.CharField()
-    usual_cost = serializers.CharField()
+    usual_cost = serializers.SerializerMethodField()
     runtime = serializers.ChoiceField(Runtime.values)
     goal = serializers.CharField()
     criteria = serializers.ListField(child=serializers.CharField())
@@ -184,6 +185,10 @@ class TemplateOut(serializers.Serializer):  # type: ignore[type-arg]
     budget = serializers.SerializerMethodField()
     form = TemplateFieldOut(many=True, source="fields", help_text="What `values` may hold.")
     servers = serializers.SerializerMethodField(help_text="Short names of the servers it needs.")
+
+    def get_usual_cost(self, template: Template) -> str:
+        about = f"about {money_text(template.usual_cost, self.context['currency'])}"
+        return f"{about} {template.usual_cost_per}".strip()
 
     @extend_schema_field(Money)
     def get_budget(self, template: Template) -> dict[str, str] | None:

@@ -1,5 +1,5 @@
-"""Where a person's names stand in rows of any app, and replacing them there. Works from the models themselves, so that
-an app that adds a text column adds nothing here."""
+"""Where a person's names stand in rows of any app, and replacing them there. Works from the models themselves: an app
+that adds a text column for people adds nothing here, one that adds a column for programs names it."""
 
 from __future__ import annotations
 
@@ -25,6 +25,21 @@ _OWN_TABLES = frozenset(
         *("tenancy_user", "tenancy_organisation", "django_session"),
     }
 )
+# What programs read: rules, names of tools and of settings, identifiers. “Max” is an operator there, not a person, and
+# another word in its place another rule. Columns of any table, or of one; hashes and slugs are known by themselves.
+_FOR_PROGRAMS = frozenset(
+    {
+        *("kind", "tool", "tool_name", "qualified_name", "subject_type", "reason_code", "trace_id", "idempotency_key"),
+        *("roles", "scopes", "hash", "digest", "seen", "nonce", "audience", "policies", "approved_policies"),
+        *("judged_policies", "schema", "golden_cases", "definition", "pending_definition", "effects", "capabilities"),
+        *("program", "command", "environment", "mounts", "protocol_version", "residency", "template", "settings"),
+        *("resources", "desired_resources", "observed_resources", "former_sizes", "applied_under", "exit_reason"),
+        *("purpose", "progress", "counts", "key", "token_class", "zone", "stamp", "list", "amount_argument", "header"),
+        *("client_id", "scope", "envelope", "clusters_sandbox.name", "agents_mcptool.name", "budgets_costmission.goal"),
+    }
+)
+# Of these only what stands under the named key is for people.
+_WORDS_WITHIN = {"agents_missionversion.grants": "sentence"}
 
 
 class Counter(Protocol):
@@ -33,7 +48,8 @@ class Counter(Protocol):
 
 @dataclass(frozen=True)
 class Names:
-    """What a person was called, as it is looked for in texts: whole words, without regard to case.
+    """What a person was called, as it is looked for in texts: whole words, without regard to case. A name of one word
+    is looked for as it is written, and with a capital or in capitals: “will” and “grace” are words too.
 
     A name that somebody else of the organisation bears too, or of fewer than three letters, is not looked for: where
     the person is meant is not to be told. Rows that point to the person by id lose it all the same.
@@ -50,8 +66,8 @@ class Names:
         )
         if not texts:
             return cls((), None)
-        alternatives = "|".join(re.escape(text) for text in texts)
-        return cls(tuple(texts), re.compile(rf"(?<!\w)(?:{alternatives})(?!\w)", re.IGNORECASE))
+        alternatives = "|".join(_alternative(text) for text in texts)
+        return cls(tuple(texts), re.compile(rf"(?<!\w)(?:{alternatives})(?!\w)"))
 
     def condition(self, columns: Sequence[str]) -> Q:
         """Rows that may hold one of them; as they stand in a text and as they stand in JSON."""
@@ -63,16 +79,32 @@ class Names:
         return found
 
     def replaced(self, value: Any, by: str) -> Any:
-        """The value with every mention replaced, at any depth of JSON."""
+        """The value with every mention replaced, at any depth of JSON. Keys are words of programs and stay."""
         if self.pattern is None:
             return value
         if isinstance(value, str):
             return self.pattern.sub(by, value)
         if isinstance(value, dict):
-            return {self.replaced(key, by): self.replaced(item, by) for key, item in value.items()}
+            return {key: self.replaced(item, by) for key, item in value.items()}
         if isinstance(value, list):
             return [self.replaced(item, by) for item in value]
         return value
+
+    def replaced_within(self, value: Any, key: str, by: str) -> Any:
+        """The JSON with every mention replaced in what stands under `key`, and nowhere else."""
+        if isinstance(value, dict):
+            return {
+                name: self.replaced(item, by) if name == key else self.replaced_within(item, key, by)
+                for name, item in value.items()
+            }
+        return [self.replaced_within(item, key, by) for item in value] if isinstance(value, list) else value
+
+
+def _alternative(name: str) -> str:
+    """The name in a pattern: one word in the cases that a name has, anything longer in whatever case."""
+    if not name.isalpha():
+        return f"(?i:{re.escape(name)})"
+    return "|".join(re.escape(form) for form in sorted({name, name.capitalize(), name.upper()}))
 
 
 def replace(names: Names, by: str, *, organisations: Collection[uuid.UUID], done: Counter) -> dict[str, int]:
@@ -83,8 +115,13 @@ def replace(names: Names, by: str, *, organisations: Collection[uuid.UUID], done
         texts = {f"{name}_as_text": Cast(name, models.TextField()) for name in columns}
         found = rows.alias(**texts).filter(names.condition(list(texts)))
         for values in list(found.values("pk", *columns)):
-            changes = {name: names.replaced(values[name], by) for name in columns}
-            for name, place in _update(model, values, changes).items():
+            found_in = {name: names.replaced(values[name], by) for name in columns}
+            changes = {name: _for_people(model, name, values[name], found_in[name], names, by) for name in columns}
+            refused = _update(model, values, changes)
+            for name in columns:
+                if changes[name] != found_in[name]:
+                    refused[name] = f"{model._meta.db_table}.{name}"
+            for name, place in refused.items():
                 kept[place] = kept.get(place, 0) + 1
                 changes.pop(name)
             done.rows += any(changes[name] != values[name] for name in changes)
@@ -100,6 +137,15 @@ def delete_owned(user: User, tables: Collection[str]) -> None:
 
 def as_json(rows: Sequence[dict[str, Any]]) -> str:
     return json.dumps(rows, default=str)
+
+
+def _for_people(model: type[models.Model], name: str, value: Any, replaced: Any, names: Names, by: str) -> Any:
+    """What the column becomes: `replaced` where people read it, as it is where programs do."""
+    place, field = f"{model._meta.db_table}.{name}", model._meta.get_field(name)
+    if place in _WORDS_WITHIN:
+        return names.replaced_within(value, _WORDS_WITHIN[place], by)
+    by_its_name = name in _FOR_PROGRAMS or place in _FOR_PROGRAMS or name.endswith("_sha256")
+    return value if by_its_name or isinstance(field, models.SlugField | models.URLField) else replaced
 
 
 def _update(model: type[models.Model], values: dict[str, Any], changes: dict[str, Any]) -> dict[str, str]:

@@ -61,6 +61,8 @@ class Ledgered:
     consumed: bool = False
     why: str = ""
     polls: int = 0
+    asked: str = ""
+    answers: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -128,6 +130,11 @@ class GoverningServer:
                 assert arguments["state"] == "claimed"
                 self.progress[arguments["position"]] = arguments["evidence"]
                 return {"saved": True}
+            case "remit__answer":
+                asked = next(call for call in self.calls if call.id == arguments["id"])
+                assert arguments["question"] == f"about {asked.id}"
+                asked.answers.append(arguments["text"])
+                return {"answered": True}
             case "remit__finish":
                 self.finished.append(arguments)
                 return {"saved": True}
@@ -145,6 +152,9 @@ class GoverningServer:
             "message": action.message,
             "arguments": action.arguments,
             "replaced_by": {"id": action.replaced_by} if action.replaced_by else None,
+            "questions": [{"id": f"about {action.id}", "text": action.asked, "open": not action.answers}]
+            if action.asked
+            else [],
         }
 
     async def _governed(self, tool: str, arguments: dict[str, Any], meta: dict[str, Any]) -> types.CallToolResult:

@@ -58,6 +58,20 @@ def test_it_goes_on_with_other_work_while_a_person_decides(server, start_agent):
     assert tools[-1] == ("books__apply_credit", "allow")
 
 
+def test_a_person_who_asks_while_deciding_is_answered_once_with_what_it_knows(server, start_agent):
+    def decide(action):
+        action.asked = action.asked or "Which delivery was late?"
+        return "permitted" if action.answers else "waiting"
+
+    server.decide = decide
+    code, log = start_agent("receivables", url=server.url).wait()
+    assert code == 0, log
+    (credit,) = (call for call in server.calls if call.verdict == "escalate")
+    assert len(credit.answers) == 1
+    assert credit.why in credit.answers[0]
+    assert "Which delivery was late?" in log
+
+
 @pytest.mark.parametrize("answer", ["denied", "expired", "withdrawn"])
 def test_a_credit_nobody_approves_is_not_applied_and_is_reported(server, book, start_agent, answer):
     server.decide = lambda action: answer

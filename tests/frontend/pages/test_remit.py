@@ -154,6 +154,36 @@ def test_a_limit_raised_behind_an_old_sentence_is_called_out(opened: Page, world
     assert "It is still described as" in opened.words
 
 
+def test_another_tool_behind_an_old_sentence_is_called_out_and_named_beside_it(
+    opened: Page, world: Any, bob: User, as_bob: Principal, signed_in: SignIn
+) -> None:
+    sentence = parse_grants(world.mission.versions.get().grants)[0].sentence
+    opened.preview(g0__tool="nope__tool")
+    assert "No server offers nope__tool to this team now." in opened.words
+    opened.preview(g0__tool="sqlite__write_query")
+    assert "No server offers" not in opened.words
+    assert "Widens May call sqlite__write_query" in opened.words
+    assert f"It is described as “{sentence}”. Check that this holds." in opened.words
+    opened.send()
+    question = Escalation.objects.get(kind="mission.widen")
+    card = signed_in(bob).get(reverse("approval", args=[question.pk])).content.decode()
+    assert "Check that this holds." in card
+    governance.decide(approver=as_bob, escalation_id=question.pk, version=1, approve=True, reason="Agreed")
+    html = signed_in(bob).get(reverse("mission", args=[world.mission.pk])).content.decode()
+    words = html.split("Remit in words")[1].split("</section>")[0]
+    assert "sqlite__write_query" in words.split(sentence)[1].split("</li>")[0]
+
+
+def test_limits_that_let_nothing_pass_are_refused_at_their_grant(opened: Page, world: Any) -> None:
+    grants = parse_grants(world.mission.versions.get().grants)
+    index = next(i for i, grant in enumerate(grants) if "100.00" in str(grant))
+    name = next(key for key, value in opened.fields.items() if key.startswith(f"g{index}-") and value == "100.00")
+    opened.preview(**{name.replace("-", "__"): "0.001"})
+    assert opened.status == 422
+    assert "amount: at most is below at least" in opened.words
+    assert number_of_versions(world) == 1
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

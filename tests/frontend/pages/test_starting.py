@@ -50,6 +50,15 @@ def test_the_form_names_the_sign_off_limit_and_what_the_team_has(world: Any, ali
     assert re.search(f"The team {world.team.name} has .100.00 a month.*: no mission of it can spend more", text)
 
 
+def test_usual_costs_are_in_the_currency_of_the_organisation(world: Any, alice: User, signed_in: SignIn) -> None:
+    assert "usually about $0.90" in page(signed_in(alice), NEW)
+    Organisation.objects.filter(pk=world.organisation.pk).update(currency="EUR")
+    text = page(signed_in(alice), NEW)
+    assert "usually about 0.90 EUR" in text
+    assert "usually about 0.01 EUR a call" in text
+    assert "$" not in text
+
+
 def test_what_was_refused_goes_along_to_another_template_without_script_too(
     world: Any, alice: User, signed_in: SignIn
 ) -> None:

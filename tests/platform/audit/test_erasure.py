@@ -33,6 +33,7 @@ from controlplane.common.ids import new_id
 from controlplane.tenancy import members, tokens
 from controlplane.tenancy.models import Invitation, Membership, TokenKind, User
 from controlplane.tenancy.types import Role, system_principal
+from governance.models import PolicyBundle
 
 from .exported import check, first
 
@@ -315,6 +316,43 @@ def test_the_database_refuses_what_is_no_erasure(statement, lived, as_nadia) -> 
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
     with pytest.raises(DatabaseError, match="append-only"), transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(statement)
+
+
+@pytest.mark.parametrize("name", ["Max", "Min", "max", "Grant", "Books"])
+def test_a_name_that_is_a_word_of_remit_too_changes_no_rule_and_no_tool(
+    name, make_person, make_mission, as_nadia, northwind, team, record
+) -> None:
+    user = make_person("Somebody", northwind, Role.BUILDER, team=team)
+    User.objects.filter(pk=user.pk).update(name=name)
+    mission = make_mission(owner=user, created_by=user, title=f"While {name.capitalize()} is away")
+    rules = {"amount": {"min": "0.01", "max": "100.00"}, "name": {"equals": name}}
+    grants = [
+        {"tool": "books__credit", "effect": "allow", "constraints": rules, "sentence": f"As {name.capitalize()} agreed"}
+    ]
+    version = mission.versions.get()
+    type(version).objects.filter(pk=version.pk).update(grants=grants)
+    bundles = list(PolicyBundle.objects.order_by("pk").values("policies", "schema", "golden_cases"))
+    record(reason=f"{name.capitalize()} asked", name="Invoices", max="5", grant="3")
+    erased = erasure.erase_person(actor=as_nadia, user_id=user.pk)
+    version.refresh_from_db()
+    assert version.grants == [{**grants[0], "sentence": f"As {erased.pseudonym} agreed"}]
+    mission.refresh_from_db()
+    assert mission.title == f"While {erased.pseudonym} is away"
+    assert erased.kept["agents_missionversion.grants"] == 1  # the rule about the argument
+    assert list(PolicyBundle.objects.order_by("pk").values("policies", "schema", "golden_cases")) == bundles
+    payload = Entry.objects.filter(payload__has_key="max").latest("id").payload
+    assert (payload["reason"], payload["max"], payload["grant"]) == (f"{erased.pseudonym} asked", "5", "3")
+
+
+def test_a_name_that_is_an_ordinary_word_is_not_taken_out_of_sentences(
+    make_person, as_nadia, northwind, record
+) -> None:
+    user = make_person("Somebody", northwind, Role.BUILDER)
+    User.objects.filter(pk=user.pk).update(name="Will")
+    record(reason="This will do, said Will (WILL)")
+    erased = erasure.erase_person(actor=as_nadia, user_id=user.pk)
+    reason = Entry.objects.filter(payload__has_key="reason").latest("id").payload["reason"]
+    assert reason == f"This will do, said {erased.pseudonym} ({erased.pseudonym})"
 
 
 def test_a_namesakes_mentions_stay(lived, make_person, as_nadia, northwind, record) -> None:
