@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from controlplane.audit.models import Entry
+from controlplane.audit.searching import holds_text
+from controlplane.audit.sentences import sentence
 from controlplane.common.clock import now
 from controlplane.common.errors import RemitError
 from controlplane.tenancy import members
@@ -38,6 +41,19 @@ def test_a_delegate_answers_in_the_place_of_whom_they_stand_in_for(
     assert waits_for([as_bob], judgement) == ["Bob"]
     assert gate.decide(judgement, as_bob).state == EscalationState.APPROVED
     assert Vote.objects.get().for_user == dana
+    told = Entry.objects.get(event="escalation.approved")
+    assert sentence(told) == f"Bob approved {told.subject_name} in the place of Dana"
+
+
+def test_the_trail_says_in_whose_place_somebody_refused_and_is_searched_by_it(
+    gate: Gate, route: Any, make_group: MakeGroup, as_nadia: Principal, as_bob: Principal, bob: User, dana: User
+) -> None:
+    route(group_id=make_group("Directors", dana).pk)
+    stand_in(as_nadia, dana, bob)
+    gate.decide(gate.propose(60), as_bob, approve=False)
+    told = Entry.objects.get(event="escalation.denied")
+    assert sentence(told) == f"Bob refused {told.subject_name} in the place of Dana: looks right"
+    assert Entry.objects.filter(holds_text("refused place Dana"), event="escalation.denied").exists()
 
 
 def test_a_delegate_and_whom_they_stand_in_for_are_one_vote(
