@@ -101,7 +101,11 @@ def _lenders(delegations: QuerySet[Delegation], user_id: uuid.UUID, moment: date
     concerned = concerned.alias(excluded=excluded).filter(
         Q(excluded__contains=[F("from_user_id")]) | Q(from_user_id=OuterRef(OuterRef("action__proposer_id")))
     )
-    used = Vote.objects.filter(escalation_id=question).filter(Q(user_id=lender) | Q(for_user_id=lender))
+    stands_in = delegations.filter(
+        from_user_id=OuterRef("for_user_id"), to_user_id=OuterRef("user_id"), ends_at__gt=moment
+    )
+    used = Vote.objects.filter(escalation_id=question)
+    used = used.filter(Q(user_id=lender) | Q(Exists(stands_in), for_user_id=lender))
     in_force = delegations.filter(to_user_id=user_id, ends_at__gt=moment)
     return in_force.filter(Exists(role), ~Exists(concerned), ~Exists(used))
 

@@ -203,6 +203,30 @@ def test_a_question_waits_for_no_second_stand_in_once_the_first_answered(
     assert waits_for([acting(piet), as_dana], judgement) == ["Dana"]
 
 
+def test_what_a_stand_in_answered_counts_no_more_when_that_ended_and_the_next_one_is_asked(
+    gate: Gate,
+    route: Any,
+    make_group: MakeGroup,
+    as_nadia: Principal,
+    dana: User,
+    as_dana: Principal,
+    bob: User,
+    as_bob: Principal,
+    approvers: list[User],
+    acting: Any,
+) -> None:
+    olga, piet, _ = approvers
+    route(needed=2, group_id=make_group("Directors", dana, olga).pk)
+    first = stand_in(as_nadia, dana, bob)
+    stand_in(as_nadia, dana, piet)
+    judgement = gate.propose(60)
+    gate.decide(judgement, as_bob)
+    services.end_delegation(actor=as_dana, delegation_id=first.pk)
+    assert waits_for([as_dana, as_bob, acting(olga), acting(piet)], judgement) == ["Dana", "Olga", "Piet"]
+    assert gate.decide(judgement, acting(olga)).state == EscalationState.OPEN
+    assert gate.decide(judgement, acting(piet)).state == EscalationState.APPROVED
+
+
 def test_standing_in_for_who_stands_in_for_the_owner_gives_no_say(
     gate: Gate,
     route: Any,
