@@ -106,7 +106,7 @@ def action(*, principal: Principal, action_id: uuid.UUID) -> Action:
             Prefetch(
                 "escalations",
                 Escalation.objects.order_by("id").prefetch_related(
-                    Prefetch("votes", Vote.objects.order_by("id").select_related("user"))
+                    Prefetch("votes", Vote.objects.order_by("id").select_related("user", "for_user"))
                 ),
             ),
         )

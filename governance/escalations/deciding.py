@@ -201,12 +201,12 @@ def _count_with(escalation: Escalation, approver: Principal) -> int:
 def _refuse(escalation: Escalation, approver: Principal, version: int, reason: str) -> None:
     with transaction.atomic():
         lock_subject(escalation.action)
-        _vote(escalation, approver, version, approve=False, reason=reason, to=EscalationState.DENIED)
+        vote = _vote(escalation, approver, version, approve=False, reason=reason, to=EscalationState.DENIED)
         record(
             event=Event.ESCALATION_DENIED,
             actor=approver,
             subject=subject_of_escalation(escalation),
-            payload={"reason": reason, "digest": escalation.action.digest},
+            payload={"reason": reason, "digest": escalation.action.digest, **_stood_in(vote)},
         )
         action = escalation.action
         Action.objects.filter(pk=action.pk).update(
@@ -228,8 +228,8 @@ def _refuse(escalation: Escalation, approver: Principal, version: int, reason: s
 
 def _approve_one(escalation: Escalation, approver: Principal, version: int, reason: str) -> None:
     with transaction.atomic():
-        _vote(escalation, approver, version, approve=True, reason=reason, to=EscalationState.OPEN)
-        _record_approval(escalation, approver, reason)
+        vote = _vote(escalation, approver, version, approve=True, reason=reason, to=EscalationState.OPEN)
+        _record_approval(escalation, approver, vote)
         if electorate_of(escalation).reachable(list(escalation.votes.all())) < escalation.needed:
             go_on(escalation, reason="too few are left to answer")
         action_changed(escalation.action)
@@ -257,8 +257,8 @@ def _approve_last(escalation: Escalation, approver: Principal, version: int, rea
 
 
 def _settle(escalation: Escalation, approver: Principal, version: int, reason: str, again: Again) -> None:
-    _vote(escalation, approver, version, approve=True, reason=reason, to=EscalationState.OPEN)
-    _record_approval(escalation, approver, reason)
+    vote = _vote(escalation, approver, version, approve=True, reason=reason, to=EscalationState.OPEN)
+    _record_approval(escalation, approver, vote)
     if _count_with(escalation, approver) < escalation.needed:
         raise conflict(
             "escalation.changed", "Somebody who approved may no longer decide.", "Look at it again, then decide."
@@ -273,7 +273,7 @@ def _settle(escalation: Escalation, approver: Principal, version: int, reason: s
 
 def _vote(
     escalation: Escalation, approver: Principal, version: int, *, approve: bool, reason: str, to: EscalationState
-) -> None:
+) -> Vote:
     """The race is decided here: one UPDATE sees the version that was voted on, all others see none."""
     moment = now()
     won = Escalation.objects.filter(
@@ -292,7 +292,7 @@ def _vote(
     seat = electorate_of(escalation).seat_for(approver.id, list(escalation.votes.all()))
     try:
         with transaction.atomic():
-            Vote.objects.create(
+            vote = Vote.objects.create(
                 organisation_id=escalation.organisation_id,
                 escalation=escalation,
                 user_id=approver.id,
@@ -304,15 +304,26 @@ def _vote(
     except IntegrityError as error:
         raise conflict("escalation.voted", "You have voted on this already.", "Wait for the others.") from error
     inbox_changed(escalation.action)
+    return vote
 
 
-def _record_approval(escalation: Escalation, approver: Principal, reason: str) -> None:
+def _record_approval(escalation: Escalation, approver: Principal, vote: Vote) -> None:
     record(
         event=Event.ESCALATION_APPROVED,
         actor=approver,
         subject=subject_of_escalation(escalation),
-        payload={"reason": reason, "digest": escalation.action.digest, "policies": list(escalation.policies)},
+        payload={
+            "reason": vote.reason,
+            "digest": escalation.action.digest,
+            "policies": list(escalation.policies),
+            **_stood_in(vote),
+        },
     )
+
+
+def _stood_in(vote: Vote) -> dict[str, str]:
+    """Whose say it was, where it was not one's own."""
+    return {"stood_in_for": vote.for_user.name} if vote.for_user else {}
 
 
 def _audience(action: Action) -> str:

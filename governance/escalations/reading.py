@@ -76,8 +76,11 @@ def waiting_for(principal: Principal) -> QuerySet[Escalation]:
     lent = delegations.filter(to_user_id=user_id)
     groups = ApproverGroup.members.through.objects.filter(user_id=user_id).values("approvergroup_id")
     lenders = _lenders(delegations, user_id, moment)
-    asked = Q(group__isnull=True) | Q(group_id__in=groups) | Exists(_members_of("group_id", lenders))
-    later = Q(next_group__isnull=True) | Q(next_group_id__in=groups) | Exists(_members_of("next_group_id", lenders))
+    # Looked at once: of who stands in for nobody, no question is asked whose members lend their say.
+    lends = Q(Exists(lent.filter(ends_at__gt=moment)))
+    asked = Q(group__isnull=True) | Q(group_id__in=groups) | (lends & Exists(_members_of("group_id", lenders)))
+    later = Q(next_group__isnull=True) | Q(next_group_id__in=groups)
+    later |= lends & Exists(_members_of("next_group_id", lenders))
     close = ArraySubquery(lent.filter(ends_at__gt=OuterRef("opened_at")).values("from_user_id"))
     return (
         rows.filter(asked | (Q(tier__gt=1) & later), state=EscalationState.OPEN, expires_at__gt=moment)
@@ -98,10 +101,16 @@ def _lenders(delegations: QuerySet[Delegation], user_id: uuid.UUID, moment: date
     role = role.filter(organisation_id=OuterRef("organisation_id"))
     concerned = delegations.filter(to_user_id=lender, ends_at__gt=OuterRef(OuterRef("opened_at")))
     excluded = ExpressionWrapper(OuterRef(OuterRef("excluded_user_ids")), ArrayField(UUIDField()))
+    # Not by a join to the action: every open question would be joined to its own before any is looked at.
+    asker = Action.objects.filter(pk=OuterRef(OuterRef(OuterRef("action_id")))).values("proposer_id")
     concerned = concerned.alias(excluded=excluded).filter(
-        Q(excluded__contains=[F("from_user_id")]) | Q(from_user_id=OuterRef(OuterRef("action__proposer_id")))
+        Q(excluded__contains=[F("from_user_id")]) | Q(from_user_id__in=asker)
     )
-    used = Vote.objects.filter(escalation_id=question).filter(Q(user_id=lender) | Q(for_user_id=lender))
+    stands_in = delegations.filter(
+        from_user_id=OuterRef("for_user_id"), to_user_id=OuterRef("user_id"), ends_at__gt=moment
+    )
+    used = Vote.objects.filter(escalation_id=question)
+    used = used.filter(Q(user_id=lender) | Q(Exists(stands_in), for_user_id=lender))
     in_force = delegations.filter(to_user_id=user_id, ends_at__gt=moment)
     return in_force.filter(Exists(role), ~Exists(concerned), ~Exists(used))
 

@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from controlplane.audit.models import Entry
+from controlplane.audit.searching import holds_text
+from controlplane.audit.sentences import sentence
 from controlplane.common.clock import now
 from controlplane.common.errors import RemitError
 from controlplane.tenancy import members
@@ -38,6 +41,19 @@ def test_a_delegate_answers_in_the_place_of_whom_they_stand_in_for(
     assert waits_for([as_bob], judgement) == ["Bob"]
     assert gate.decide(judgement, as_bob).state == EscalationState.APPROVED
     assert Vote.objects.get().for_user == dana
+    told = Entry.objects.get(event="escalation.approved")
+    assert sentence(told) == f"Bob approved {told.subject_name} in the place of Dana"
+
+
+def test_the_trail_says_in_whose_place_somebody_refused_and_is_searched_by_it(
+    gate: Gate, route: Any, make_group: MakeGroup, as_nadia: Principal, as_bob: Principal, bob: User, dana: User
+) -> None:
+    route(group_id=make_group("Directors", dana).pk)
+    stand_in(as_nadia, dana, bob)
+    gate.decide(gate.propose(60), as_bob, approve=False)
+    told = Entry.objects.get(event="escalation.denied")
+    assert sentence(told) == f"Bob refused {told.subject_name} in the place of Dana: looks right"
+    assert Entry.objects.filter(holds_text("refused place Dana"), event="escalation.denied").exists()
 
 
 def test_a_delegate_and_whom_they_stand_in_for_are_one_vote(
@@ -185,6 +201,30 @@ def test_a_question_waits_for_no_second_stand_in_once_the_first_answered(
     gate.decide(judgement, as_bob)
     assert refused(gate, judgement, acting(piet)).code == "escalation.seat_taken"
     assert waits_for([acting(piet), as_dana], judgement) == ["Dana"]
+
+
+def test_what_a_stand_in_answered_counts_no_more_when_that_ended_and_the_next_one_is_asked(
+    gate: Gate,
+    route: Any,
+    make_group: MakeGroup,
+    as_nadia: Principal,
+    dana: User,
+    as_dana: Principal,
+    bob: User,
+    as_bob: Principal,
+    approvers: list[User],
+    acting: Any,
+) -> None:
+    olga, piet, _ = approvers
+    route(needed=2, group_id=make_group("Directors", dana, olga).pk)
+    first = stand_in(as_nadia, dana, bob)
+    stand_in(as_nadia, dana, piet)
+    judgement = gate.propose(60)
+    gate.decide(judgement, as_bob)
+    services.end_delegation(actor=as_dana, delegation_id=first.pk)
+    assert waits_for([as_dana, as_bob, acting(olga), acting(piet)], judgement) == ["Dana", "Olga", "Piet"]
+    assert gate.decide(judgement, acting(olga)).state == EscalationState.OPEN
+    assert gate.decide(judgement, acting(piet)).state == EscalationState.APPROVED
 
 
 def test_standing_in_for_who_stands_in_for_the_owner_gives_no_say(

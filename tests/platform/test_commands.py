@@ -90,6 +90,18 @@ def test_a_service_token_with_a_permission_to_change_something_is_not_issued(nor
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize(("kind", "option"), [("svc", "--user"), ("svc", "--agent"), ("pat", "--agent")])
+def test_a_token_of_another_kind_than_whose_it_was_asked_for_is_not_issued(
+    northwind: Organisation, alice: User, kind: str, option: str
+) -> None:
+    """A service's would read the whole organisation, whoever was named."""
+    whose = ("--user", alice.email) if kind == "pat" else ()
+    with pytest.raises(CommandError, match=option):
+        call_command(*("token", "issue", "--kind", kind, "--organisation", northwind.slug), *whose, option, alice.email)
+    assert not Token.objects.exists()
+
+
+@pytest.mark.django_db
 def test_an_erasure_that_nobody_can_be_asked_about_erases_nothing(alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO())
     with pytest.raises(CommandError, match="Nothing was erased"):

@@ -15,6 +15,7 @@ from governance.services import Result
 class VoteOut(serializers.Serializer):  # type: ignore[type-arg]
     user_id = Id()
     name = serializers.CharField(source="user.name")
+    for_user_id = Id(allow_null=True, help_text="In whose place, where they stood in for somebody.")
     approve = serializers.BooleanField()
     reason = serializers.CharField(allow_blank=True)
     digest = serializers.CharField(help_text="What this person saw.")

@@ -18,6 +18,7 @@ _REASON_CODE: Final = "reason_code"
 # Which entries the sentence of a case stands for; the same questions as `sentences` asks of one entry.
 _CASES: Final = [
     *((said, Q(event=event, payload__has_key="stop")) for event, said in sentences.BY_A_STOP.items()),
+    *((said, Q(event=event, payload__has_key="stood_in_for")) for event, said in sentences.IN_THE_PLACE_OF.items()),
     *(
         (said, Q(event=event, actor_kind=PrincipalKind.USER.value, payload__approved__0__isnull=False))
         for event, said in sentences.AFTER_AN_ANSWER.items()
@@ -59,7 +60,8 @@ def _own_words(said: str) -> str:
 def _shown_by() -> dict[str, list[str]]:
     """The payload's fields that sentences show, each with the events whose sentence does."""
     shown: dict[str, list[str]] = {}
-    for code, said in [*Event.choices, *((event.value, said) for event, said in sentences.BY_A_STOP.items())]:
+    special = [*sentences.BY_A_STOP.items(), *sentences.IN_THE_PLACE_OF.items()]
+    for code, said in [*Event.choices, *((event.value, said) for event, said in special)]:
         for _, field, *_ in string.Formatter().parse(str(said)):
             if field and field not in ("actor", "subject", "reason"):
                 shown.setdefault(field, []).append(code)

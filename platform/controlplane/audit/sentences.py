@@ -25,6 +25,11 @@ UNANSWERED: Final = {
     "escalation.denied": "{subject} was refused, as {actor} said no",
     "escalation.expired": "{subject} was refused: {reason_code}",
 }
+# Whoever answered used the say of somebody they stood in for.
+IN_THE_PLACE_OF: Final = {
+    Event.ESCALATION_APPROVED: "{actor} approved {subject} in the place of {stood_in_for}",
+    Event.ESCALATION_DENIED: "{actor} refused {subject} in the place of {stood_in_for}: {reason}",
+}
 # What a stop did besides; it names itself as `stop`.
 BY_A_STOP: Final = {
     Event.MISSION_PAUSED: "The stop of {stop} paused {subject}",
@@ -68,6 +73,8 @@ def _template(entry: Entry, payload: Mapping[str, Any]) -> str:
 def _special(event: Event, entry: Entry, payload: Mapping[str, Any]) -> str:
     if payload.get("stop") and event in BY_A_STOP:
         return BY_A_STOP[event]
+    if payload.get("stood_in_for") and event in IN_THE_PLACE_OF:
+        return IN_THE_PLACE_OF[event]
     if event is Event.ACTION_ALLOWED and payload.get("glass_broken"):
         return GLASS_BROKEN
     if event is Event.ACTION_DENIED and payload.get("reason_code") in UNANSWERED:

@@ -59,6 +59,21 @@ def test_approving_permits_exactly_this_once(world: Any, bob: User, signed_in: S
     assert Vote.objects.get().user == bob
 
 
+def test_pages_and_programs_are_told_in_whose_place_somebody_answered(
+    world: Any, bob: User, dana: User, as_nadia: Principal, signed_in: SignIn
+) -> None:
+    group = governance.save_group(actor=as_nadia, name="Directors", member_ids=[dana.pk])
+    governance.save_route(actor=as_nadia, route=governance.Route(name="All", group_id=group.pk))
+    begin, end = now() - timedelta(minutes=1), now() + timedelta(days=1)
+    governance.delegate(actor=as_nadia, from_user_id=dana.pk, to_user_id=bob.pk, starts_at=begin, ends_at=end)
+    escalation, browser = world.ask_credit(), signed_in(bob)
+    assert answer(browser, escalation, "approve").status_code == 302
+    for path in (reverse("approval", args=[escalation.pk]), reverse("action", args=[escalation.action_id])):
+        assert "approved in the place of Dana" in page(browser, path)
+    (vote,) = browser.get(f"/api/v1/escalations/{escalation.pk}").json()["votes"]
+    assert (vote["user_id"], vote["for_user_id"]) == (str(bob.pk), str(dana.pk))
+
+
 def asks_twice(world: Any, *, times: int = 1) -> list[Escalation]:
     """Credits that wait for a person, while the run has done what another rule asks about."""
     McpTool.objects.filter(qualified_name="books__apply_credit").update(effects=["egress"])

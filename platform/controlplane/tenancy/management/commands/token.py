@@ -74,6 +74,9 @@ class Command(BaseCommand):
 def _issue(operator: Principal, options: dict[str, Any]) -> tuple[Token, str]:
     scopes = {Permission(item) for item in options["scope"]} if options["scope"] else None
     name, expires_at = options["name"], _expiry(options["days"])
+    for option, kind in (("user", TokenKind.PERSON), ("agent", TokenKind.AGENT)):
+        if options[option] and options["kind"] != kind:
+            raise CommandError(f"--{option} goes with --kind {kind.value} only; a token of this kind is not theirs.")
     match TokenKind(options["kind"]):
         case TokenKind.PERSON:
             return credentials.issue_personal_token(
