@@ -25,7 +25,7 @@ from governance.models import Action, Decision, Permit
 from governance.permits import PermitClaims
 from governance.registry import ledger
 from governance.rejudging import Again, look_again, weigh_again, write_again
-from governance.transitions import live_permits
+from governance.transitions import APPROVED_TTL_SECONDS, live_permits
 from governance.verdicts import started_entry
 
 _ATTEMPTS: Final = 3
@@ -70,8 +70,8 @@ def redeem(
             again = _look_again(holder, action, audience, decision)
     if permit is None and not decision.approved_policies and action.replaces_id is None:
         raise _lost(holder, action)
-    if permit is None and usable_until_passed(action):
-        raise permits.expired()
+    if permit is None and (usable_until_passed(action) or _too_old(action)):
+        raise _lapsed()
     if permit is not None and permit.expires_at <= moment:
         raise permits.expired()
     return _judge_again(holder, action, hand_to or audience, again, decision)
@@ -194,6 +194,17 @@ def _action_of(holder: Principal, action_id: uuid.UUID) -> Action:
     if action.proposer_id != holder.id:
         raise _refused(holder, action, "permit.other_holder", "This permit was given to someone else.", 403)
     return action
+
+
+def _too_old(action: Action) -> bool:
+    """Whether its agent had its day to come back; the sweep, which says so on the action, may be late."""
+    return action.decided_at is None or action.decided_at <= now() - timedelta(seconds=APPROVED_TTL_SECONDS)
+
+
+def _lapsed() -> RemitError:
+    return conflict(
+        "permit.expired", "What was agreed to was not carried out in time, so it counts no more.", "Propose it again."
+    )
 
 
 def _lost(holder: Principal, action: Action) -> RemitError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
@@ -33,6 +34,7 @@ from budgets.selectors import line_of
 from budgets.types import ChargeKind, Standing
 from budgets.zones import DAY_OF_HOLD
 from controlplane.common.errors import FieldError, invalid, not_found
+from controlplane.common.ids import parse_id
 from controlplane.tenancy import selectors as tenancy
 from controlplane.tenancy.types import Permission, Principal
 
@@ -45,6 +47,7 @@ _HELD_BETWEEN: Final = f"""EXISTS (
 )"""
 _TRIES: Final = 5
 _CHUNK: Final = 1_000
+_MONEY: Final = re.compile(r"-?[0-9]{1,24}(\.[0-9]{1,12})?")
 _NOBODY: Final = "'00000000-0000-0000-0000-000000000000'::uuid"
 SORTS: Final = {"money": "money", "mission": "title", "attempts": "attempts", "denied": "denied"}
 
@@ -79,6 +82,11 @@ _ONE_GOAL: Final = """
 SELECT id, title, standing, decided_on, money, attempts, retries, calls, denied, human_seconds,
     count(*) OVER (), sum(money) OVER ()
 FROM mission WHERE goal = %s AND standing IS NOT NULL ORDER BY {order}, id LIMIT %s OFFSET %s
+"""
+_DEAREST: Final = """
+SELECT id, title, standing, decided_on, money, attempts, retries, calls, denied, human_seconds
+FROM mission WHERE goal = %s AND standing IS NOT NULL
+    AND (%s::numeric IS NULL OR money < %s OR money = %s AND id > %s) ORDER BY money DESC, id LIMIT %s
 """
 # One statement, hence one moment.
 _CHECK: Final = f"""
@@ -137,6 +145,22 @@ def missions_of_goal(
         found = cursor.fetchall()
     rows = [_mission_row(row) for row in found]
     return MissionPage(rows, found[0][10] if found else 0, found[0][11] if found else Decimal(0))
+
+
+def dearest_of_goal(
+    principal: Principal, span: Span, goal: str, *, cursor: str | None = None, limit: int = 50
+) -> tuple[list[MissionRow], str | None]:
+    """The missions of one kind of goal, the dearest first, and the cursor of those that come after: a mission that is
+    added meanwhile moves none of the others to another page. Raises 422 `cursor.invalid`."""
+    money, last_id = _place(cursor) if cursor is not None else (None, None)
+    query, parameters = _missions(principal, span)
+    if not query:
+        return [], None
+    with connection.cursor() as statement:
+        statement.execute(query + _DEAREST, [*parameters, goal, money, money, money, last_id, limit + 1])
+        found = [_mission_row(row) for row in statement.fetchall()]
+    after = found[limit - 1] if len(found) > limit else None
+    return found[:limit], f"{after.money:f}~{after.mission_id}" if after else None
 
 
 def every_mission_of_goal(principal: Principal, span: Span, goal: str, *, sort: str = "-money") -> Iterator[MissionRow]:
@@ -238,6 +262,14 @@ def _missions(principal: Principal, span: Span) -> tuple[str, list[Any]]:
             return "", []
         parameters += more
     return _MISSIONS.format(**filled), parameters
+
+
+def _place(cursor: str) -> tuple[Decimal, uuid.UUID]:
+    money, _, last_id = cursor.partition("~")
+    found = parse_id(last_id)
+    if found is None or not _MONEY.fullmatch(money):
+        raise invalid("cursor.invalid", "This page address is not one of ours.", FieldError("/cursor", "a cursor"))
+    return Decimal(money), found
 
 
 def _one_goal(sort: str) -> str:

@@ -10,6 +10,7 @@ import pytest
 from django.db import IntegrityError, transaction
 
 from controlplane.audit.models import Entry
+from controlplane.common.clock import now
 from controlplane.common.errors import RemitError
 from controlplane.tenancy.models import Membership, User
 from controlplane.tenancy.types import Permission, Principal, Role
@@ -20,7 +21,7 @@ from governance.transitions import APPROVED_TTL_SECONDS
 from governance.types import Finding
 
 from .gate import Gate
-from .questions import refused
+from .questions import everything, refused
 
 pytestmark = pytest.mark.django_db
 
@@ -317,6 +318,22 @@ def test_an_approval_waits_longer_than_a_permit_for_its_agent(
     assert services.sweep().permits_expired == 1
     assert gate.action(judgement).state == ActionState.EXPIRED
     assert gate.ledger.states == ["voided"]
+
+
+def test_an_approval_of_yesterday_starts_nothing_though_no_sweep_has_come_by(gate: Gate, as_dana: Principal) -> None:
+    judgement = gate.propose(60)
+    gate.decide(judgement, as_dana)
+    a_day = timedelta(seconds=APPROVED_TTL_SECONDS)
+    Action.objects.filter(pk=judgement.action_id).update(decided_at=now() - a_day)
+    before = everything()
+    with pytest.raises(RemitError) as caught:
+        gate.redeem(judgement, permit_token=None)
+    assert (caught.value.code, caught.value.status) == ("permit.expired", 409)
+    assert caught.value.remedies
+    assert everything() == before
+    assert gate.ledger.states == ["held"]
+    Action.objects.filter(pk=judgement.action_id).update(decided_at=now() - a_day + timedelta(minutes=1))
+    assert gate.redeem(judgement, permit_token=None).state == ActionState.EXECUTING
 
 
 # Reading -------------------------------------------------------------------------------------------------------------

@@ -142,6 +142,7 @@ class RoutesTry(RouteResource):
         permission=Permission.ESCALATION_VIEW,
         query=shapes.TryQuery,
         answer=shapes.TriedOut,
+        absent=True,
         about="Nobody is asked anything.",
     )
     def get(self, request: Request) -> Response:

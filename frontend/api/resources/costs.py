@@ -9,13 +9,10 @@ from rest_framework.response import Response
 
 from budgets.costs import selectors
 from budgets.costs.types import Span
-from controlplane.common.errors import FieldError, invalid
 from controlplane.tenancy import selectors as tenancy
 from controlplane.tenancy.types import Permission
 from frontend.api.operations import Resource, operation
 from frontend.api.shapes import costs as shapes
-
-_LONGEST_OFFSET = 9
 
 
 class CostResource(Resource):
@@ -60,22 +57,11 @@ class CostsOfGoal(CostResource):
     )
     def get(self, request: Request, goal: str) -> Response:
         selectors.goal_name(self.principal, goal)
-        offset, limit = self._offset(), self.query["limit"]
         currency = tenancy.currency_of(self.principal)
-        found = selectors.missions_of_goal(self.principal, self.span(), goal, limit=limit, offset=offset)
-        more = offset + len(found.rows) < found.count
-        items = [shapes.mission_of(row, currency) for row in found.rows]
-        return Response({"items": items, "next": str(offset + limit) if more else None})
-
-    def _offset(self) -> int:
-        cursor = self.query.get("cursor", "0")
-        if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= _LONGEST_OFFSET):
-            raise invalid(
-                "cursor.invalid",
-                "That is not one of our cursors.",
-                FieldError("/cursor", "a cursor from an earlier answer"),
-            )
-        return int(cursor)
+        rows, after = selectors.dearest_of_goal(
+            self.principal, self.span(), goal, cursor=self.query.get("cursor"), limit=self.query["limit"]
+        )
+        return Response({"items": [shapes.mission_of(row, currency) for row in rows], "next": after})
 
 
 class CostOfMission(CostResource):

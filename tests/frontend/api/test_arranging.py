@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode
@@ -56,6 +57,18 @@ def test_an_amount_that_is_no_number_is_refused_with_its_place(nadia_api: Api, t
     made = nadia_api.post("approval-routes", {"name": "Dear", "amount_above": amount})
     assert [asked.status_code, made.status_code] == [422, 422], (asked.json(), made.json())
     assert not ApprovalRoute.objects.exists()
+
+
+def test_of_a_team_or_a_kind_that_there_is_not_no_way_is_told(nadia_api: Api, charlie_api: Api, team: Team) -> None:
+    def tried(api: Api, **changes: Any) -> Any:
+        return api.get(f"approval-routes:try?{urlencode({'kind': 'tool.call', 'team': team.pk, **changes})}")
+
+    assert tried(nadia_api).json()["way"]["needed"] == 1
+    for api, changes in ((nadia_api, {"team": uuid.uuid4()}), (charlie_api, {})):
+        answer = tried(api, **changes)
+        assert (answer.status_code, answer.json()["code"]) == (404, "team.not_found")
+    answer = tried(nadia_api, kind="tool.cal")
+    assert (answer.status_code, answer.json()["code"]) == (422, "action.unknown_kind")
 
 
 def test_a_builder_arranges_nothing(alice_api: Api, bob: User) -> None:

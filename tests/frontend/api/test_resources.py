@@ -10,6 +10,7 @@ import pytest
 
 from agents.models import Agent, McpServer, McpTool, Mission
 from budgets import services as budgets
+from budgets.costs.models import CostDay, CostMission
 from budgets.types import Level, Limits, WindowKind
 from controlplane.audit.models import Entry
 from controlplane.common.clock import now
@@ -326,6 +327,52 @@ def test_a_search_of_the_trail_goes_on_at_next_after_an_empty_page(
     assert first["items"] == []
     then = nadia_api.get(f"audit-entries?q=paused&cursor={first['next']}").json()
     assert [item["event"] for item in then["items"]] == ["mission.paused"]
+
+
+def test_a_goals_missions_come_once_each_though_one_is_added_meanwhile(
+    nadia_api: Api, northwind: Organisation, team: Team, budget: str
+) -> None:
+    def spent(*amounts: str) -> list[str]:
+        made = []
+        for amount in amounts:
+            mission = CostMission.objects.create(
+                id=new_id(),
+                organisation=northwind,
+                team_id=team.pk,
+                agent_id=new_id(),
+                goal="chase",
+                goal_name="Chase",
+                title=amount,
+                standing="open",
+                refreshed_at=now(),
+            )
+            CostDay.objects.create(
+                organisation=northwind,
+                team_id=team.pk,
+                account_id=budget,
+                mission=mission,
+                day=(now() - timedelta(days=1)).date(),
+                kind="call",
+                money=amount,
+                tokens=0,
+                steps=1,
+                lines=1,
+            )
+            made.append(str(mission.pk))
+        return made
+
+    known = spent("5", "4", "4", "4", "0", "0")
+    seen: list[str] = []
+    path, cursor = "costs/goals/chase/missions?limit=2", ""
+    while cursor is not None:
+        answer = nadia_api.get(f"{path}&cursor={cursor}" if cursor else path)
+        assert answer.status_code == 200, answer.content
+        seen += [item["mission_id"] for item in answer.json()["items"]]
+        cursor = answer.json()["next"]
+        spent("9")
+    assert seen == known
+    for wrong in ("2", "x~y", f"nan~{new_id()}"):
+        assert nadia_api.get(f"{path}&cursor={wrong}").json()["code"] == "cursor.invalid"
 
 
 def test_costs_of_what_can_be_no_goal_are_not_found(nadia_api: Api) -> None:
