@@ -17,6 +17,7 @@ from agents.types import MissionRow
 from agents.waiting import NOBODY_KNOWN, waited_for
 from budgets import selectors as budgets
 from budgets.types import Balance
+from controlplane.common.closeness import by_closeness
 from controlplane.common.errors import not_found
 from controlplane.common.written_amounts import written_amount
 from controlplane.tenancy.types import Permission, Principal, PrincipalKind
@@ -182,7 +183,7 @@ def find_agents(principal: Principal | None, *, text: str, key: uuid.UUID | None
     """By id, name or description, without what lists count beside each."""
     rows = Agent.objects.restrict(principal, Permission.AGENT_VIEW)
     wanted = Q(pk=key) if key else Q(name__icontains=text) | Q(description__icontains=text)
-    return list(rows.filter(wanted).order_by("name")[:limit])
+    return list(rows.filter(wanted).order_by(by_closeness(text), "name")[:limit])
 
 
 def agent(principal: Principal | None, agent_id: uuid.UUID) -> Agent:

@@ -12,6 +12,7 @@ from django.urls import reverse
 
 from agents import selectors as agents
 from agents.servers import selectors as servers
+from controlplane.common.closeness import WITHIN, closeness
 from controlplane.common.ids import parse_id
 from controlplane.tenancy import selectors as tenancy
 from controlplane.tenancy.types import Permission, Principal
@@ -43,9 +44,14 @@ class Hit:
 
 
 def find(principal: Principal, text: str) -> list[Hit]:
-    """Only what the principal may see; nothing for a text that is too short to mean something."""
+    """Only what the principal may see, what is named so before what only speaks of it; nothing for a text that is too
+    short to mean something."""
     wanted = text.strip()[:LONGEST].replace("\x00", "")
-    return list(_hits(principal, wanted)) if len(wanted) >= SHORTEST else []
+    if len(wanted) < SHORTEST:
+        return []
+    return sorted(
+        _hits(principal, wanted), key=lambda hit: closeness(hit.label, wanted) if hit.thing in _NAMED else WITHIN
+    )
 
 
 def _hits(principal: Principal, text: str) -> Iterator[Hit]:
@@ -86,6 +92,8 @@ _RESOURCES: Final = {
     "action": "actions",
     "server": "mcp-servers",
 }
+
+_NAMED: Final = ("missions", "agents", "mcp-servers", "members")  # somebody gave these their names
 
 
 def _hit(page: str, key: uuid.UUID, label: str, kind: str, icon: str) -> Hit:

@@ -21,6 +21,7 @@ from agents.servers.authority import may_change as may_change
 from agents.servers.authority import require_change as require_change
 from agents.servers.definitions import SEPARATOR
 from agents.servers.types import MountRequest, PinnedTool, SealedCredential, ServerAddress
+from controlplane.common.closeness import by_closeness
 from controlplane.common.envelope import Envelope
 from controlplane.common.errors import not_found
 from controlplane.tenancy.models import Team
@@ -54,7 +55,7 @@ def find_servers(
 ) -> list[McpServer]:
     rows = McpServer.objects.restrict(principal, Permission.SERVER_VIEW)
     wanted = Q(pk=key) if key else Q(name__icontains=text) | Q(slug__icontains=text)
-    return list(rows.filter(wanted).order_by("name")[:limit])
+    return list(rows.filter(wanted).order_by(by_closeness(text), "name")[:limit])
 
 
 def server(principal: Principal | None, server_id: uuid.UUID) -> McpServer:

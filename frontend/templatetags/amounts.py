@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 from zoneinfo import ZoneInfo
@@ -10,22 +11,39 @@ from moneyed import CurrencyDoesNotExist, get_currency
 
 MINUS = "\u2212"
 _MOST_DECIMALS = 4
+_EXACT_DECIMALS = 12  # as the ledger keeps them
 _STEPS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 _BYTE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
-def money_text(amount: Decimal, currency: str) -> str:
-    """ "$0.42", "240.00 EUR"; what is less than a cent has four decimals, or is "<$0.0001": never a false zero."""
+def money_text(amount: Decimal, currency: str, decimals: int | None = None) -> str:
+    """ "$0.42", "240.00 EUR"; what is less than a cent has four decimals, or is "<$0.0001": never a false zero.
+    `decimals` that add up are kept to."""
     size, places = abs(amount), _decimals(currency)
     if 0 < size < Decimal(1).scaleb(-places):
         places = max(places, _MOST_DECIMALS)
     smallest = Decimal(1).scaleb(-_MOST_DECIMALS)
-    under = "<" if 0 < size < smallest else ""
-    with localcontext() as context:
-        context.prec = 60
-        shown = (smallest if under else size).quantize(Decimal(1).scaleb(-places), ROUND_HALF_EVEN)
+    under = "<" if 0 < size < smallest and decimals is None else ""
+    shown = _rounded(smallest if under else size, places if decimals is None else decimals)
     sign = MINUS if amount < 0 else ""
     return f"{sign}{under}${shown:,f}" if currency == "USD" else f"{sign}{under}{shown:,f} {currency}"
+
+
+def decimals_that_add_up(total: Decimal, parts: Iterable[Decimal], currency: str) -> int | None:
+    """The fewest with which the parts as shown make the total as shown, and none of them is a false zero. None where
+    the parts don't make the total."""
+    parts = list(parts)
+    for places in range(_decimals(currency), _EXACT_DECIMALS + 1):
+        shown = [_rounded(part, places) for part in parts]
+        if sum(shown) == _rounded(total, places) and [bool(part) for part in shown] == [bool(part) for part in parts]:
+            return places
+    return None
+
+
+def _rounded(amount: Decimal, places: int) -> Decimal:
+    with localcontext() as context:
+        context.prec = 60
+        return amount.quantize(Decimal(1).scaleb(-places), ROUND_HALF_EVEN)
 
 
 def exact_money_text(amount: Decimal, currency: str) -> str:

@@ -138,7 +138,7 @@ def mix(counts: Mapping[Any, int]) -> SafeString:
 
 
 @register.simple_tag
-def money(amount: Any, currency: str = "") -> SafeString:
+def money(amount: Any, currency: str = "", decimals: int | None = None) -> SafeString:
     """`{% money line.amount "EUR" %}` or `{% money budget.limit %}` (Money): to the cent, every digit in the title."""
     if amount is None:
         return format_html('<span class="muted">–</span>')
@@ -147,8 +147,15 @@ def money(amount: Any, currency: str = "") -> SafeString:
         '<data class="money" value="{}" title="{}">{}</data>',
         f"{exact:f}",
         amounts.exact_money_text(exact, code),
-        amounts.money_text(exact, code),
+        amounts.money_text(exact, code, decimals),
     )
+
+
+@register.simple_tag
+def decimals_that_add_up(currency: str, total: Any, *parts: Any) -> int | None:
+    """`{% decimals_that_add_up currency sum one other as places %}`, then `{% money one currency places %}` for each:
+    a sum that can be checked by reading it."""
+    return amounts.decimals_that_add_up(_decimal(total), map(_decimal, parts), currency)
 
 
 @register.filter

@@ -20,6 +20,8 @@ from frontend.pages import PersonRequest, page, require_anywhere
 
 # A chain of two hundred thousand entries is done when the page comes.
 AT_ONCE_SECONDS = 2.0
+# What the service calls a field, and what the form does.
+_FIELDS = {"/start": "from", "/from": "from", "/to": "to"}
 
 
 @page
@@ -65,6 +67,7 @@ def exports(request: PersonRequest) -> HttpResponseBase:
         "sealed": selectors.sealed_entries(request.principal.organisation_id),
         "given": given,
         "error": error,
+        "wrong": {_FIELDS[item.pointer]: item.message for item in error.errors} if error else {},
     }
     return render(request, "audit/exports.html", context, status=error.status if error else 200)
 

@@ -143,6 +143,8 @@ def set_roles(request: PersonRequest, user_id: uuid.UUID) -> HttpResponse:
             # What the form can't show, because it is not the viewer's to change, stays.
             places = {team.pk if team else None for team in directory.places(request.principal)}
             kept = {held for held in directory.held_by(request.principal, user_id) if held[0] not in places}
+            if not wanted | kept:
+                raise _without_a_role(request, shown)
             members.set_roles(
                 principal=request.principal,
                 user_id=user_id,
@@ -150,12 +152,12 @@ def set_roles(request: PersonRequest, user_id: uuid.UUID) -> HttpResponse:
                 seen=request.POST.get("seen", ""),
             )
         except RemitError as refused:
-            if refused.status not in (403, 409):
+            if refused.status not in (403, 409, 422):
                 raise
             error = refused
         else:
             messages.success(request, f"The roles of {shown.user} are changed.")
-            return redirect("member", user_id=user_id) if wanted | kept else redirect("members")
+            return redirect("member", user_id=user_id)
     return _detail(request, shown, error=error)
 
 
@@ -205,14 +207,29 @@ def _detail(request: PersonRequest, person: Person, *, error: RemitError | None 
         "elsewhere": [seat for seat in person.seats if seat.team not in directory.places(principal)],
         "seen": members.fingerprint(held),
         "error": error,
+        "wrong": error.errors[0].message if error and error.errors else "",
         "stakes": directory.stakes(principal, person.user),
-        "may_deactivate": principal.has(Permission.MEMBER_WRITE) and not is_me,
+        "may_deactivate": _may_deactivate(request, person),
         "urls": {
             name.replace("-", "_"): reverse("member-operate", args=[person.user.pk, name])
             for name in ("deactivate", "reactivate", "reset-second-factor")
         },
     }
     return render(request, "settings/member.html", context, status=error.status if error else 200)
+
+
+def _may_deactivate(request: PersonRequest, person: Person) -> bool:
+    return request.principal.has(Permission.MEMBER_WRITE) and person.user.pk != request.principal.user_id
+
+
+def _without_a_role(request: PersonRequest, person: Person) -> RemitError:
+    """Boxes are unticked by mistake, and nothing would bring the person back but a new invitation."""
+    if _may_deactivate(request, person):
+        remedy = "To take everything away, deactivate them"
+    else:
+        remedy = "To take everything away, ask another administrator of the whole organisation"
+    problem = FieldError("/held", f"At least one role. {remedy}")
+    return invalid("member.roles", "A member has at least one role. Nothing was changed.", problem)
 
 
 def _rows(request: PersonRequest, held: Iterable[tuple[uuid.UUID | None, Role]]) -> list[dict[str, Any]]:

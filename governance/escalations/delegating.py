@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from datetime import datetime, timedelta
 from typing import Final
+from zoneinfo import ZoneInfo
 
 from django.db import transaction
 from django.db.models import F, Q
@@ -33,7 +34,7 @@ def delegate(
 ) -> Delegation:
     """From then until then `to` stands in for `from`. For oneself, or for anybody by an administrator.
 
-    Raises 403, 404, 422 `delegation.invalid`.
+    Raises 403, 404, 422 `delegation.invalid`, 409 `delegation.exists`.
     """
     if from_user_id != actor.user_id and not actor.has(Permission.ORGANISATION_WRITE):
         raise forbidden(Permission.ORGANISATION_WRITE.value)
@@ -51,6 +52,9 @@ def delegate(
     if errors or from_user is None or to_user is None:
         raise invalid("delegation.invalid", "This can't be set as it is.", *errors)
     with transaction.atomic():
+        # Two forms sent at once come one after the other.
+        User.objects.select_for_update(no_key=True).get(pk=from_user.pk)
+        _refuse_twice(actor, from_user, to_user, starts_at, ends_at)
         made = Delegation.objects.create(
             organisation_id=actor.organisation_id,
             from_user=from_user,
@@ -98,6 +102,29 @@ def end_delegation(*, actor: Principal, delegation_id: uuid.UUID) -> Delegation:
         )
     found.refresh_from_db()
     return found
+
+
+def _refuse_twice(actor: Principal, from_user: User, to_user: User, starts_at: datetime, ends_at: datetime) -> None:
+    """Of two for the same days, ending one would leave the other."""
+    standing = Delegation.objects.filter(
+        organisation_id=actor.organisation_id,
+        from_user=from_user,
+        to_user=to_user,
+        starts_at__lt=ends_at,
+        ends_at__gt=max(starts_at, now()),
+    )
+    found = standing.filter(starts_at__lt=F("ends_at")).order_by("starts_at").first()
+    if found is None:
+        return
+    zone = ZoneInfo(actor.time_zone)
+    first, last = (
+        f"{day.day} {day:%B %Y}" for day in (found.starts_at.astimezone(zone), found.ends_at.astimezone(zone))
+    )
+    raise conflict(
+        "delegation.exists",
+        f"{to_user.name} stands in for {from_user.name} already, from {first} until {last}.",
+        "End that first, or choose other days.",
+    )
 
 
 def _wrong_times(starts_at: datetime, ends_at: datetime) -> list[FieldError]:

@@ -278,7 +278,7 @@ class Search(Resource):
         permission=None,
         query=shapes.SearchQuery,
         answer=shapes.HitsOut,
-        about="A few of each kind, only what you may see.",
+        about="A few of each kind, only what you may see; what is named so first.",
     )
     def get(self, request: Request) -> Response:
         return Response(shapes.HitsOut({"items": find(self.principal, self.query["q"])}).data)

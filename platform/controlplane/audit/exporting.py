@@ -9,7 +9,7 @@ import uuid
 import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +64,8 @@ def range_of(*, organisation_id: uuid.UUID, start: int | datetime | None, end: i
     if not 1 <= first <= last <= head:
         raise invalid(
             "audit.range_invalid",
-            f"There are no entries from {first:,} to {last:,}; the trail goes from 1 to {head:,}.",
-            FieldError("/start", "a number or date within the trail, before the end"),
+            _nothing_there(organisation_id, start, end, head),
+            FieldError("/start", "a number or day within the trail, not after the end"),
         )
     signed = sign_head(organisation_id=organisation_id) if end is None else None
     return Range(first, signed.sequence if signed else last)
@@ -179,6 +179,38 @@ def _first_since(organisation_id: uuid.UUID, moment: datetime, otherwise: int) -
     found = _sequences(organisation_id).filter(entry__at__gte=moment).order_by("sequence").values_list("sequence")
     first = found.first()
     return int(first[0]) if first else otherwise
+
+
+def _nothing_there(
+    organisation_id: uuid.UUID, start: int | datetime | None, end: int | datetime | None, head: int
+) -> str:
+    """In the terms that were given: who named a day does not think in numbers."""
+    zone = next((bound.tzinfo for bound in (start, end) if isinstance(bound, datetime)), None)
+    if zone is None:
+        whole = f"from 1 to {head:,}"
+    else:
+        at = _sequences(organisation_id).order_by("sequence").values_list("entry__at", flat=True)
+        oldest, newest = (_day_in_words(moment.astimezone(zone)) for moment in (at.first(), at.last()))
+        whole = f"from {oldest} to {newest}"
+    given = [
+        f"{word} {_bound_in_words(bound, is_end=word == 'to')}"
+        for word, bound in (("from", start), ("to", end))
+        if bound is not None
+    ]
+    return f"There are no entries {' '.join(given)}{' on' if end is None else ''}; the trail goes {whole}."
+
+
+def _bound_in_words(bound: int | datetime, *, is_end: bool) -> str:
+    """A time ends before itself: midnight ends the day before."""
+    if isinstance(bound, int):
+        return f"{bound:,}"
+    if bound.time() != time.min:
+        return f"{_day_in_words(bound)}, {bound:%H:%M}"
+    return _day_in_words(bound - timedelta(days=1) if is_end else bound)
+
+
+def _day_in_words(moment: datetime) -> str:
+    return f"{moment.day} {moment:%B %Y}"
 
 
 def _checkpoints(organisation_id: uuid.UUID, wanted: Range) -> list[dict[str, Any]]:

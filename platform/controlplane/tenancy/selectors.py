@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from django.db.models import Q, QuerySet
 
 from controlplane.common.clock import now
+from controlplane.common.closeness import by_closeness
 from controlplane.common.errors import not_found
 from controlplane.tenancy.models import Membership, Organisation, Team, Token, TokenKind, User
 from controlplane.tenancy.types import ALL_TEAMS, ROLE_PERMISSIONS, Permission, Principal, Role
@@ -57,7 +58,9 @@ def find_people(principal: Principal, *, text: str, limit: int = 5) -> list[User
     if teams is not None:
         held = held.filter(Q(team_id__in=teams) | Q(team__isnull=True)) if teams else held.none()
     people = User.objects.filter(pk__in=held.values("user_id"), is_active=True)
-    return list(people.filter(Q(name__icontains=text) | Q(email__icontains=text)).order_by("name")[:limit])
+    return list(
+        people.filter(Q(name__icontains=text) | Q(email__icontains=text)).order_by(by_closeness(text), "name")[:limit]
+    )
 
 
 def holders_of(permission: Permission, *, organisation_id: uuid.UUID, team_id: uuid.UUID | None) -> list[uuid.UUID]:

@@ -193,3 +193,23 @@ def test_a_sparkline_can_be_drawn_from_any_number_of_values(rendered: Render, va
     html = rendered("{% sparkline values label='Spend' %}", {"values": values})
     assert 'aria-label="Spend"' in html
     assert "NaN" not in html
+
+
+@pytest.mark.parametrize(
+    ("total", "parts", "decimals"),
+    [
+        ("4.04", ["1.61", "0.81", "0", "1.62"], 2),
+        ("4.0380", ["1.6149", "0.8082", "0", "1.6149"], 3),
+        ("0.000001", ["0.000001"], 6),
+        ("2.000000000001", ["1", "1.000000000001"], 2),
+        ("2", ["1", "1.5"], None),
+    ],
+)
+def test_a_sum_has_as_many_decimals_as_it_takes_to_add_up_when_it_is_read(
+    total: str, parts: list[str], decimals: int | None
+) -> None:
+    assert amounts.decimals_that_add_up(Decimal(total), map(Decimal, parts), "USD") == decimals
+    if decimals is not None:
+        shown = [amounts.money_text(Decimal(part), "USD", decimals) for part in parts]
+        whole = amounts.money_text(Decimal(total), "USD", decimals)
+        assert sum(Decimal(text.lstrip("$")) for text in shown) == Decimal(whole.lstrip("$"))

@@ -221,6 +221,38 @@ def test_what_is_wrong_with_standing_in_stands_beside_its_field(
     assert not Delegation.objects.exists()
 
 
+def test_the_same_two_stand_in_once_for_the_same_days(
+    world: Any, nadia: User, dana: User, bob: User, signed_in: SignIn
+) -> None:
+    admin, today = signed_in(nadia), now().date()
+
+    def sent(first: int, last: int, who: User = dana, status: int = 302) -> str:
+        days = {"from": (today + timedelta(first)).isoformat(), "until": (today + timedelta(last)).isoformat()}
+        body = {"from_user": str(nadia.pk), "to_user": str(who.pk), **days}
+        return send(admin, "delegation-save", status=status, **body)
+
+    def day(ahead: int) -> str:
+        moment = today + timedelta(ahead)
+        return f"{moment.day} {moment:%B %Y}"
+
+    sent(2, 4)
+    for first, last in ((2, 4), (0, 2), (4, 9), (3, 3)):
+        html = sent(first, last, status=409)
+        assert f"Dana stands in for Nadia already, from {day(2)} until {day(4)}." in html
+        assert "End that first, or choose other days." in html
+    assert Delegation.objects.count() == 1
+    sent(5, 9)
+    sent(0, 1)
+    assert "counts for nothing" not in page(admin, reverse("settings-approvals"))
+    Membership.objects.filter(user=dana).update(suspended_at=now())
+    assert page(admin, reverse("settings-approvals")).count("one of the two is no approver now") == 3
+    Membership.objects.filter(user=dana).update(suspended_at=None)
+    sent(2, 4, who=bob)
+    for row in Delegation.objects.all():
+        send(admin, "delegation-save", do="end", delegation=str(row.pk))
+    sent(0, 9)
+
+
 def test_who_may_stand_in_is_chosen_among_the_others(world: Any, nadia: User, bob: User, signed_in: SignIn) -> None:
     def offered(user: User) -> list[str]:
         html = page(signed_in(user), reverse("settings-approvals"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
@@ -118,6 +119,18 @@ def test_the_headline_is_what_an_accepted_goal_costs_with_all_that_was_spent_on_
     reviewer = html.split(">Reviewer</a>")[1].split("</tr>")[0]
     for number in ("30 %", "$0.50", "$1.00"):
         assert number in reviewer, number
+
+
+def test_the_parts_as_shown_make_the_total_as_shown(spent: Any, finn: User, signed_in: SignIn) -> None:
+    for end in ("accept", "reject", "stop"):
+        another(spent, "Reviewer", money="0.004", end=end)
+    fold()
+    html = page(signed_in(finn), reverse("costs"))
+    facts = html.split('<dl class="facts split">')[1].split("</dl>")[0]
+    *parts, total, _before = (Decimal(text) for text in re.findall(r">\$([0-9.]+)</data>", facts))
+    assert sum(parts) == total, facts
+    assert "$0.604<" in facts
+    assert "$1.01<" in html.split(">Reviewer</a>")[1].split("</tr>")[0]  # elsewhere to the cent, as ever
 
 
 def test_attempts_refusals_and_peoples_time_are_counted(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable
 from decimal import Decimal
 from html import unescape
@@ -57,6 +58,18 @@ def test_the_palette_finds_each_kind_of_thing(
     html = found(signed_in(nadia), text)
     for word in words:
         assert word in html, (text, word)
+
+
+def test_what_is_named_so_comes_first(world: Any, nadia: User, signed_in: SignIn, make_server: Any) -> None:
+    for index in range(6):
+        make_server(f"a{index}_credits", ("one",))
+        world.ask_credit(f"{250 + index}.00")
+    for slug in ("credit", "credit_notes"):
+        server = make_server(slug, ("one",))
+        McpServer.objects.filter(pk=server.pk).update(name=slug.title().replace("_", " "))
+    labels = re.findall(r"</svg>([^<]+)<span", found(signed_in(nadia), "CREDIT"))
+    assert labels[:2] == ["Credit", "Credit Notes"]
+    assert labels[2].startswith("Apply credit")
 
 
 def test_the_palette_finds_by_whole_id(world: Any, nadia: User, signed_in: SignIn) -> None:

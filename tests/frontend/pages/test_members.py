@@ -107,6 +107,24 @@ def test_roles_are_changed_on_the_members_page(nadia: User, alice: User, signed_
     assert "were changed meanwhile" in html(stale)
 
 
+def test_boxes_all_unticked_throw_nobody_out(nadia: User, alice: User, signed_in: SignIn) -> None:
+    theirs = Client()
+    log_in(theirs, alice)
+    browser = signed_in(nadia)
+    for person, how in (
+        (alice, "To take everything away, deactivate them."),
+        (nadia, "To take everything away, ask another administrator of the whole organisation."),
+    ):
+        seen = re.search(r'name="seen" value="([^"]+)"', html(browser.get(reverse("member", args=[person.pk]))))[1]  # type: ignore[index]
+        refused = browser.post(reverse("member-roles", args=[person.pk]), {"seen": seen})
+        assert refused.status_code == 422
+        assert "A member has at least one role. Nothing was changed." in html(refused)
+        assert f"At least one role. {how}" in html(refused)
+    assert list(alice.memberships.values_list("role", flat=True)) == ["builder"]
+    assert list(nadia.memberships.values_list("role", flat=True)) == ["admin"]
+    assert who(theirs) == str(alice.pk)
+
+
 @pytest.mark.parametrize(
     "held", ["all:owner", "nowhere:admin", "all", ":", "0190a000-0000-7000-8000-000000000000:admin"]
 )
