@@ -77,10 +77,10 @@ def waiting_for(principal: Principal) -> QuerySet[Escalation]:
     groups = ApproverGroup.members.through.objects.filter(user_id=user_id).values("approvergroup_id")
     lenders = _lenders(delegations, user_id, moment)
     # Looked at once: of who stands in for nobody, no question is asked whose members lend their say.
-    lends = Q(Exists(lent.filter(ends_at__gt=moment)))
-    asked = Q(group__isnull=True) | Q(group_id__in=groups) | (lends & Exists(_members_of("group_id", lenders)))
+    lends = Exists(lent.filter(ends_at__gt=moment))
+    asked = Q(group__isnull=True) | Q(group_id__in=groups) | Q(lends, Exists(_members_of("group_id", lenders)))
     later = Q(next_group__isnull=True) | Q(next_group_id__in=groups)
-    later |= lends & Exists(_members_of("next_group_id", lenders))
+    later |= Q(lends, Exists(_members_of("next_group_id", lenders)))
     close = ArraySubquery(lent.filter(ends_at__gt=OuterRef("opened_at")).values("from_user_id"))
     return (
         rows.filter(asked | (Q(tier__gt=1) & later), state=EscalationState.OPEN, expires_at__gt=moment)
