@@ -241,18 +241,20 @@ def servers(principal: Principal | None) -> QuerySet[McpServer]:
 
 def acting(principal: Principal) -> Principal:
     """An agent's own credential acts for its one attempt under way, and in the agent's name, as that attempt's token
-    does; without one, and with several, for none. Others are what they are."""
+    does; without one, and with several, for none. One that is paused counts where none is active: its agent is told so.
+    Others are what they are."""
     if principal.kind is not PrincipalKind.AGENT or principal.agent_id is None:
         return principal
     rows = Run.objects.filter(
         mission__agent_id=principal.agent_id,
         mission__organisation_id=principal.organisation_id,
-        mission__state=MissionState.ACTIVE,
+        mission__state__in=[MissionState.ACTIVE, MissionState.PAUSED],
     ).exclude(state__in=ENDED_RUN_STATES)
-    live = list(rows.values_list("mission_id", "pk", "mission__agent__name")[:2])
-    if len(live) != 1:
+    found = rows.order_by("mission__state").values_list("mission__state", "mission_id", "pk", "mission__agent__name")
+    live = list(found[:2])  # “active” comes before “paused”
+    if not live or (len(live) == 2 and live[1][0] == live[0][0]):
         return principal
-    mission_id, run_id, name = live[0]
+    _, mission_id, run_id, name = live[0]
     return replace(principal, mission_id=mission_id, run_id=run_id, name=name)
 
 

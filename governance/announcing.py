@@ -17,7 +17,12 @@ def action_changed(action: Action) -> None:
 
 def inbox_changed(action: Action) -> None:
     """An escalation of the action was opened, voted on or closed."""
-    announce(f"approvals:{action.organisation_id}", "inbox")
+    electorate_changed(action.organisation_id)
+
+
+def electorate_changed(organisation_id: uuid.UUID) -> None:
+    """Open questions wait for others than before."""
+    announce(f"approvals:{organisation_id}", "inbox")
 
 
 def glass_changed(action: Action) -> None:

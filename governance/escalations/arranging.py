@@ -21,6 +21,7 @@ from controlplane.common.written_amounts import written_amount
 from controlplane.idempotency.services import one_at_a_time
 from controlplane.tenancy.models import Membership, Team, User
 from controlplane.tenancy.types import Permission, Principal
+from governance.announcing import electorate_changed
 from governance.approval_models import ApprovalRoute, ApproverGroup
 from governance.registry import known_kinds
 
@@ -84,6 +85,7 @@ def save_group(
                 subject=Subject("approver_group", group.pk, group.name, team_id=team_id),
                 payload={"members": ", ".join(person.name for person in members)[:1000]},
             )
+            electorate_changed(actor.organisation_id)
     except IntegrityError as error:
         raise conflict("group.name_taken", f"There is a group “{text}” already.", "Choose another name.") from error
     return group

@@ -16,6 +16,7 @@ from controlplane.common.clock import now
 from controlplane.common.errors import FieldError, conflict, forbidden, invalid, not_found
 from controlplane.tenancy.models import Membership, User
 from controlplane.tenancy.types import Permission, Principal
+from governance.announcing import electorate_changed
 from governance.approval_models import Delegation
 from governance.escalations.electorate import DECIDING_ROLES
 
@@ -74,6 +75,7 @@ def delegate(
                 "reason": made.reason,
             },
         )
+        electorate_changed(actor.organisation_id)
     return made
 
 
@@ -100,6 +102,7 @@ def end_delegation(*, actor: Principal, delegation_id: uuid.UUID) -> Delegation:
             subject=Subject("person", found.from_user_id, found.from_user.name),
             payload={"stand_in": found.to_user.name},
         )
+        electorate_changed(actor.organisation_id)
     found.refresh_from_db()
     return found
 

@@ -15,7 +15,7 @@ from django.db.models import Exists, ExpressionWrapper, F, OuterRef, Prefetch, Q
 
 from controlplane.common.clock import now
 from controlplane.common.errors import RemitError, forbidden, not_found
-from controlplane.tenancy.models import Membership, Team, User
+from controlplane.tenancy.models import Membership, User
 from controlplane.tenancy.types import Permission, Principal
 from governance.approval_models import ApprovalRoute, ApproverGroup, BreakGlass, Delegation
 from governance.choices import EscalationState
@@ -24,7 +24,6 @@ from governance.escalations.deciding import is_claimed, why_not_decide
 from governance.escalations.electorate import DECIDING_ROLES, Electorate, electorate_of, electorates
 from governance.escalations.ways import Asked, Way, chosen_way, why_not
 from governance.models import DUE_AT, DUE_BUCKET, Action, Escalation, Vote
-from governance.registry import kind_of
 
 
 @dataclass(frozen=True)
@@ -78,13 +77,10 @@ def waiting_for(principal: Principal) -> QuerySet[Escalation]:
     groups = ApproverGroup.members.through.objects.filter(user_id=user_id).values("approvergroup_id")
     lenders = _lenders(delegations, user_id, moment)
     # Looked at once: of who stands in for nobody, no question is asked whose members lend their say.
-    lends = Q(Exists(lent.filter(ends_at__gt=moment)))
-    asked = Q(group__isnull=True) | Q(group_id__in=groups) | (lends & Exists(_members_of("group_id", lenders)))
-    later = (
-        Q(next_group__isnull=True)
-        | Q(next_group_id__in=groups)
-        | (lends & Exists(_members_of("next_group_id", lenders)))
-    )
+    lends = Exists(lent.filter(ends_at__gt=moment))
+    asked = Q(group__isnull=True) | Q(group_id__in=groups) | Q(lends, Exists(_members_of("group_id", lenders)))
+    later = Q(next_group__isnull=True) | Q(next_group_id__in=groups)
+    later |= Q(lends, Exists(_members_of("next_group_id", lenders)))
     close = ArraySubquery(lent.filter(ends_at__gt=OuterRef("opened_at")).values("from_user_id"))
     return (
         rows.filter(asked | (Q(tier__gt=1) & later), state=EscalationState.OPEN, expires_at__gt=moment)
@@ -217,12 +213,8 @@ def try_routes(
     principal: Principal, *, kind: str, team_id: uuid.UUID, amount: Decimal | None, irreversible: bool
 ) -> tuple[list[tuple[ApprovalRoute, str]], Way]:
     """Each route with why it does not fit (empty: it does), and the way a question with these facts would take. An
-    amount stands for the kind's own and for any argument a route names. Raises 403, 404 `team.not_found`, 422
-    `action.unknown_kind`: of what there is not, no way would be true."""
+    amount stands for the kind's own and for any argument a route names."""
     routes = approval_routes(principal)
-    kind_of(kind)
-    if not Team.objects.filter(pk=team_id, organisation_id=principal.organisation_id).exists():
-        raise not_found("team")
     named = {row.amount_argument: str(amount) for row in routes if row.amount_argument and amount is not None}
     asked = Asked(kind=kind, team_id=team_id, arguments=named, amount=amount, irreversible=irreversible)
     return [(row, why_not(row, asked)) for row in routes], chosen_way(routes, asked, seconds=3600)
@@ -238,15 +230,9 @@ def delegations(principal: Principal) -> list[Delegation]:
     return list(rows.select_related("from_user", "to_user").order_by("starts_at", "id"))
 
 
-def broken_glass(
-    principal: Principal,
-    *,
-    only_open: bool = False,
-    permission: Permission = Permission.ESCALATION_VIEW,
-    limit: int = 50,
-) -> list[BreakGlass]:
+def broken_glass(principal: Principal, *, only_open: bool = False, limit: int = 50) -> list[BreakGlass]:
     """The newest first; what nobody has reviewed before all else."""
-    rows = BreakGlass.objects.restrict(principal, permission)
+    rows = BreakGlass.objects.restrict(principal, Permission.ESCALATION_VIEW)
     if only_open:
         rows = rows.filter(reviewed_at__isnull=True)
     rows = rows.select_related("action", "escalation__action", "by", "reviewed_by")

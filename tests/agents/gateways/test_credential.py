@@ -93,6 +93,20 @@ def test_people_and_the_trail_are_told_the_agents_name_and_not_what_its_credenti
     assert {(entry.actor_kind, entry.actor_name) for entry in told} == {("agent", "Clerk")}
 
 
+def test_while_its_mission_is_paused_it_is_told_so(
+    make_agent_client: Callable[..., Any],
+    issue: Callable[[], tuple[Token, str]],
+    owner: Principal,
+    upstream: Any,
+    mission: Mission,
+) -> None:
+    client = make_agent_client(issue()[1])
+    services.pause_mission(actor=owner, mission_id=mission.pk, reason="Quarter end.")
+    assert client.call("remit__mission").structured_content["state"] == "paused"
+    assert client.call("books__overdue").structured_content["reason_code"] == "mission.not_active"
+    assert upstream.calls == []
+
+
 def test_without_a_mission_under_way_it_opens_nothing(
     make_agent_client: Callable[..., Any],
     issue: Callable[[], tuple[Token, str]],

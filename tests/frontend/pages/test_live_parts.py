@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -19,8 +20,10 @@ from budgets import services as budgets
 from budgets.types import Limits, WindowKind
 from controlplane.audit.models import Entry
 from controlplane.clusters.types import ExitReason, SandboxPhase
+from controlplane.common.clock import now
 from controlplane.tenancy.models import User
 from controlplane.tenancy.types import Principal
+from governance import selectors as governance_reads
 from governance import services as governance
 from governance.approval_models import BreakGlass
 from governance.choices import ReviewVerdict
@@ -96,6 +99,35 @@ def test_an_action_that_becomes_unknown_offers_to_be_settled(
     )
     assert "known already" in late
     assert "known already" not in "".join(parts_of(late).values()), "the next hint takes the parts anew"
+
+
+def test_an_open_inbox_hears_of_whom_its_reader_stands_in_for_and_of_the_groups_they_are_put_into(
+    world: Any, as_nadia: Principal, bob: User, dana: User, as_dana: Principal, signed_in: SignIn, hints: Hints
+) -> None:
+    group = governance.save_group(actor=as_nadia, name="Directors", member_ids=[dana.pk])
+    governance.save_route(actor=as_nadia, route=governance.Route(name="All", group_id=group.pk))
+    world.ask_credit("240.00")
+    browser = signed_in(bob)
+    page, waits = opened(browser, "approvals"), "240.00"
+    assert waits not in again(browser, page, "approvals-inbox")
+    begin, end = now(), now() + timedelta(days=1)
+    told = hints(
+        lambda: governance.delegate(
+            actor=as_dana, from_user_id=dana.pk, to_user_id=bob.pk, starts_at=begin, ends_at=end
+        )
+    )
+    assert heard(page, "approvals-inbox", told)
+    assert waits in again(browser, page, "approvals-inbox")
+    (delegation,) = governance_reads.delegations(as_dana)
+    told = hints(lambda: governance.end_delegation(actor=as_dana, delegation_id=delegation.pk))
+    assert heard(page, "approvals-inbox", told)
+    assert waits not in again(browser, page, "approvals-inbox")
+    everybody = [dana.pk, bob.pk]
+    told = hints(
+        lambda: governance.save_group(actor=as_nadia, group_id=group.pk, name="Directors", member_ids=everybody)
+    )
+    assert heard(page, "approvals-inbox", told)
+    assert waits in again(browser, page, "approvals-inbox")
 
 
 def test_broken_glass_that_was_reviewed_is_so_on_every_open_page(
