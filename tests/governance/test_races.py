@@ -90,6 +90,25 @@ def test_of_two_approvers_who_disagree_one_decides(
         assert gate.action(judgement).state == expected
 
 
+def test_an_action_is_withdrawn_whether_or_not_it_is_approved_at_that_moment(
+    gate: Gate, as_dana: Principal, at_once: AtOnce
+) -> None:
+    judgements = [gate.propose(60 + number) for number in range(30)]
+
+    def act(number: int) -> Any:
+        judgement = judgements[number // 2]
+        if number % 2:
+            return services.withdraw(actor=gate.run, action_id=judgement.action_id, reason="Not needed")
+        return gate.decide(judgement, as_dana)
+
+    results = at_once(act, 60)
+    assert codes(results[1::2]) == {"won": 30}
+    assert set(codes(results[0::2])) <= {"won", "escalation.closed"}
+    assert set(Action.objects.values_list("state", flat=True)) == {ActionState.WITHDRAWN}
+    assert not Escalation.objects.filter(state=EscalationState.OPEN).exists()
+    assert set(gate.ledger.states) == {"voided"}
+
+
 def test_one_idempotency_key_at_once_makes_one_action(gate: Gate, at_once: AtOnce) -> None:
     results = at_once(lambda _: gate.propose(10, idempotency_key="same"), 16)
     assert codes(results) == {"won": 16}
