@@ -10,6 +10,7 @@ import pytest
 
 from controlplane.audit.models import Entry
 from controlplane.common.errors import RemitError
+from controlplane.tenancy.models import User
 from controlplane.tenancy.types import Principal
 from governance import services
 from governance.approval_models import ApprovalRoute
@@ -202,3 +203,18 @@ def test_routes_made_moved_and_removed_at_once_keep_one_order(as_nadia: Principa
     assert codes(at_once(change, 8)) == {"won": 8}
     places = ApprovalRoute.objects.order_by("position").values_list("position", flat=True)
     assert len(set(places)) == len(places) == 4 + 8 * 5
+
+
+def test_no_route_is_left_asking_a_group_that_was_retired_at_that_moment(
+    as_nadia: Principal, make_group: Any, bob: User, at_once: AtOnce
+) -> None:
+    groups = [make_group(f"Desk {number}", bob) for number in range(20)]
+
+    def act(number: int) -> Any:
+        group = groups[number // 2]
+        if number % 2:
+            return services.retire_group(actor=as_nadia, group_id=group.pk)
+        return services.save_route(actor=as_nadia, route=Route(name="R", group_id=group.pk))
+
+    assert set(codes(at_once(act, 40))) <= {"won", "group.in_use", "route.invalid"}
+    assert not ApprovalRoute.objects.filter(group__retired_at__isnull=False).exists()
