@@ -95,6 +95,7 @@ def retire_group(*, actor: Principal, group_id: uuid.UUID) -> ApproverGroup:
     """Ask it no more. Questions it was asked keep it. Raises 403, 404, 409 `group.in_use` while a route names it."""
     actor.require(Permission.ORGANISATION_WRITE)
     with transaction.atomic():
+        _alone_with_routes(actor)
         group = _group(actor, group_id)
         route = ApprovalRoute.objects.filter(Q(group=group) | Q(next_group=group)).first()
         if route is not None:
@@ -114,11 +115,11 @@ def save_route(
     """Make a route, as the last, or change one where it stands; `expected` as in `save_group`. Raises 403, 404, 422
     `route.invalid`, 412 `route.changed_meanwhile`."""
     actor.require(Permission.ORGANISATION_WRITE)
-    errors = _wrong(actor, route)
-    if errors:
-        raise invalid("route.invalid", "The route can't be saved as it is.", *errors)
     with transaction.atomic():
-        _alone_with_routes(actor)
+        _alone_with_routes(actor)  # from here on nobody retires a group that it names
+        errors = _wrong(actor, route)
+        if errors:
+            raise invalid("route.invalid", "The route can't be saved as it is.", *errors)
         row = _route(actor, route_id) if route_id else _last(actor)
         if route_id and expected not in (None, version_of_route(row)):
             raise _changed_meanwhile("route", row.name)

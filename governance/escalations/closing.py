@@ -19,6 +19,8 @@ from governance.models import Action, Escalation
 from governance.transitions import close_unperformed, lock_subject, withdrawal
 
 LONGEST_REASON: Final = 500
+_OPEN: Final = (ActionState.WAITING, ActionState.PERMITTED)
+_ATTEMPTS: Final = 3
 
 
 def withdraw(*, actor: Principal, action_id: uuid.UUID, reason: str = "") -> Action:
@@ -28,22 +30,24 @@ def withdraw(*, actor: Principal, action_id: uuid.UUID, reason: str = "") -> Act
     action = visible.filter(pk=action_id).first() or operated.filter(pk=action_id).first()
     if action is None:
         raise not_found("action")
-    with transaction.atomic():
-        lock_subject(action)
-        if not withdraw_open(action, actor=actor, reason=reason.strip()[:LONGEST_REASON]):
-            raise conflict(
-                "action.not_open",
-                "This action is no longer waiting or permitted.",
-                "Reload the page.",
-                state=action.state,
-            )
-    return action
+    for _ in range(_ATTEMPTS):
+        with transaction.atomic():
+            lock_subject(action)
+            if withdraw_open(action, actor=actor, reason=reason.strip()[:LONGEST_REASON]):
+                return action
+            transaction.set_rollback(True)
+        action.refresh_from_db()  # it may have been approved meanwhile: then that is withdrawn
+        if action.state not in _OPEN:
+            break
+    raise conflict(
+        "action.not_open", "This action is no longer waiting or permitted.", "Reload the page.", state=action.state
+    )
 
 
 def withdraw_open(action: Action, *, actor: Principal, reason: str) -> bool:
     """Inside a transaction: whether the action was open and is withdrawn now, with its escalation, permit and hold."""
     source = ActionState(action.state)
-    if source not in (ActionState.WAITING, ActionState.PERMITTED):
+    if source not in _OPEN:
         return False
     close_escalation(action, to=EscalationState.WITHDRAWN, event=Event.ESCALATION_WITHDRAWN, actor=actor, reason=reason)
     return close_unperformed(

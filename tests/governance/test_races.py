@@ -10,6 +10,7 @@ import pytest
 
 from controlplane.audit.models import Entry
 from controlplane.common.errors import RemitError
+from controlplane.tenancy.models import User
 from controlplane.tenancy.types import Principal
 from governance import services
 from governance.approval_models import ApprovalRoute
@@ -88,6 +89,25 @@ def test_of_two_approvers_who_disagree_one_decides(
         assert Vote.objects.filter(escalation=escalation).count() == 1
         expected = ActionState.PERMITTED if escalation.state == EscalationState.APPROVED else ActionState.DENIED
         assert gate.action(judgement).state == expected
+
+
+def test_an_action_is_withdrawn_whether_or_not_it_is_approved_at_that_moment(
+    gate: Gate, as_dana: Principal, at_once: AtOnce
+) -> None:
+    judgements = [gate.propose(60 + number) for number in range(30)]
+
+    def act(number: int) -> Any:
+        judgement = judgements[number // 2]
+        if number % 2:
+            return services.withdraw(actor=gate.run, action_id=judgement.action_id, reason="Not needed")
+        return gate.decide(judgement, as_dana)
+
+    results = at_once(act, 60)
+    assert codes(results[1::2]) == {"won": 30}
+    assert set(codes(results[0::2])) <= {"won", "escalation.closed"}
+    assert set(Action.objects.values_list("state", flat=True)) == {ActionState.WITHDRAWN}
+    assert not Escalation.objects.filter(state=EscalationState.OPEN).exists()
+    assert set(gate.ledger.states) == {"voided"}
 
 
 def test_one_idempotency_key_at_once_makes_one_action(gate: Gate, at_once: AtOnce) -> None:
@@ -183,3 +203,18 @@ def test_routes_made_moved_and_removed_at_once_keep_one_order(as_nadia: Principa
     assert codes(at_once(change, 8)) == {"won": 8}
     places = ApprovalRoute.objects.order_by("position").values_list("position", flat=True)
     assert len(set(places)) == len(places) == 4 + 8 * 5
+
+
+def test_no_route_is_left_asking_a_group_that_was_retired_at_that_moment(
+    as_nadia: Principal, make_group: Any, bob: User, at_once: AtOnce
+) -> None:
+    groups = [make_group(f"Desk {number}", bob) for number in range(20)]
+
+    def act(number: int) -> Any:
+        group = groups[number // 2]
+        if number % 2:
+            return services.retire_group(actor=as_nadia, group_id=group.pk)
+        return services.save_route(actor=as_nadia, route=Route(name="R", group_id=group.pk))
+
+    assert set(codes(at_once(act, 40))) <= {"won", "group.in_use", "route.invalid"}
+    assert not ApprovalRoute.objects.filter(group__retired_at__isnull=False).exists()
