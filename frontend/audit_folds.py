@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from controlplane.audit import selectors
 from controlplane.audit.events import Event
 from controlplane.audit.models import Entry
-from controlplane.tenancy.types import PrincipalKind
+from controlplane.tenancy.types import Permission, Principal, PrincipalKind
 
 FOLD_FROM = 4  # this many in a row become one line
 # What happens by itself all day. What a person decided, and what was refused or failed, always has its own line.
@@ -32,11 +32,13 @@ _SUBJECT_PAGES = {
     "budget": "budget",
     "stop": "stop",
 }
+# Whoever reads the trail sees the other subjects of the same team as well.
+_NEEDED = {"escalation": Permission.ESCALATION_VIEW}
 
 
 @dataclass(frozen=True)
 class Line:
-    """One entry as a line of the log. `page` names the page of its subject, where it has one."""
+    """One entry as a line of the log. `page` names the page of its subject, if the reader may see that."""
 
     entry: Entry
     sentence: str
@@ -73,14 +75,16 @@ class Fold:
         return self.lines[-1].sequence, self.lines[0].sequence
 
 
-def line_of(entry: Entry) -> Line:
-    return Line(entry, selectors.sentence(entry), _SUBJECT_PAGES.get(entry.subject_type, ""))
+def line_of(entry: Entry, reader: Principal) -> Line:
+    needed = _NEEDED.get(entry.subject_type)
+    opens = needed is None or reader.has(needed, team_id=entry.team_id)
+    return Line(entry, selectors.sentence(entry), _SUBJECT_PAGES.get(entry.subject_type, "") if opens else "")
 
 
-def folded(entries: Iterable[Entry]) -> list[Line | Fold]:
+def folded(entries: Iterable[Entry], reader: Principal) -> list[Line | Fold]:
     """The log, newest first, with what is routine folded."""
     result: list[Line | Fold] = []
-    for family, members in itertools.groupby(map(line_of, entries), key=_family):
+    for family, members in itertools.groupby((line_of(entry, reader) for entry in entries), key=_family):
         lines = list(members)
         result += [Fold(lines)] if family and len(lines) >= FOLD_FROM else lines
     return result

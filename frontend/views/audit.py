@@ -95,7 +95,7 @@ def detail(request: PersonRequest, entry_id: uuid.UUID) -> HttpResponse:
     if entry is None:
         raise Http404
     context = {
-        "line": line_of(entry),
+        "line": line_of(entry, request.principal),
         "entry": entry,
         "proof": verification.verify_entry(entry),
         "may_erase": entry.subject_type == "person" and request.principal.has(Permission.MEMBER_WRITE),
@@ -136,9 +136,9 @@ def _page(
     Folded, a page takes in more entries for as many lines."""
     if each:
         found = selectors.entries(principal=principal, filters=filters, cursor=cursor)
-        return [line_of(entry) for entry in found.items], found.next, found.looked_to
+        return [line_of(entry, principal) for entry in found.items], found.next, found.looked_to
     found = selectors.entries(principal=principal, filters=filters, cursor=cursor, limit=selectors.LARGEST_PAGE)
-    lines = folded(found.items)
+    lines = folded(found.items, principal)
     if len(lines) <= selectors.PAGE:
         return lines, found.next, None
     return lines[: selectors.PAGE], last_of(lines[selectors.PAGE - 1]), None
@@ -186,7 +186,7 @@ def _day(text: str | None, zone: ZoneInfo) -> datetime | None:
 def _csv_rows(principal: Principal, filters: selectors.Filters) -> Iterator[Sequence[object]]:
     read = functools.partial(selectors.entries, principal=principal, filters=filters, limit=selectors.LARGEST_PAGE)
     for found in every_page(lambda cursor: read(cursor=cursor)):
-        for line in map(line_of, found.items):
+        for line in (line_of(entry, principal) for entry in found.items):
             entry = line.entry
             yield (
                 line.sequence,

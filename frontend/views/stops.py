@@ -87,6 +87,9 @@ def detail(request: PersonRequest, stop_id: uuid.UUID) -> HttpResponse:
     stop = stops.stop_named(request.principal, stop_id)
     may_lift = stops.may_lift(request.principal, stop)
     asked = stops.lifting_asked(request.principal, stop) if stop.in_force else None
+    question = next((row for row in asked.escalations.all() if row.state == "open"), None) if asked else None
+    if question and not request.principal.has(Permission.ESCALATION_VIEW, team_id=question.team_id):
+        question = None  # its page would not open
     context = {
         "stop": stop,
         "proofs": [_proof(stop, rung) for rung in stop_proofs.proofs(stop)] if stop.lifted_at is None else [],
@@ -96,7 +99,7 @@ def detail(request: PersonRequest, stop_id: uuid.UUID) -> HttpResponse:
         "paused": list(stop.paused_missions.order_by("id")[:SHOWN]),
         "may_lift": may_lift,
         "asked": asked,
-        "question": next((row for row in asked.escalations.all() if row.state == "open"), None) if asked else None,
+        "question": question,
         "at_stake": stops.at_stake(stop) if may_lift else None,
         "second": may_lift and stops.asks_a_second(stop),
         "alone": may_lift

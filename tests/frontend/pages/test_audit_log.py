@@ -13,6 +13,8 @@ from controlplane.audit.models import Entry
 from controlplane.audit.sealing import seal_all
 from controlplane.common.clock import now
 from controlplane.tenancy.models import User
+from controlplane.tenancy.types import Principal
+from governance.escalations import conversing
 
 from .browsing import SignIn, page, rows_of
 
@@ -90,6 +92,20 @@ def test_verifying_says_that_the_chain_holds_and_where_it_does_not(busy: Any, da
     assert "Broken" in html
     assert "The payload is not the one that was recorded." in html
     assert reverse("audit-entry", args=[entry.pk]) in html
+
+
+def test_an_entry_links_to_its_question_only_for_who_may_open_it(
+    world: Any, finn: User, dana: User, as_bob: Principal, signed_in: SignIn
+) -> None:
+    question = world.ask_credit()
+    conversing.comment(actor=as_bob, escalation_id=question.pk, text="Is there a ticket?")
+    link = f'href="{reverse("approval", args=[question.pk])}"'
+    entry = Entry.objects.filter(subject_type="escalation", subject_id=question.pk)[0]
+    for reader, linked in ((dana, True), (finn, False)):
+        browser = signed_in(reader)
+        for path in (reverse("audit") + "?subject=escalation", reverse("audit-entry", args=[entry.pk])):
+            assert (link in page(browser, path)) is linked, (reader, path)
+        assert (browser.get(reverse("approval", args=[question.pk])).status_code == 200) is linked
 
 
 def test_an_auditor_of_one_team_does_not_verify_the_whole(world: Any, bob: User, signed_in: SignIn) -> None:
