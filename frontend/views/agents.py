@@ -216,6 +216,11 @@ class AgentForm(forms.Form):
             self.fields["team"].widget = forms.HiddenInput()
             self.fields["team"].initial = teams[0][0]
 
+    def clean(self) -> dict[str, Any]:
+        if self.cleaned_data.get("runtime") == Runtime.MANAGED and not self.cleaned_data.get("program"):
+            self.add_error("program", "Choose what our sandbox runs.")
+        return self.cleaned_data
+
 
 def _register(request: PersonRequest, data: dict[str, str]) -> Agent:
     runtime = Runtime(data["runtime"])
