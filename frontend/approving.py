@@ -25,7 +25,7 @@ from controlplane.tenancy.types import Permission, Principal
 from frontend.ceilings import tighter_than
 from frontend.pages import zone_of
 from governance import selectors as governance
-from governance.choices import ActionState, EscalationState
+from governance.choices import CHANGED_SINCE, ActionState, EscalationState
 from governance.models import Action, Escalation
 from governance.selectors import Answerers
 from governance.selectors import Change as ArgumentChange
@@ -59,7 +59,8 @@ class TopUp:
 
 @dataclass(frozen=True)
 class Card:
-    """All that a person needs in order to decide. `not_you` says why the viewer may not; empty when they may."""
+    """All that a person needs in order to decide. `not_you` says why the viewer may not; empty when they may. `changed`
+    says what it was judged by and is another by now."""
 
     escalation: Escalation
     mission: Mission | None = None
@@ -74,6 +75,7 @@ class Card:
     ceiling: str = ""
     before: Sequence[Escalation] = ()
     others: Sequence[User] = ()
+    changed: str = ""
     not_you: str = ""
     approvals: int = 0
     answerers: Answerers | None = None
@@ -123,6 +125,7 @@ def card(principal: Principal, escalation: Escalation) -> Card:
     before = governance.similar_decisions(principal, escalation)
     compared = _compared(mission, version) if action.kind == "mission.widen" else None
     voted = {vote.user_id for vote in escalation.votes.all()}
+    tool = _tool(principal, action)
     return Card(
         escalation=escalation,
         mission=mission,
@@ -131,13 +134,14 @@ def card(principal: Principal, escalation: Escalation) -> Card:
         grants=parse_grants(version.grants) if version is not None and action.kind != "tool.call" else (),
         changes=_changes(principal, *compared) if compared else (),
         goal_lines=diff_lines(compared[0].goal, compared[1].goal) if compared else (),
-        tool=_tool(principal, action),
+        tool=tool,
         top_up=_top_up(principal, action) if action.kind == "budget.topup" else None,
         stop=_stop(principal, action) if action.kind == stops.LIFT else None,
         ceiling=tighter_than(mission, version.budget_money)
         if mission is not None and version is not None and action.kind == "mission.sign_off"
         else "",
         before=before,
+        changed=_changed_since(escalation, mission, tool),
         others=[user for user in answerers.left if user.pk != principal.user_id],
         not_you=_why_not(principal, escalation, mission, voted, answerers),
         approvals=answerers.counted,
@@ -165,12 +169,38 @@ def whom_else_it_needs(answerers: Answerers) -> str:
     return "Nobody can settle it as things are: too few people are left who may answer."
 
 
-def why_not_settled(action: Action) -> str:
-    """What became of an action whose last approval counted and did not permit it."""
+def why_not_settled(escalation: Escalation) -> str:
+    """What became of a question whose last approval counted and permitted nothing."""
+    action = escalation.action
     if action.state == ActionState.WAITING:
-        return "Another rule asks as well by now, so it waits as a new question."
-    why = action.message.removeprefix("Not sent. ")
-    return f"But the rules refuse it by now. Nothing was done. {why}".rstrip()
+        return escalation.reason
+    if action.reason_code == CHANGED_SINCE:
+        return f"But nothing was done: no rule refuses it. {escalation.reason} {_asks_again(action)}"
+    return f"But nothing was done. {escalation.reason}"
+
+
+def _changed_since(escalation: Escalation, mission: Mission | None, tool: McpTool | None) -> str:
+    """What the question was judged by and is another by now. The gate compares it again; this is for who reads the
+    card before anybody answers."""
+    action = escalation.action
+    if escalation.state != EscalationState.OPEN:
+        return ""
+    other = []
+    if action.kind == "tool.call":
+        if mission is not None and mission.version != action.mission_version:
+            other.append("The mission's remit")
+        if tool is not None and tool.definition_sha256 != action.envelope.get("definition"):
+            other.append("The tool's definition")
+    if other:
+        said = " ".join(f"{words} has changed since this was judged." for words in other)
+        return f"{said} An approval can't permit it any more. {_asks_again(action)}"
+    if governance.judged_by_other_rules(escalation):
+        return "The rules have changed since this was judged. An approval counts only where they still ask people."
+    return ""
+
+
+def _asks_again(action: Action) -> str:
+    return f"{'The agent' if action.by_agent else action.proposer_name} has to ask again."
 
 
 def diff_lines(old: str, new: str) -> list[DiffLine]:

@@ -91,4 +91,5 @@ class ReviewVerdict(StatusChoices):
 
 
 GLASS_NOT_JUSTIFIED: Final = "break_glass.not_justified"  # the reason of an action that a review withdrew
+CHANGED_SINCE: Final = "action.changed"  # the reason of an action whose mission or tool is not what was judged any more
 REFUSED_BY_PERSON: Final = "escalation.denied"  # the reason of an action that people refused

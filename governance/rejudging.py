@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from typing import Any, Final
 
 from django.contrib.auth import get_user_model
 
@@ -17,7 +18,7 @@ from controlplane.tenancy.types import Principal, PrincipalKind, system_principa
 from governance import gate, rows
 from governance.announcing import action_changed, inbox_changed
 from governance.bundles import active_bundle
-from governance.choices import ActionState, Verdict
+from governance.choices import CHANGED_SINCE, ActionState, Verdict
 from governance.gate import Ladder
 from governance.intake import digest_of_envelope, envelope_of
 from governance.models import Action
@@ -25,6 +26,9 @@ from governance.registry import kind_of, ledger
 from governance.transitions import APPROVED_TTL_SECONDS, lock_subject, move, perform_at_once, void_permits
 from governance.types import Finding, Prepared, Proposal
 from governance.verdicts import decided_entry, open_escalation, remedies_of, waits_for_people
+
+# What the digest covers besides the proposal, as kinds call it.
+_COVERED: Final = {"mission": "The mission's remit", "definition": "The tool's definition"}
 
 
 @dataclass(frozen=True)
@@ -70,13 +74,14 @@ def look_again(
         prepared = kind.prepare(proposer=replace(proposer, token_id=token_id), proposal=proposal)
     except RemitError as error:
         return _not_acceptable(ladder, since, error.code, error.message)
-    digest = digest_of_envelope(envelope_of(proposer=proposer, proposal=proposal, prepared=prepared))
+    envelope = envelope_of(proposer=proposer, proposal=proposal, prepared=prepared)
+    digest = digest_of_envelope(envelope)
     same = digest == action.digest
     ladder.rung(
         "intake",
         since_ns=since,
         saw=f"{action.kind} by {action.proposer_name}, judged again.",
-        findings=() if same else (_changed(),),
+        findings=() if same else (_changed(action.envelope, envelope),),
         said="The same action as before.",
     )
     if same:
@@ -193,13 +198,11 @@ def _keep(action: Action, *, seconds: int) -> None:
         ledger().extend(hold_id=action.hold_id, ttl_seconds=seconds)
 
 
-def _changed() -> Finding:
-    return Finding(
-        Verdict.DENY,
-        "action.changed",
-        "The mission, the tool's definition or the target has changed since this was judged.",
-        ("Propose the action again.",),
-    )
+def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> Finding:
+    """Says what is another by now: the proposal itself can't be."""
+    other = [words for name, words in _COVERED.items() if before.get(name) != after.get(name)]
+    said = " ".join(f"{words} has changed since this was judged." for words in other or ["What it is about"])
+    return Finding(Verdict.DENY, CHANGED_SINCE, said, ("Propose the action again.",))
 
 
 def _not_acceptable(ladder: Ladder, since: int, code: str, message: str) -> Again:

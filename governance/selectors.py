@@ -321,6 +321,16 @@ def bundle_in_force(principal: Principal) -> PolicyBundle | None:
     return rows.order_by("organisation_id").first()  # PostgreSQL sorts empty last: an organisation's own comes first
 
 
+def judged_by_other_rules(escalation: Escalation) -> bool:
+    """Whether other rules are in force than those that asked. For who may see the question, which comes with its
+    decision."""
+    rows = PolicyBundle.objects.filter(
+        Q(organisation_id=escalation.organisation_id) | Q(organisation__isnull=True), state=BundleState.ACTIVE
+    )
+    in_force = rows.order_by("organisation_id").values_list("sha256", flat=True).first()
+    return in_force != escalation.decision.bundle_sha256
+
+
 def _with_votes(rows: QuerySet[Escalation]) -> QuerySet[Escalation]:
     votes = Vote.objects.order_by("id").select_related("user")
     return rows.select_related("action").prefetch_related(Prefetch("votes", votes))

@@ -13,6 +13,7 @@ from agents.catalogue.bring_your_own import BRING_YOUR_OWN
 from agents.catalogue.caretaker import CARETAKER
 from agents.catalogue.readiness import readiness_of, samples_installing
 from agents.catalogue.receivables import RECEIVABLES
+from agents.catalogue.registered import agent_for
 from agents.catalogue.types import Template
 from agents.choices import AgentState, Importance
 from agents.models import Agent, Mission
@@ -36,16 +37,28 @@ def template(code: str) -> Template:
     return TEMPLATES[code]
 
 
-def start_from_template(*, actor: Principal, team_id: uuid.UUID, code: str, values: Mapping[str, str]) -> Mission:
-    """A drafted mission with its agent and files, ready to be submitted. Raises 422 naming every bad field, 404 for a
-    team without the right to it, and 409 when the organisation has not, or not yet, a server that it needs, or the team
-    may not use it."""
+def template_of(agent: Agent) -> Template | None:
+    """The one for what it runs now: its shipped program, or one of its owner's. `agent` comes with its versions."""
+    current = next((row for row in agent.versions.all() if row.number == agent.current_version), None)
+    return next((item for item in TEMPLATES.values() if current and item.program == current.program), None)
+
+
+def start_from_template(
+    *, actor: Principal, team_id: uuid.UUID, code: str, values: Mapping[str, str], agent_id: uuid.UUID | None = None
+) -> Mission:
+    """A drafted mission with its agent and files, ready to be submitted. `agent_id`: one that is registered already,
+    instead of the template's own. Raises 422 naming every bad field, 404 for a team without the right to it, and 409
+    when the organisation has not, or not yet, a server that it needs, or the team may not use it; for the agent as
+    `agent_for`."""
     chosen = template(code)
+    registered = agent_for(actor, chosen, team_id, agent_id) if agent_id else None
+    if registered is not None and any(field.name == "agent" for field in chosen.fields):
+        values = {**values, "agent": registered.name}
     remit, title, agent_name = _read_values(chosen, values)
     if not Team.objects.restrict(actor, Permission.MISSION_WRITE).filter(pk=team_id).exists():
         raise not_found("team")
     require_ready(actor, chosen, team_id)
-    agent = _agent(actor, team_id, chosen, agent_name)
+    agent = registered or _agent(actor, team_id, chosen, agent_name)
     mission = draft_mission(
         actor=actor,
         agent_id=agent.pk,

@@ -17,7 +17,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from agents import selectors, services
-from agents.catalogue import TEMPLATES
+from agents.catalogue import TEMPLATES, template_of
 from agents.choices import AgentState, Runtime
 from agents.models import Agent
 from budgets import selectors as budgets
@@ -125,6 +125,7 @@ def detail(request: PersonRequest, agent_id: uuid.UUID) -> HttpResponse:
         "spend_days": SPEND_DAYS,
         "currency": rows[0].balance.currency if rows and rows[0].balance else _currency(request),
         "rate": _percent(agent.accepted_missions, agent.ended_missions),  # type: ignore[attr-defined]
+        "start_url": _start_url(request, agent),
         "may_retire": agent.state == AgentState.ACTIVE and principal.has(Permission.AGENT_WRITE, team_id=agent.team_id),
         "may_operate": principal.has(Permission.MISSION_OPERATE, team_id=agent.team_id),
         "may_reinstate": agent.state == AgentState.RETIRED
@@ -216,6 +217,11 @@ class AgentForm(forms.Form):
             self.fields["team"].widget = forms.HiddenInput()
             self.fields["team"].initial = teams[0][0]
 
+    def clean(self) -> dict[str, Any]:
+        if self.cleaned_data.get("runtime") == Runtime.MANAGED and not self.cleaned_data.get("program"):
+            self.add_error("program", "Choose what our sandbox runs.")
+        return self.cleaned_data
+
 
 def _register(request: PersonRequest, data: dict[str, str]) -> Agent:
     runtime = Runtime(data["runtime"])
@@ -241,6 +247,14 @@ def _money(text: str) -> Decimal | None:
         return typed_amount(text)
     except NotAnAmount as error:
         raise invalid("agent.limit", "The limit can't be used.", FieldError("/limit", str(error))) from error
+
+
+def _start_url(request: PersonRequest, agent: Agent) -> str:
+    """Where it is given a mission; empty where it can't be, or not by the viewer."""
+    may = request.principal.has(Permission.MISSION_WRITE, team_id=agent.team_id)
+    if agent.state != AgentState.ACTIVE or not may or template_of(agent) is None:
+        return ""
+    return f"{reverse('mission-new')}?agent_id={agent.pk}"
 
 
 def _heard(agent: Agent, moment: Any) -> str:

@@ -98,7 +98,8 @@ def decide_many(request: PersonRequest) -> HttpResponse:
         messages.success(request, f"{len(taken)} of {len(results)} answered: {word}. {taken[0].title}.")
     if unsettled:
         counted = f"{len(unsettled)} approval{'' if len(unsettled) == 1 else 's'} counted and did not settle it"
-        messages.warning(request, f"{counted}: rules refuse it by now, or ask again. {unsettled[0].title}.")
+        why = " ".join(dict.fromkeys(result.reason for result in unsettled))
+        messages.warning(request, f"{counted}. {why} {unsettled[0].title}.")
     for result in results:
         if result.error is not None:
             messages.error(request, f"Not decided: {result.title}. {result.error.message}")

@@ -99,7 +99,7 @@ def _said(request: PersonRequest, edited: services.Edited) -> str:
     if edited.escalation.state == EscalationState.OPEN:
         needed = whom_else_it_needs(governance.answerers(request.principal, edited.escalation))
         return f"Sent as edited with your approval. {needed} {what}."
-    return f"Sent as edited with your approval. {why_not_settled(edited.action)} {what}."
+    return f"Sent as edited with your approval. {why_not_settled(edited.escalation)} {what}."
 
 
 def _schema(shown: Any, question: Escalation) -> Mapping[str, Any]:

@@ -73,7 +73,8 @@ def decide(request: PersonRequest, escalation_id: uuid.UUID) -> HttpResponse:
             return card_page(request, escalation_id, error=_told(row, error, mine), status=error.status)
         messages.info(request, f"{_counts_already(mine)} Nothing was done twice.")
     else:
-        messages.success(request, _said(request, decided, approve=answer == "approve"))
+        tell = messages.warning if decided.state == EscalationState.SUPERSEDED else messages.success
+        tell(request, _said(request, decided, approve=answer == "approve"))
     return redirect("home" if request.POST.get("next") == "home" else "approvals")
 
 
@@ -227,7 +228,7 @@ def _said(request: PersonRequest, escalation: Escalation, *, approve: bool) -> s
             who = "The agent" if escalation.action.by_agent else escalation.action.proposer_name
             return f"Refused: {escalation.title}. {who} was told why."
         case EscalationState.SUPERSEDED:
-            return f"Your approval counts: {escalation.title}. {why_not_settled(escalation.action)}"
+            return f"Your approval counts: {escalation.title}. {why_not_settled(escalation)}"
     if not approve:
         return "Your answer was recorded."
     return f"Your approval counts. {whom_else_it_needs(governance.answerers(request.principal, escalation))}"

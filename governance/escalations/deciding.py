@@ -18,7 +18,7 @@ from controlplane.common.errors import FieldError, RemitError, conflict, invalid
 from controlplane.tenancy.types import Permission, Principal
 from governance.announcing import action_changed, inbox_changed
 from governance.bundles import forget
-from governance.choices import REFUSED_BY_PERSON, ActionState, EscalationState, Verdict
+from governance.choices import CHANGED_SINCE, REFUSED_BY_PERSON, ActionState, EscalationState, Verdict
 from governance.escalations.closing import LONGEST_REASON, subject_of_escalation
 from governance.escalations.electorate import Electorate, electorate_of
 from governance.escalations.tiers import go_on
@@ -33,12 +33,14 @@ _ATTEMPTS: Final = 3
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one of many answers. `error` is empty where it was taken."""
+    """What came of one of many answers. `error` is empty where it was taken; `reason` says why an approval that counts
+    settled nothing."""
 
     escalation_id: uuid.UUID
     title: str
     state: str
     error: RemitError | None = None
+    reason: str = ""
 
 
 def decide(*, approver: Principal, escalation_id: uuid.UUID, version: int, approve: bool, reason: str) -> Escalation:
@@ -97,7 +99,7 @@ def _one_of_many(approver: Principal, row: Escalation, version: int, approve: bo
         decided = decide(approver=approver, escalation_id=row.pk, version=version, approve=approve, reason=reason)
     except RemitError as error:
         return Result(row.pk, row.title, row.state, error)
-    return Result(row.pk, row.title, decided.state)
+    return Result(row.pk, row.title, decided.state, reason=decided.reason)
 
 
 def decidable(approver: Principal, escalation_id: uuid.UUID) -> Escalation:
@@ -266,9 +268,19 @@ def _settle(escalation: Escalation, approver: Principal, version: int, reason: s
     # What the run did meanwhile, and a judge that was not asked before, may object to what was approved.
     allowed = weigh_again(escalation.action, again) is Verdict.ALLOW
     to = EscalationState.APPROVED if allowed else EscalationState.SUPERSEDED
-    Escalation.objects.filter(pk=escalation.pk).update(state=to, closed_at=now())
+    why = {} if allowed else {"reason": _why_not_settled(again)}
+    Escalation.objects.filter(pk=escalation.pk).update(state=to, closed_at=now(), **why)
     if write_again(escalation.action, again, source=ActionState.WAITING, actor=approver) is None:
         raise conflict("escalation.closed", "The action is no longer waiting.", "Reload the page.")
+
+
+def _why_not_settled(again: Again) -> str:
+    """What ended a question whose approvals permitted nothing."""
+    finding = again.ladder.finding
+    if finding.verdict is Verdict.ESCALATE:
+        return "Another rule asks as well by now, so it waits as a new question."
+    said = finding.message.removeprefix("Not sent. ")
+    return (said if finding.reason_code == CHANGED_SINCE else f"The rules refuse it by now: {said}")[:LONGEST_REASON]
 
 
 def _vote(

@@ -15,7 +15,7 @@ from django.db.models import Exists, ExpressionWrapper, F, OuterRef, Prefetch, Q
 
 from controlplane.common.clock import now
 from controlplane.common.errors import RemitError, forbidden, not_found
-from controlplane.tenancy.models import Membership, User
+from controlplane.tenancy.models import Membership, Team, User
 from controlplane.tenancy.types import Permission, Principal
 from governance.approval_models import ApprovalRoute, ApproverGroup, BreakGlass, Delegation
 from governance.choices import EscalationState
@@ -24,6 +24,7 @@ from governance.escalations.deciding import is_claimed, why_not_decide
 from governance.escalations.electorate import DECIDING_ROLES, Electorate, electorate_of, electorates
 from governance.escalations.ways import Asked, Way, chosen_way, why_not
 from governance.models import DUE_AT, DUE_BUCKET, Action, Escalation, Vote
+from governance.registry import kind_of
 
 
 @dataclass(frozen=True)
@@ -213,8 +214,12 @@ def try_routes(
     principal: Principal, *, kind: str, team_id: uuid.UUID, amount: Decimal | None, irreversible: bool
 ) -> tuple[list[tuple[ApprovalRoute, str]], Way]:
     """Each route with why it does not fit (empty: it does), and the way a question with these facts would take. An
-    amount stands for the kind's own and for any argument a route names."""
+    amount stands for the kind's own and for any argument a route names. Raises 403, 404 `team.not_found`, 422
+    `action.unknown_kind`: of what there is not, no way would be true."""
     routes = approval_routes(principal)
+    kind_of(kind)
+    if not Team.objects.filter(pk=team_id, organisation_id=principal.organisation_id).exists():
+        raise not_found("team")
     named = {row.amount_argument: str(amount) for row in routes if row.amount_argument and amount is not None}
     asked = Asked(kind=kind, team_id=team_id, arguments=named, amount=amount, irreversible=irreversible)
     return [(row, why_not(row, asked)) for row in routes], chosen_way(routes, asked, seconds=3600)
@@ -230,9 +235,15 @@ def delegations(principal: Principal) -> list[Delegation]:
     return list(rows.select_related("from_user", "to_user").order_by("starts_at", "id"))
 
 
-def broken_glass(principal: Principal, *, only_open: bool = False, limit: int = 50) -> list[BreakGlass]:
+def broken_glass(
+    principal: Principal,
+    *,
+    only_open: bool = False,
+    permission: Permission = Permission.ESCALATION_VIEW,
+    limit: int = 50,
+) -> list[BreakGlass]:
     """The newest first; what nobody has reviewed before all else."""
-    rows = BreakGlass.objects.restrict(principal, Permission.ESCALATION_VIEW)
+    rows = BreakGlass.objects.restrict(principal, permission)
     if only_open:
         rows = rows.filter(reviewed_at__isnull=True)
     rows = rows.select_related("action", "escalation__action", "by", "reviewed_by")

@@ -30,7 +30,7 @@ def test_registering_an_agent_with_a_form(world: Any, alice: User, signed_in: Si
     [
         ({"name": ""}, "This field is required."),
         ({"name": "Receivables clerk"}, "An agent is already called"),
-        ({"runtime": "managed", "program": ""}, "what to start"),
+        ({"runtime": "managed", "program": ""}, "Choose what our sandbox runs."),
         ({"limit": "a lot"}, "An amount such as 5.00: digits only."),
         ({"limit": "-1"}, "An amount such as 5.00: digits only."),
         ({"team": "0190a000-0000-7000-8000-000000000000"}, "Select a valid choice"),
@@ -46,6 +46,7 @@ def test_a_bad_registration_keeps_what_was_typed(
     html = response.content.decode()
     assert words in html
     assert "Buys paper" in html
+    assert "Command" not in html  # a field of the interface only
     assert Agent.objects.count() == 1
 
 

@@ -53,6 +53,38 @@ forbid (principal, action == Action::"tool.call", resource) when {{ {condition} 
     return put_in_force
 
 
+CHANGED = "The rules have changed since this was judged."
+
+
+def test_an_open_question_says_that_the_rules_changed_and_can_be_approved_where_they_ask_the_same(
+    world: Any, bob: User, signed_in: SignIn, from_elsewhere: Callable[[str], None]
+) -> None:
+    escalation, browser = world.ask_credit(), signed_in(bob)
+    address = reverse("approval", args=[escalation.pk])
+    assert CHANGED not in page(browser, address)
+    from_elsewhere('resource == Tool::"books__outbox"')
+    shown = page(browser, address)
+    assert f"{CHANGED} An approval counts only where they still ask people." in shown
+    send(browser, "approval-decide", escalation.pk, answer="approve", version="1")
+    escalation.refresh_from_db()
+    assert escalation.state == "approved"
+    assert CHANGED not in page(browser, address)
+
+
+def test_an_approval_that_a_new_rule_refuses_is_told_by_that_rule_wherever_it_is_listed(
+    world: Any, alice: User, bob: User, signed_in: SignIn, from_elsewhere: Callable[[str], None]
+) -> None:
+    escalation, browser = world.ask_credit(), signed_in(bob)
+    from_elsewhere('resource == Tool::"books__apply_credit"')
+    said = "The rules refuse it by now: The house rule is against it."
+    send(browser, "approval-decide", escalation.pk, answer="approve", version="1")
+    assert f"But nothing was done. {said}" in page(browser, reverse("approvals"))
+    escalation.refresh_from_db()
+    assert (escalation.state, escalation.action.state) == ("superseded", "denied")
+    assert said in page(browser, f"{reverse('approvals')}?tab=decided")
+    assert said in page(signed_in(alice), reverse("mission", args=[world.mission.pk]))
+
+
 def test_samples_of_a_new_mission_and_calls_of_a_reworded_one_are_tried_by_them(
     world: Any, alice: User, signed_in: SignIn, from_elsewhere: Callable[[str], None]
 ) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from agents import services
+from agents.choices import Runtime
 from agents.models import McpServer
 from controlplane.tenancy.models import Membership, Team, User
 
@@ -79,4 +81,25 @@ def test_another_template_keeps_what_was_typed_and_brings_its_own_words(
     page.wait_for_url("**template=receivables**")
     assert page.get_by_label("Title").input_value() == "Month end"
     assert page.get_by_label("Importance").input_value() == "high"
+    assert page.complaints == []
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1600), ("dark", 360)])
+def test_the_agents_to_choose_from_are_those_of_the_team_and_have_a_name_already(
+    both_teams: Team, world: Any, alice: User, show: Show, theme: str, width: int
+) -> None:
+    services.register_agent(actor=world.owner, team_id=world.team.pk, name="Weather watcher", runtime=Runtime.EXTERNAL)
+    page = show(alice, f"{NEW}&team={world.team.pk}", theme=theme, width=width)
+    choice, name = page.get_by_label("Agent", exact=True), page.get_by_label("Name of your agent")
+    assert name.is_visible()
+    choice.select_option(label="Weather watcher")
+    assert not name.is_visible()
+    assert problems_of(page, "new-mission-agent", theme) == []
+    page.get_by_label("Team").select_option(label=both_teams.name)
+    choice.wait_for(state="detached")
+    assert name.is_visible()
+    page.get_by_label("Team").select_option(label=world.team.name)
+    choice.select_option(label="Weather watcher")
+    page.get_by_role("button", name="Save as draft").click()
+    page.get_by_role("heading", name="Weather watcher").wait_for()
     assert page.complaints == []
