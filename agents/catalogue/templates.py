@@ -44,10 +44,17 @@ def template_of(agent: Agent) -> Template | None:
 
 
 def start_from_template(
-    *, actor: Principal, team_id: uuid.UUID, code: str, values: Mapping[str, str], agent_id: uuid.UUID | None = None
+    *,
+    actor: Principal,
+    team_id: uuid.UUID,
+    code: str,
+    values: Mapping[str, str],
+    agent_id: uuid.UUID | None = None,
+    to_reword: bool = False,
 ) -> Mission:
     """A drafted mission with its agent and files, ready to be submitted. `agent_id`: one that is registered already,
-    instead of the template's own. Raises 422 naming every bad field, 404 for a team without the right to it, and 409
+    instead of the template's own. `to_reword`: it is not submitted as it is, so one for an agent of one's own needs no
+    server yet. Raises 422 naming every bad field, 404 for a team without the right to it, and 409
     when the organisation has not, or not yet, a server that it needs, or the team may not use it; for the agent as
     `agent_for`."""
     chosen = template(code)
@@ -57,7 +64,8 @@ def start_from_template(
     remit, title, agent_name = _read_values(chosen, values)
     if not Team.objects.restrict(actor, Permission.MISSION_WRITE).filter(pk=team_id).exists():
         raise not_found("team")
-    require_ready(actor, chosen, team_id)
+    if not (to_reword and chosen.is_yours):
+        require_ready(actor, chosen, team_id)
     agent = registered or _agent(actor, team_id, chosen, agent_name)
     mission = draft_mission(
         actor=actor,

@@ -72,3 +72,8 @@ class Template:
     usual_cost_per: str = ""  # “a call”; empty: for the whole mission
     files: Callable[[Path], None] | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_yours(self) -> bool:
+        """Only a beginning: the agent is somebody's own, and so may be the tools that it is granted in the end."""
+        return self.runtime is Runtime.EXTERNAL

@@ -110,6 +110,7 @@ def _started(request: PersonRequest, chosen: Template, team: Team) -> HttpRespon
         code=chosen.code,
         values=values,
         agent_id=id_of(request.POST.get("agent_id")),
+        to_reword="start" not in request.POST,
     )
     if "start" in request.POST:
         submit(request, mission.pk)

@@ -279,6 +279,26 @@ def test_pages_say_that_the_samples_are_being_installed_until_they_are_ready(
     assert "It needs servers that are not registered here: Git." in page(browser, f"{NEW}?template=caretaker")
 
 
+def test_where_no_sample_server_is_registered_an_own_agent_gets_a_draft_and_no_start(
+    northwind: Organisation, team: Team, budgets_open: None, alice: User, signed_in: SignIn, state_dir: Path
+) -> None:
+    browser, form = signed_in(alice), {"template": "bring-your-own", "title": "Mine", "budget": "1.00", "hours": "8"}
+    html = browser.get(f"{NEW}?template=bring-your-own").content.decode()
+    assert "Its tools are of a server that is not registered here: Time." in html
+    assert ('name="start"' in html, 'name="edit"' in html, 'name="draft"' in html) == (False, True, True)
+    assert browser.post(NEW, {**form, "start": "1"}).status_code == 409
+    assert not Mission.objects.exists()
+    answer = browser.post(NEW, {**form, "edit": "1"})
+    made = Mission.objects.get()
+    assert answer["Location"] == reverse("mission-change", args=[made.pk])
+    assert made.state == MissionState.DRAFT
+    receivables = browser.get(NEW).content.decode()
+    assert "It needs servers that are not registered here: Books, SQLite." in receivables
+    assert 'name="edit"' not in receivables
+    assert browser.post(NEW, {**form, "template": "receivables", "edit": "1"}).status_code == 409
+    assert Mission.objects.count() == 1
+
+
 def test_a_template_whose_server_has_no_tools_says_so_and_is_not_started(
     northwind: Organisation, budgets_open: None, make_server: Any, alice: User, signed_in: SignIn, state_dir: Path
 ) -> None:
