@@ -23,6 +23,7 @@ _HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 _VISIBLE_CONTROLS = frozenset("\n\t")
 _MOST_COMBINING_MARKS = 4
+_LONG_WORD = re.compile(r"(\S{33,})")
 
 
 def mark_hidden(text: str) -> SafeString:
@@ -39,6 +40,18 @@ def mark_hidden(text: str) -> SafeString:
         parts.append(format_html('<span class="mark" title="{}">⟨U+{}⟩</span>', name, f"{ord(character):04X}"))
     parts.append(escape("".join(plain)))
     return mark_safe("".join(parts))  # noqa: S308 every part was escaped above
+
+
+def mark_shown(text: str) -> SafeString:
+    """As `mark_hidden`; a word that would push the other columns of a table out of sight may break anywhere."""
+    parts = _LONG_WORD.split(text)
+    if len(parts) == 1:
+        return mark_hidden(text)
+    marked = (
+        format_html('<span class="long">{}</span>', mark_hidden(part)) if index % 2 else mark_hidden(part)
+        for index, part in enumerate(parts)
+    )
+    return mark_safe("".join(marked))  # noqa: S308 every part was escaped above
 
 
 def spell_hidden(text: str) -> str:

@@ -28,7 +28,7 @@ from controlplane.common.ids import new_id
 from controlplane.common.plain import without_code
 from frontend.templatetags import amounts, drawings, titles
 from frontend.templatetags.arguments import ArgumentTable, argument_table
-from frontend.templatetags.plain_text import mark_hidden, spell_hidden, without_ansi
+from frontend.templatetags.plain_text import mark_hidden, mark_shown, spell_hidden, without_ansi
 from frontend.undoing import Undo, undo_of
 
 register = template.Library()
@@ -84,7 +84,7 @@ def status(state: Any, text: str = "", bare: bool = False, tone: str = "", glyph
         shown_tone,
         " bare" if bare else "",
         icon(shown_glyph),
-        mark_hidden(str(label)),
+        mark_shown(str(label)),
     )
 
 
@@ -246,8 +246,9 @@ def short_id(identifier: object, label: str = "Copy the id") -> SafeString:
 
 @register.filter
 def visible_text(value: object) -> SafeString:
-    """Escaped, without terminal sequences, hidden characters shown as ⟨U+202E⟩. For logs and words of strangers."""
-    return mark_hidden(without_ansi("" if value is None else str(value)))
+    """Escaped, without terminal sequences, hidden characters shown as ⟨U+202E⟩, words too long for a column breakable.
+    For logs and words of strangers."""
+    return mark_shown(without_ansi("" if value is None else str(value)))
 
 
 register.filter(stringfilter(without_code))

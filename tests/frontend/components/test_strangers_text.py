@@ -171,3 +171,10 @@ def test_limits_stand_beside_the_arguments_they_are_about(rendered: Render) -> N
 def test_no_arguments_are_said_in_words(rendered: Render, nothing: object) -> None:
     html = rendered("{% json_table arguments %}", {"arguments": nothing})
     assert ("No arguments." in html) == (nothing is not None)
+
+
+def test_a_word_as_long_as_a_line_may_break_and_ordinary_words_stay_whole(rendered: Render) -> None:
+    assert rendered("{{ text|visible_text }}", {"text": f"Ask {'w' * 32} now"}) == f"Ask {'w' * 32} now"
+    html = rendered("{{ text|visible_text }}", {"text": f"Ask <{'w' * 32}\u202e now"})
+    mark = '<span class="mark" title="RIGHT-TO-LEFT OVERRIDE">⟨U+202E⟩</span>'
+    assert html == f'Ask <span class="long">&lt;{"w" * 32}{mark}</span> now'

@@ -243,6 +243,9 @@ def test_the_same_two_stand_in_once_for_the_same_days(
     assert Delegation.objects.count() == 1
     sent(5, 9)
     sent(0, 1)
+    rows = page(admin, reverse("settings-approvals")).split('id="delegations"')[1]
+    assert "begins <time" in rows
+    assert ", ends <time" in rows
     assert "counts for nothing" not in page(admin, reverse("settings-approvals"))
     Membership.objects.filter(user=dana).update(suspended_at=now())
     assert page(admin, reverse("settings-approvals")).count("one of the two is no approver now") == 3

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.urls import reverse
 
 from agents.models import Agent, McpServer, Mission
+from budgets.costs.models import CostMission
+from budgets.models import Account
+from controlplane.common.clock import now
+from controlplane.tenancy.credentials import issue_personal_token
 from controlplane.tenancy.models import Team, User
 from governance.models import Escalation
 
@@ -80,4 +85,46 @@ def test_names_of_one_long_word_widen_no_page(world: Any, dana: User, nadia: Use
             beyond = page.evaluate(BEYOND)
             if beyond or page.evaluate("document.documentElement.scrollWidth") > width:
                 wrong.append(f"{address}: {beyond}")
+    assert not wrong, "\n".join(wrong)
+
+
+# Regions that hold more to the side than they show.
+SIDEWAYS = """() => [...document.querySelectorAll("main .scroll")].filter(
+  (region) => region.scrollWidth > region.clientWidth + 1 && region.querySelector("table") && !region.closest("td")
+).map((region) => `${region.getAttribute("aria-label")}: ${region.scrollWidth} in ${region.clientWidth}`)"""
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 1600])
+def test_long_words_push_no_column_of_a_table_out_of_sight(
+    busy: Any, dana: User, nadia: User, as_nadia: Any, show: Show, width: int
+) -> None:
+    word = "Overdue" * 100
+    asked = busy.ask_credit("240.00", word[:200])
+    Mission.objects.update(title=word[:160], state_reason=word[:300])
+    Agent.objects.update(name=word[:120], description=word[:500])
+    McpServer.objects.update(name=word[:120], error=word[:300])
+    Team.objects.update(name=word[:120])
+    User.objects.update(name=word[:120])
+    Account.objects.update(name=word[:160], frozen_reason=word[:300])
+    Escalation.objects.filter(pk=asked.pk).update(title=word[:160])
+    issue_personal_token(principal=as_nadia, user=nadia, name=word[:120], expires_at=now() + timedelta(days=30))
+    mission = reverse("mission", args=[busy.mission.pk])
+    lists = (
+        *("agents", "budgets", "costs", "servers", "stops", "members", "teams", "tokens", "audit"),
+        *("approval-health", "settings-approvals", "policies"),
+    )
+    addresses = [
+        *map(reverse, lists),
+        *(f"{mission}{tab}" for tab in ("", "/remit", "/budget", "/checklist", "/runs")),
+        *(reverse("budget", args=[pk]) for pk in Account.objects.values_list("pk", flat=True)),
+        reverse("agent", args=[busy.agent.pk]),
+        reverse("server", args=[busy.server.pk]),
+        *(reverse("cost-goal", args=[goal]) for goal in CostMission.objects.values_list("goal", flat=True)),
+    ]
+    page, wrong = show(nadia, "/", width=width), []
+    for address in addresses:
+        assert page.goto(address, wait_until="load").status == 200, address
+        wrong += [f"{address}: {each}" for each in page.evaluate(SIDEWAYS)]
     assert not wrong, "\n".join(wrong)
