@@ -112,7 +112,7 @@ def test_long_words_push_no_column_of_a_table_out_of_sight(
     issue_personal_token(principal=as_nadia, user=nadia, name=word[:120], expires_at=now() + timedelta(days=30))
     mission = reverse("mission", args=[busy.mission.pk])
     lists = (
-        *("agents", "budgets", "costs", "servers", "stops", "members", "teams", "tokens", "audit"),
+        *("missions", "agents", "budgets", "costs", "servers", "stops", "members", "teams", "tokens", "audit"),
         *("approval-health", "settings-approvals", "policies"),
     )
     addresses = [
