@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from typing import Any
 
@@ -71,6 +72,8 @@ def open_row(page: Any, text: str) -> None:
     for _ in range(50):
         if row.count() and text in row.inner_text() and row.locator("a").first.evaluate(FOCUSED):
             page.keyboard.press("Enter")
+            # The inbox shows the card of its first row as well: until the page is that question's, a key would be lost.
+            page.wait_for_url(re.compile(r"/approvals/[0-9a-f-]{36}"))
             page.locator("#approval-card").get_by_text(text).first.wait_for()
             return
         page.keyboard.press("j")

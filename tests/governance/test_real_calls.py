@@ -11,6 +11,7 @@ import pytest
 
 from agents.choices import ServerState, Transport
 from agents.models import McpServer, McpTool, Mission, Run
+from agents.selectors import acting
 from budgets.services import open_account
 from budgets.types import Level, Limits, WindowKind
 from controlplane.common.errors import RemitError
@@ -97,14 +98,15 @@ def test_the_last_call_of_a_grant_does_not_count_against_itself(mission: Mission
 def test_an_agents_own_credential_counts_in_the_attempt_under_way(
     mission: Mission, run: Run, as_agent: Principal
 ) -> None:
-    first, second = propose(as_agent), propose(as_agent, "41.00")
+    by = acting(as_agent)
+    first, second = propose(by), propose(by, "41.00")
     assert (first.verdict, second.verdict, second.reason_code) == (Verdict.ALLOW, Verdict.DENY, "grant.calls_used_up")
     assert Action.objects.get(pk=first.action_id).run_id == run.pk
 
 
 def test_an_agents_own_credential_does_nothing_without_an_attempt(mission: Mission, as_agent: Principal) -> None:
     with pytest.raises(RemitError, match=r"mission\.ambiguous"):
-        propose(as_agent)
+        propose(acting(as_agent))
     assert not Action.objects.exists()
 
 
