@@ -65,31 +65,36 @@ class Left:
 
 
 def waiting_for(principal: Principal) -> QuerySet[Escalation]:
-    """Open, in time, and this person is asked, may decide it and has not voted yet. One query, whoever counts it."""
+    """Open, in time, and this person is asked, may decide it and has not voted yet. One query, whoever counts it, after
+    one that asks whether they have ever stood in for somebody: what that means is dear to ask, and rarely needed."""
     rows = Escalation.objects.restrict(principal, Permission.ESCALATION_DECIDE)
     user_id = principal.user_id
     if user_id is None or not principal.is_person:
         return rows.none()
     moment = now()
+    groups = ApproverGroup.members.through.objects.filter(user_id=user_id).values("approvergroup_id")
+    asked = Q(group__isnull=True) | Q(group_id__in=groups)
+    later = Q(next_group__isnull=True) | Q(next_group_id__in=groups)
+    rows = (
+        rows.filter(state=EscalationState.OPEN, expires_at__gt=moment)
+        .exclude(excluded_user_ids__contains=[user_id])
+        .exclude(action__proposer_id=user_id)
+        .exclude(votes__user_id=user_id)
+    )
     delegations = Delegation.objects.filter(
         organisation_id=principal.organisation_id, starts_at__lte=moment, starts_at__lt=F("ends_at")
     )
     lent = delegations.filter(to_user_id=user_id)
-    groups = ApproverGroup.members.through.objects.filter(user_id=user_id).values("approvergroup_id")
+    if not lent.exists():
+        return rows.filter(asked | (Q(tier__gt=1) & later))
     lenders = _lenders(delegations, user_id, moment)
-    # Looked at once: of who stands in for nobody, no question is asked whose members lend their say.
-    lends = Exists(lent.filter(ends_at__gt=moment))
-    asked = Q(group__isnull=True) | Q(group_id__in=groups) | Q(lends, Exists(_members_of("group_id", lenders)))
-    later = Q(next_group__isnull=True) | Q(next_group_id__in=groups)
-    later |= Q(lends, Exists(_members_of("next_group_id", lenders)))
-    close = ArraySubquery(lent.filter(ends_at__gt=OuterRef("opened_at")).values("from_user_id"))
+    asked |= Q(Exists(_members_of("group_id", lenders)))
+    later |= Q(Exists(_members_of("next_group_id", lenders)))
+    concerned = lent.filter(ends_at__gt=OuterRef("opened_at")).values("from_user_id")
     return (
-        rows.filter(asked | (Q(tier__gt=1) & later), state=EscalationState.OPEN, expires_at__gt=moment)
-        .exclude(excluded_user_ids__contains=[user_id])
-        .exclude(action__proposer_id=user_id)
-        .exclude(votes__user_id=user_id)
-        .exclude(excluded_user_ids__overlap=close)
-        .exclude(action__proposer_id__in=lent.filter(ends_at__gt=OuterRef("opened_at")).values("from_user_id"))
+        rows.filter(asked | (Q(tier__gt=1) & later))
+        .exclude(excluded_user_ids__overlap=ArraySubquery(concerned))
+        .exclude(action__proposer_id__in=concerned)
     )
 
 
