@@ -16,10 +16,10 @@ STILL = "() => Promise.all(document.getAnimations().map(animation => animation.f
 def look(page: Any, name: str) -> None:
     """Nothing is loaded again, so that what was typed, opened or answered is looked at too."""
     chosen = page.evaluate("document.documentElement.dataset.theme ?? ''")
-    page.evaluate("scrollTo(0, 0)")  # what the bar that stays in place happens to cover is not too small
     for theme in ("light", "dark"):
         page.evaluate("theme => { document.documentElement.dataset.theme = theme }", theme)
         page.evaluate(STILL)  # colours on their way are no colours to judge
+        page.evaluate("scrollTo(0, 0)")  # what the bar that stays in place happens to cover is not too small
         found = Axe().run(page, options=RULES)
         assert found.violations_count == 0, f"{name}, {theme}: {found.generate_report()}"
         _picture(page, f"{name}-{theme}")
