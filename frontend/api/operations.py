@@ -230,7 +230,7 @@ def _key_of(text: str | None) -> str:
 def _request_digest(request: Request, principal: Principal) -> str:
     """Of what was sent, and by what: an answer, which may hold a secret, is not read again with a token that may less
     than the one that got it."""
-    may = sorted(principal.scopes) if principal.scopes is not None else []
+    may = ["*"] if principal.scopes is None else sorted(principal.scopes)  # no scopes at all is not every scope
     parts = (request.method or "", request.get_full_path(), request.headers.get("If-Match", ""), *may)
     return hashlib.sha256("\n".join(parts).encode() + b"\n" + request._request.body).hexdigest()
 
