@@ -21,6 +21,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from agents.choices import MissionState, RunState, Runtime, VersionState
 from agents.models import Agent, AgentVersion, Mission, MissionVersion, Run
+from controlplane.celery import app as celery
 from controlplane.common.clock import now
 from controlplane.tenancy import services, tokens
 from controlplane.tenancy.models import Membership, Organisation, Team, TokenKind, User
@@ -48,6 +49,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest begins first: whoever began it last would be waited for."""
     items.sort(key=lambda item: not item.nodeid.startswith(END_TO_END))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_queue(worker_id: str) -> None:
+    """The workers of a test run share one Valkey: none may be handed what the tests of another one woke."""
+    celery.conf.broker_transport_options |= {"global_keyprefix": f"{worker_id}:"}
 
 
 @pytest.fixture(scope="session", autouse=True)
