@@ -141,7 +141,8 @@ def _expire_escalation(escalation_id: uuid.UUID) -> bool:
         return False
     system = system_principal(organisation_id=escalation.organisation_id)
     action = escalation.action
-    close_escalation(action, to=EscalationState.EXPIRED, event=Event.ESCALATION_EXPIRED, actor=system, reason="")
+    why = "nobody answered in time"
+    close_escalation(action, to=EscalationState.EXPIRED, event=Event.ESCALATION_EXPIRED, actor=system, reason=why)
     Action.objects.filter(pk=action.pk, state=ActionState.WAITING).update(
         reason_code="escalation.expired",
         message="Nobody decided this in time, so it is refused.",

@@ -49,7 +49,13 @@ def withdraw_open(action: Action, *, actor: Principal, reason: str) -> bool:
     source = ActionState(action.state)
     if source not in _OPEN:
         return False
-    close_escalation(action, to=EscalationState.WITHDRAWN, event=Event.ESCALATION_WITHDRAWN, actor=actor, reason=reason)
+    close_escalation(
+        action,
+        to=EscalationState.WITHDRAWN,
+        event=Event.ESCALATION_WITHDRAWN,
+        actor=actor,
+        reason=reason or f"by {actor.name}",
+    )
     return close_unperformed(
         action,
         source=source,
@@ -62,12 +68,13 @@ def withdraw_open(action: Action, *, actor: Principal, reason: str) -> bool:
 
 
 def close_escalation(action: Action, *, to: EscalationState, event: Event, actor: Principal, reason: str) -> bool:
-    """Inside a transaction: close the open escalation of an action, if it has one that is still open."""
+    """Inside a transaction: close the open escalation of an action, if it has one that is still open. `reason`: why it
+    is over, in the place of why it was asked."""
     row = Escalation.objects.filter(action=action, state=EscalationState.OPEN).first()
     if row is None:
         return False
     closed = Escalation.objects.filter(pk=row.pk, state=EscalationState.OPEN).update(
-        state=to, version=F("version") + 1, closed_at=now(), **({"reason": reason} if reason else {})
+        state=to, version=F("version") + 1, closed_at=now(), reason=reason
     )
     if closed:
         record(event=event, actor=actor, subject=subject_of_escalation(row), payload={"reason": reason})

@@ -171,6 +171,7 @@ def test_nobody_deciding_in_time_means_no(gate: Gate) -> None:
     assert services.sweep().escalations_expired == 0
     action = gate.action(judgement)
     assert (action.state, action.reason_code) == (ActionState.EXPIRED, "escalation.expired")
+    assert action.escalations.get().reason == "nobody answered in time"
     assert gate.escalation(judgement).state == EscalationState.EXPIRED
     assert gate.ledger.states == ["voided"]
     assert gate.scene.decided == [(ActionState.EXPIRED, "Remit")]

@@ -77,6 +77,7 @@ def test_who_asked_takes_it_back_and_nobody_has_to_answer(
     assert path in browser.get(reverse("mission-tab", args=[world.mission.pk, "budget"])).content.decode()
     said = browser.post(path, follow=True).content.decode()
     assert "Nobody is asked any more." in said
+    assert ": by Alice</p>" in said
     assert path not in said
     question.refresh_from_db()
     assert (question.state, question.action.state) == ("withdrawn", "withdrawn")

@@ -13,6 +13,7 @@ from django.urls import reverse
 
 from budgets import selectors
 from budgets import services as budgets
+from budgets.accounts import judge_account
 from budgets.models import Account, AccountLimit, LimitChange
 from budgets.types import Level, Limits, WindowKind
 from controlplane.audit.models import Entry
@@ -274,6 +275,13 @@ def test_the_tree_is_shown_in_the_window_one_chooses(world: Any, finn: User, sig
         assert (rows["organisation"]["limit"] != "") == (window == "month")
         assert (rows["mission"]["limit"] != "") == (window == "total")
         page(browser, reverse("budgets") + f"?window={window}")
+
+
+def test_the_budget_of_the_judge_is_named_and_counted_in_tokens(world: Any, finn: User, signed_in: SignIn) -> None:
+    judge, browser = judge_account(world.organisation.pk), signed_in(finn)
+    limit = AccountLimit.objects.get(account_id=judge).tokens
+    assert f"0 of {limit:,} tokens" in page(browser, reverse("budgets"))
+    assert "Budget of the judge" in page(browser, reverse("budget", args=[judge]))
 
 
 def test_every_number_opens_exactly_its_lines(busy: Any, finn: User, signed_in: SignIn) -> None:
