@@ -9,7 +9,7 @@ from django.urls import reverse
 
 from agents.catalogue import start_from_template
 from agents.models import Mission, Run
-from agents.services import submit_mission
+from agents.services import stop_mission, submit_mission
 from controlplane.common.clock import now
 from controlplane.tenancy.models import Token, User
 
@@ -53,6 +53,23 @@ def test_a_token_that_works_is_replaced_only_once_that_is_confirmed(
     browser.post(reverse("mission-operate", args=[own.pk, "replace-token"]))
     assert "rmt_run_" in page(browser, address)
     assert not live_tokens(own) & working
+
+
+def test_a_draft_and_a_stopped_mission_wait_for_no_call_and_say_where_the_token_is(
+    world: Any, make_server: Any, alice: User, signed_in: SignIn
+) -> None:
+    make_server("time", ("get_current_time", "convert_time"))
+    mission = start_from_template(actor=world.owner, team_id=world.team.pk, code="bring-your-own", values={})
+    browser, address = signed_in(alice), reverse("mission", args=[mission.pk])
+    draft = page(browser, address)
+    assert "Waits for its first call" not in draft
+    assert "There is one once the mission has started." in draft
+    submit_mission(actor=world.owner, mission_id=mission.pk)
+    assert "Waits for its first call" in page(browser, address)
+    stop_mission(actor=world.owner, mission_id=mission.pk, reason="Enough")
+    over = page(browser, address)
+    assert "Waits for its first call" not in over
+    assert "It died with the mission" in over
 
 
 @pytest.mark.browser
