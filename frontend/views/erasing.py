@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import uuid
 
+from django.contrib import messages
 from django.http import HttpResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods
 
 from controlplane.audit import erasure
@@ -18,6 +19,9 @@ from frontend.pages import PersonRequest, page
 def erase(request: PersonRequest, user_id: uuid.UUID) -> HttpResponse:
     """For administrators. A GET only asks."""
     plan = erasure.plan(actor=request.principal, user_id=user_id)
+    if request.method == "GET" and plan.done:
+        messages.info(request, f"{plan.pseudonym} is erased already.")
+        return redirect("members")
     error: RemitError | None = None
     if request.method == "POST":
         if request.POST.get("sure") == "yes":

@@ -58,6 +58,11 @@ class Plan:
     roles: int
     tokens: int
 
+    @property
+    def done(self) -> bool:
+        """This person is erased already."""
+        return self.user.name == self.pseudonym
+
 
 def plan(*, actor: Principal, user_id: uuid.UUID) -> Plan:
     """What erasing this person would touch. The same refusals as `erase_person`."""

@@ -53,6 +53,8 @@ def test_what_a_person_wrote_goes_with_them_and_the_chain_holds(
     html = admin.post(reverse("person-erase", args=[rosalind.pk]), {"sure": "yes"}).content.decode()
     assert "No place in Remit&#x27;s database holds the name any more." in html.replace("Remit's", "Remit&#x27;s")
     pseudonym = erasure.pseudonym_of(rosalind.pk)
+    again = admin.get(reverse("person-erase", args=[rosalind.pk]), follow=True).content.decode()
+    assert f"{pseudonym} is erased already." in again
     assert said("comment") == [(pseudonym, ERASED), ("Bob", f"Let us wait for {pseudonym}")]
     assert said("question") == [(pseudonym, ERASED)]
     assert [text for _, text in said("answer")] == ["Nothing says so."]
