@@ -180,6 +180,12 @@ def operate(request: PersonRequest, user_id: uuid.UUID, what: str) -> HttpRespon
             case "reset-second-factor":
                 second_factor.reset(principal=request.principal, user_id=user_id)
                 messages.success(request, f"{person.user} signs in without a code and can set up a new one.")
+            case "take-out" if _may_take_out(request, person):
+                members.set_roles(
+                    principal=request.principal, user_id=user_id, wanted=(), seen=request.POST.get("seen", "")
+                )
+                messages.success(request, f"{person.user} is no member any more.")
+                return redirect("members")
             case _:
                 raise Http404
     except RemitError as error:
@@ -210,9 +216,10 @@ def _detail(request: PersonRequest, person: Person, *, error: RemitError | None 
         "wrong": error.errors[0].message if error and error.errors else "",
         "stakes": directory.stakes(principal, person.user),
         "may_deactivate": _may_deactivate(request, person),
+        "may_take_out": _may_take_out(request, person),
         "urls": {
             name.replace("-", "_"): reverse("member-operate", args=[person.user.pk, name])
-            for name in ("deactivate", "reactivate", "reset-second-factor")
+            for name in ("deactivate", "reactivate", "reset-second-factor", "take-out")
         },
     }
     return render(request, "settings/member.html", context, status=error.status if error else 200)
@@ -222,10 +229,20 @@ def _may_deactivate(request: PersonRequest, person: Person) -> bool:
     return request.principal.has(Permission.MEMBER_WRITE) and person.user.pk != request.principal.user_id
 
 
+def _may_take_out(request: PersonRequest, person: Person) -> bool:
+    """By administrators of teams, who can deactivate nobody: a person who has no role outside these teams."""
+    if request.principal.has(Permission.MEMBER_WRITE) or person.user.pk == request.principal.user_id:
+        return False
+    places = directory.places(request.principal)
+    return person.suspended_at is None and all(seat.team in places for seat in person.seats)
+
+
 def _without_a_role(request: PersonRequest, person: Person) -> RemitError:
     """Boxes are unticked by mistake, and nothing would bring the person back but a new invitation."""
     if _may_deactivate(request, person):
         remedy = "To take everything away, deactivate them"
+    elif _may_take_out(request, person):
+        remedy = "To take everything away, press “Take out”"
     else:
         remedy = "To take everything away, ask another administrator of the whole organisation"
     problem = FieldError("/held", f"At least one role. {remedy}")

@@ -125,6 +125,36 @@ def test_boxes_all_unticked_throw_nobody_out(nadia: User, alice: User, signed_in
     assert who(theirs) == str(alice.pk)
 
 
+def test_an_administrator_of_a_team_takes_out_who_has_no_role_elsewhere_and_nobody_else(
+    northwind: Organisation, team: Any, alice: User, bob: User, make_person: Any, signed_in: SignIn
+) -> None:
+    theirs, browser = Client(), signed_in(make_person("Tess", northwind, Role.ADMIN, team=team))
+    ines = make_person("Ines", northwind, Role.BUILDER, Role.APPROVER, team=team)
+    log_in(theirs, ines)
+    Membership.objects.create(organisation=northwind, user=bob, role=Role.AUDITOR)
+
+    def take_out(person: User, seen: str) -> int:
+        return browser.post(reverse("member-operate", args=[person.pk, "take-out"]), {"seen": seen}).status_code
+
+    def seen_of(person: User) -> str:
+        shown = html(browser.get(reverse("member", args=[person.pk])))
+        return re.search(r'name="seen" value="([^"]+)"', shown)[1]  # type: ignore[index]
+
+    page = reverse("member", args=[ines.pk])
+    refused = browser.post(reverse("member-roles", args=[ines.pk]), {"seen": seen_of(ines)})
+    assert "To take everything away, press “Take out”." in html(refused)
+    assert "Take out" not in html(browser.get(reverse("member", args=[bob.pk])))
+    assert take_out(bob, seen_of(bob)) == 404
+    assert bob.memberships.filter(organisation=northwind).exists()
+    take_out(ines, "what somebody else saw")
+    assert ines.memberships.count() == 2
+    assert who(theirs) == str(ines.pk)
+    assert take_out(ines, seen_of(ines)) == 302
+    assert not ines.memberships.exists()
+    assert browser.get(page).status_code == 404
+    assert theirs.get(reverse("missions")).status_code != 200
+
+
 @pytest.mark.parametrize(
     "held", ["all:owner", "nowhere:admin", "all", ":", "0190a000-0000-7000-8000-000000000000:admin"]
 )
