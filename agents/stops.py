@@ -162,6 +162,16 @@ def executing(stop: Stop) -> QuerySet[Action]:
     return target_of(stop).reach().actions().filter(state="executing").order_by("id")
 
 
+def executing_seen(principal: Principal, stop: Stop) -> QuerySet[Action]:
+    """Those that the principal may see: the stop of an organisation is seen by everyone in it."""
+    return Action.objects.restrict(principal, Permission.ACTION_VIEW).filter(pk__in=executing(stop).values("pk"))
+
+
+def paused_seen(principal: Principal, stop: Stop) -> QuerySet[Mission]:
+    """Missions that it paused and still holds, as far as the principal may see them."""
+    return Mission.objects.restrict(principal, Permission.MISSION_VIEW).filter(paused_by=stop)
+
+
 def stops(principal: Principal | None) -> StopQuerySet:
     """What the principal may see, the latest first."""
     rows = Stop.objects.visible_to(principal)

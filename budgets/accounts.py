@@ -154,7 +154,7 @@ def apply_limit(
     """`set_limit` as the consequence of something decided elsewhere (a mission version, a permitted action): the
     decision is the leave, `actor` is who made it. Raises 404 `budget.not_found`, 422."""
     with transaction.atomic():
-        account = _locked(actor, account_id)
+        account = locked(actor, account_id)
         apply(actor, account, NewLimit(window, limits, reason, action_id))
 
 
@@ -163,7 +163,7 @@ def raise_limit(
 ) -> None:
     """Add money to an account's limit, because an action that asked for it was permitted."""
     with transaction.atomic():
-        account = _locked(actor, account_id)
+        account = locked(actor, account_id)
         current = money_limit(account)
         if current is None or current.money is None:
             raise conflict("budget.unlimited", "This budget has no limit in money that could be raised.")
@@ -187,16 +187,6 @@ def unfreeze(*, actor: Principal, account_id: uuid.UUID, reason: str = "") -> No
         if account.closed_at is not None:
             raise conflict("budget.closed", "What this budget was for is over.", "Open another mission.")
         record_release(actor, account, reason)
-
-
-def close_account(*, actor: Principal, account_id: uuid.UUID, reason: str, **told: str) -> None:
-    """What it was for is over: nothing is reserved any more. The caller has judged who may end it. Twice is once."""
-    with transaction.atomic():
-        account = _locked(actor, account_id)
-        if account.closed_at is not None:
-            return
-        Account.objects.filter(pk=account.pk).update(closed_at=now())
-        record_freeze(actor, account, reason, **told)
 
 
 def set_guard(*, actor: Principal, account_id: uuid.UUID, repeats: int, ring_repeats: int = 10, ring: int = 32) -> None:
@@ -308,7 +298,7 @@ def locked_for_writing(actor: Principal, account_id: uuid.UUID) -> Account:
     raise not_found("budget")
 
 
-def _locked(actor: Principal, account_id: uuid.UUID) -> Account:
+def locked(actor: Principal, account_id: uuid.UUID) -> Account:
     account = Account.objects.select_for_update().filter(pk=account_id, organisation_id=actor.organisation_id).first()
     if account is None:
         raise not_found("budget")

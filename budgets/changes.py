@@ -103,10 +103,12 @@ def change_limit(
 
 def confirm_change(*, actor: Principal, change_id: uuid.UUID) -> None:
     """The second person agrees, and the limit is set. Raises 404 `change.not_found`, 403 `budget.second_person`, 409
-    `budget.change_closed`, `budget.changed`."""
+    `budget.change_closed`, `budget.changed`, `budget.proposer_gone`."""
     with transaction.atomic():
         change, account = _open_change(actor, change_id)
         _require_second_person(actor, change)
+        if change.proposer_id not in _who_may(account):
+            raise _proposer_gone(change)
         window = WindowKind(change.kind)
         if wording_of(_current(account, window)) != change.seen:
             raise _changed(account, window)
@@ -139,6 +141,13 @@ def withdraw_change(*, actor: Principal, change_id: uuid.UUID) -> None:
         _tell(Event.BUDGET_CHANGE_WITHDRAWN, actor, account, change)
 
 
+def withdraw_all(*, actor: Principal, account: Account, reason: str) -> None:
+    """Inside a transaction that holds the account, which ends: nobody could confirm what waits."""
+    for change in LimitChange.objects.filter(account=account, state=ChangeState.OPEN).order_by("id"):
+        _close(change, ChangeState.WITHDRAWN, actor, account)
+        _tell(Event.BUDGET_CHANGE_WITHDRAWN, actor, account, change, reason=reason[:300])
+
+
 def _open_change(actor: Principal, change_id: uuid.UUID) -> tuple[LimitChange, Account]:
     """The account first, as everybody who changes limits does, then the change."""
     found = LimitChange.objects.restrict(actor, Permission.BUDGET_VIEW).filter(pk=change_id).first()
@@ -169,6 +178,15 @@ def _require_second_person(actor: Principal, change: LimitChange) -> None:
                 "Withdraw it and raise the limit by less: raises of a day add up.",
             ),
         )
+
+
+def _proposer_gone(change: LimitChange) -> RemitError:
+    """Two people agree to a limit, each of whom may set it when they do."""
+    return conflict(
+        "budget.proposer_gone",
+        f"{change.proposer_name} may not set this budget any more, so what they asked for counts no more.",
+        "Refuse it. If the limit is right, ask for it yourself.",
+    )
 
 
 def given_alone(account_id: uuid.UUID, window: WindowKind) -> Decimal:

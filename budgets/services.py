@@ -3,7 +3,6 @@
 from budgets.accounts import (
     account_of,
     apply_limit,
-    close_account,
     freeze,
     open_account,
     set_guard,
@@ -11,6 +10,7 @@ from budgets.accounts import (
     unfreeze,
 )
 from budgets.changes import change_limit, confirm_change, refuse_change, withdraw_change
+from budgets.closing import close_account
 from budgets.costs.facts import register_missions
 from budgets.holds import charge, dispatch, extend, reserve, reserve_batch, settle, void
 from budgets.port import LedgerPort

@@ -11,7 +11,8 @@ from decimal import Decimal
 from django.db import transaction
 
 from budgets import calls
-from budgets.accounts import close_account, record_freeze, record_release
+from budgets.accounts import record_freeze, record_release
+from budgets.closing import close_account
 from budgets.holds import tell_overrun
 from budgets.models import Account, Hold
 from budgets.types import HoldState

@@ -83,7 +83,7 @@ class TopUp:
             guards_saw=f"Limit {written_amount(limit.money)} ({limit.kind})."
             if limit and limit.money is not None
             else "",
-            agent_id=proposer.agent_id,
+            agent_id=proposer.agent_id or _agent_of(account),
             mission_id=mission_id,
             run_id=proposer.run_id,
             subject_type="budget",
@@ -150,6 +150,12 @@ def _account(proposer: Principal, account_id: uuid.UUID | None) -> Account:
     if found is None:
         raise not_found("budget")
     return found
+
+
+def _agent_of(account: Account) -> uuid.UUID | None:
+    """Whose budget it is or stands beneath: a stop of that agent ends the question too."""
+    above = Account.objects.filter(pk__in=account.path, subject_type="agent")
+    return above.values_list("subject_id", flat=True).first()
 
 
 def _may_ask(person: Principal, account: Account) -> bool:

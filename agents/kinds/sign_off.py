@@ -12,6 +12,7 @@ from agents.choices import ENDED_MISSION_STATES, MissionState, VersionState
 from agents.models import Mission, MissionVersion
 from agents.remits import Remit
 from agents.services import changing, starting
+from controlplane.common.clock import now
 from controlplane.common.errors import FieldError, invalid, not_found
 from controlplane.common.ids import parse_id
 from controlplane.live.services import announce
@@ -40,7 +41,7 @@ class SignOff:
             guards.append(Finding(Verdict.DENY, "mission.not_draft", "This mission was started or ended meanwhile."))
         if version.number != mission.version:
             guards.append(Finding(Verdict.DENY, "mission.version_superseded", "It has been reworded since."))
-        guards += _stopped(mission)
+        guards += [*_overdue(version), *_stopped(mission)]
         return _prepared(proposer, proposal, mission, version, f"Start “{mission.title}”", guards)
 
     def lock(self, *, subject_id: uuid.UUID | None) -> None:
@@ -81,6 +82,7 @@ class Widen:
             guards.append(Finding(Verdict.DENY, "mission.ended", "This mission is over."))
         if version.number <= mission.version:
             guards.append(Finding(Verdict.DENY, "mission.version_superseded", "A later version is already in force."))
+        guards += _overdue(version)
         if version.widens:
             guards += _stopped(mission)
         return _prepared(
@@ -136,6 +138,14 @@ def _named(proposer: Principal, proposal: Proposal) -> tuple[Mission, MissionVer
     if mission is None or version is None:
         raise not_found("mission")
     return mission, version
+
+
+def _overdue(version: MissionVersion) -> list[Finding]:
+    """Drafts lie and questions wait: what starts or changes by one that is over would end the mission at once."""
+    if version.deadline > now():
+        return []
+    remedy = "Give it a later deadline, then send it again."
+    return [Finding(Verdict.DENY, "mission.deadline", "The deadline it names has passed.", (remedy,))]
 
 
 def _stopped(mission: Mission) -> list[Finding]:

@@ -90,13 +90,16 @@ def detail(request: PersonRequest, stop_id: uuid.UUID) -> HttpResponse:
     question = next((row for row in asked.escalations.all() if row.state == "open"), None) if asked else None
     if question and not request.principal.has(Permission.ESCALATION_VIEW, team_id=question.team_id):
         question = None  # its page would not open
+    stands = stop.lifted_at is None
+    executing = list(stops.executing_seen(request.principal, stop).order_by("id")[:SHOWN]) if stands else []
     context = {
         "stop": stop,
-        "proofs": [_proof(stop, rung) for rung in stop_proofs.proofs(stop)] if stop.lifted_at is None else [],
-        "kept": stop_proofs.kept_proofs(stop) if stop.lifted_at is not None else [],
-        "executing": list(stops.executing(stop)[:SHOWN]) if stop.lifted_at is None else [],
+        "proofs": [_proof(stop, rung) for rung in stop_proofs.proofs(stop)] if stands else [],
+        "kept": [] if stands else stop_proofs.kept_proofs(stop),
+        "executing": executing,
+        "executing_besides": stops.executing(stop).count() - len(executing) if stands else 0,
         "paused_number": stop.paused_missions.count(),
-        "paused": list(stop.paused_missions.order_by("id")[:SHOWN]),
+        "paused": list(stops.paused_seen(request.principal, stop).order_by("id")[:SHOWN]),
         "may_lift": may_lift,
         "asked": asked,
         "question": question,

@@ -20,12 +20,15 @@ from governance.transitions import close_unperformed, lock_subject, withdrawal
 
 LONGEST_REASON: Final = 500
 _OPEN: Final = (ActionState.WAITING, ActionState.PERMITTED)
+_ASKING: Final = (Permission.MISSION_OPERATE, Permission.BUDGET_WRITE)  # what people need to ask for something
 _ATTEMPTS: Final = 3
 
 
 def withdraw(*, actor: Principal, action_id: uuid.UUID, reason: str = "") -> Action:
     """Take back a waiting or permitted action: by who proposed it, or by a person who operates its mission."""
     visible = Action.objects.restrict(actor, Permission.ACTION_VIEW).filter(proposer_id=actor.id)
+    if actor.is_narrowed and not any(map(actor.has_anywhere, _ASKING)):
+        visible = visible.none()  # a token that could not have asked takes nothing back
     operated = Action.objects.restrict(actor, Permission.MISSION_OPERATE)
     action = visible.filter(pk=action_id).first() or operated.filter(pk=action_id).first()
     if action is None:

@@ -80,7 +80,10 @@ def delegate(
 
 
 def end_delegation(*, actor: Principal, delegation_id: uuid.UUID) -> Delegation:
-    """End it now, by either of the two or an administrator. Raises 404, 409 `delegation.over`."""
+    """End it now, by either of the two or an administrator, but not with a token that leaves deciding out. Raises 403,
+    404, 409 `delegation.over`."""
+    if actor.is_narrowed and not actor.has_anywhere(Permission.ESCALATION_DECIDE):
+        raise forbidden(Permission.ESCALATION_DECIDE.value)
     rows = Delegation.objects.filter(organisation_id=actor.organisation_id).select_related("from_user", "to_user")
     if not actor.has(Permission.ORGANISATION_WRITE):
         rows = rows.filter(Q(from_user_id=actor.user_id) | Q(to_user_id=actor.user_id))

@@ -93,12 +93,9 @@ def _seen(principal: Principal) -> Notice.NoticeQuerySet:
 
 
 def mark_read(*, principal: Principal, notice_ids: Iterable[uuid.UUID] | None = None) -> int:
-    """All of the person's own, or those named; how many were unread. Their other open pages hear of it."""
-    if principal.user_id is None:
-        return 0
-    rows = Notice.objects.filter(
-        user_id=principal.user_id, organisation_id=principal.organisation_id, read_at__isnull=True
-    )
+    """All of the person's own that they may see, or those named; how many were unread. Their other open pages hear of
+    it."""
+    rows = _seen(principal).filter(read_at__isnull=True)
     if notice_ids is not None:
         rows = rows.filter(pk__in=list(notice_ids))
     with transaction.atomic():

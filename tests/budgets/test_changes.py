@@ -22,8 +22,10 @@ from controlplane.audit.models import Entry
 from controlplane.audit.sentences import sentence
 from controlplane.common.errors import RemitError
 from controlplane.common.ids import new_id
-from controlplane.tenancy.models import Organisation, User
+from controlplane.tenancy import members
+from controlplane.tenancy.models import Membership, Organisation, User
 from controlplane.tenancy.types import Principal, Role
+from governance import selectors as governance
 from tests.budgets.conftest import ROOMY, Tree
 
 
@@ -237,6 +239,47 @@ def test_reason_same_limit_and_closed_budgets_are_refused_by_name(tree: Tree, as
     assert code_of(lambda: change(as_finn, tree.team, "1000")) == "budget.limit_same"
     services.close_account(actor=tree.system, account_id=tree.mission, reason="Over")
     assert code_of(lambda: change(as_finn, tree.mission, "900")) == "budget.closed"
+
+
+@pytest.mark.parametrize("left", ["deactivated", "other role", "gone"])
+def test_what_somebody_asked_for_who_may_not_set_the_budget_any_more_is_not_confirmed(
+    tree: Tree, as_nadia: Principal, as_finn: Principal, finn: User, left: str
+) -> None:
+    asked = change(as_finn, tree.team, "2000").change_id
+    assert asked is not None
+    roles = Membership.objects.filter(user=finn)
+    if left == "deactivated":
+        members.deactivate(principal=as_nadia, user_id=finn.pk)
+    elif left == "other role":
+        roles.update(role=Role.AUDITOR.value)
+    else:
+        members.remove_member(principal=as_nadia, membership_id=roles.get().pk)
+    assert code_of(lambda: services.confirm_change(actor=as_nadia, change_id=asked)) == "budget.proposer_gone"
+    assert money(tree.team) == 1000
+    services.refuse_change(actor=as_nadia, change_id=asked, reason="Finn has left")
+    assert selectors.changes_waiting(as_nadia) == []
+
+
+def test_a_budget_that_is_closed_asks_nobody_about_its_limit(
+    tree: Tree, as_finn: Principal, as_nadia: Principal
+) -> None:
+    change(as_finn, tree.mission, "2000")
+    change(as_finn, tree.team, "2000")
+    services.close_account(actor=tree.system, account_id=tree.mission, reason="The mission is over")
+    assert [row.account_id for row in selectors.changes_waiting(as_nadia)] == [tree.team]
+    assert [row.state for row in selectors.changes_not_made(as_nadia, tree.mission)] == [ChangeState.WITHDRAWN]
+    assert [f"{notice.text}{'' if notice.read_at else ' *'}" for notice in governance.notices_of(as_nadia)] == [
+        "Waits for you: The team, 2000.00 USD in total *",
+        "Withdrawn: The mission, 2000.00 USD in total",
+    ]
+    assert [notice.text for notice in governance.notices_of(as_finn)] == [
+        "Withdrawn: The mission, 2000.00 USD in total"
+    ]
+    told = Entry.objects.get(event="budget.change_withdrawn")
+    assert (sentence(told), told.payload["reason"]) == (
+        "Remit withdrew the new limit of The mission",
+        "The mission is over",
+    )
 
 
 def test_a_freeze_needs_a_reason(tree: Tree, as_finn: Principal) -> None:

@@ -241,6 +241,7 @@ class SavedViews(Resource):
         "saved_views_create",
         "Save the filters of a list",
         permission=None,
+        own_account=True,
         body=shapes.SavedViewBody,
         answer=shapes.SavedViewOut,
         status=201,
@@ -262,6 +263,7 @@ class SavedViewRemove(Resource):
         "saved_views_remove",
         "Remove a saved view",
         permission=None,
+        own_account=True,
         answer=None,
         about="One of yours, or one that is shared with a team in which you give roles.",
     )

@@ -16,7 +16,8 @@ from django.db.models.functions import Greatest
 from controlplane.common.clock import now
 from controlplane.common.errors import not_found
 from controlplane.tenancy.models import Membership, Team, Token, TokenKind, User
-from controlplane.tenancy.types import ALL_TEAMS, ROLE_PERMISSIONS, Permission, Principal, Role
+from controlplane.tenancy.selectors import memberships_seen
+from controlplane.tenancy.types import ROLE_PERMISSIONS, Permission, Principal, Role
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Stakes:
 
 def people(principal: Principal, *, text: str = "", state: str = "") -> QuerySet[User]:
     """Who the principal may see. `state`: "active", "deactivated" or everybody."""
-    held = _memberships(principal)
+    held = memberships_seen(principal)
     if state:
         held = held.filter(suspended_at__isnull=state == "active")
     sessions = UserSession.objects.filter(user_id=OuterRef("pk")).order_by("-last_seen_at")
@@ -63,7 +64,7 @@ def lines(principal: Principal, users: Iterable[User]) -> list[Person]:
     """The people of one page with their roles, in one query."""
     users = list(users)
     held: dict[uuid.UUID, list[Membership]] = {}
-    rows = _memberships(principal).filter(user__in=users).select_related("team").order_by("team__name", "pk")
+    rows = memberships_seen(principal).filter(user__in=users).select_related("team").order_by("team__name", "pk")
     for row in rows:
         held.setdefault(row.user_id, []).append(row)
     return [
@@ -122,15 +123,6 @@ def role_table() -> list[tuple[Permission, Mapping[Role, bool]]]:
         for permission in Permission
         if any(permission in ROLE_PERMISSIONS[role] for role in Role)
     ]
-
-
-def _memberships(principal: Principal) -> QuerySet[Membership]:
-    """Of the teams the principal sees, and of the whole organisation, which counts in each team."""
-    rows = Membership.objects.filter(organisation_id=principal.organisation_id)
-    where = principal.teams_with(Permission.MEMBER_VIEW)
-    if where is ALL_TEAMS:
-        return rows
-    return rows.filter(Q(team_id__in=where) | Q(team_id__isnull=True)) if where else rows.none()
 
 
 def _seats(rows: list[Membership]) -> list[Seat]:

@@ -53,10 +53,7 @@ def roles_of(principal: Principal) -> list[tuple[Team | None, Role]]:
 
 def find_people(principal: Principal, *, text: str, limit: int = 5) -> list[User]:
     """Members of the teams the principal may see, by name or e-mail address. One query."""
-    held = Membership.objects.standing().filter(organisation_id=principal.organisation_id)
-    teams = principal.teams_with(Permission.MEMBER_VIEW)
-    if teams is not None:
-        held = held.filter(Q(team_id__in=teams) | Q(team__isnull=True)) if teams else held.none()
+    held = memberships_seen(principal).standing()
     people = User.objects.filter(pk__in=held.values("user_id"), is_active=True)
     return list(
         people.filter(Q(name__icontains=text) | Q(email__icontains=text)).order_by(by_closeness(text), "name")[:limit]
@@ -79,11 +76,17 @@ def people_with_anywhere(principal: Principal, permission: Permission) -> list[U
 
 
 def people_of(principal: Principal) -> list[User]:
-    """Who belongs to the principal's organisation, by name; those who may see members see them."""
-    if not principal.has_anywhere(Permission.MEMBER_VIEW):
-        return []
-    members = Membership.objects.filter(organisation_id=principal.organisation_id).values("user_id")
-    return list(User.objects.filter(pk__in=members).order_by("name"))
+    """Who belongs to what the principal sees of the organisation, by name."""
+    return list(User.objects.filter(pk__in=memberships_seen(principal).values("user_id")).order_by("name"))
+
+
+def memberships_seen(principal: Principal) -> Membership.MembershipQuerySet:
+    """Of the teams whose members the principal sees, and of the whole organisation, which counts in each team."""
+    rows = Membership.objects.filter(organisation_id=principal.organisation_id)
+    where = principal.teams_with(Permission.MEMBER_VIEW)
+    if where is ALL_TEAMS:
+        return rows
+    return rows.filter(Q(team_id__in=where) | Q(team_id__isnull=True)) if where else rows.none()
 
 
 def names_of_people(principal: Principal, user_ids: Iterable[uuid.UUID | None]) -> dict[uuid.UUID | None, str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 import pytest
@@ -147,6 +148,51 @@ def test_a_sign_off_that_no_person_refused_is_told_with_the_reason_of_the_rules(
     told = Entry.objects.get(mission_id=mission.pk, event=Event.MISSION_SIGN_OFF_WITHDRAWN)
     assert sentence(told) == f"Big is a draft again. {mission.state_reason}"
     assert not Run.objects.filter(mission=mission).exists()
+
+
+SOON = timedelta(seconds=2)
+
+
+def _wait_for(deadline: datetime) -> None:
+    time.sleep(max(0.0, (deadline - now()).total_seconds()) + 0.01)
+
+
+@pytest.mark.parametrize("budget", ["1.00", "20.00"])
+def test_a_draft_whose_deadline_has_passed_is_not_started_to_end_at_once(
+    alice: Principal, bob: Principal, clerk: Agent, budget: str
+) -> None:
+    old = remit(budget=budget, deadline=now() + SOON)
+    mission = services.draft_mission(actor=alice, agent_id=clerk.pk, title="Old", remit=old)
+    if budget == "1.00":  # it lay about before anybody started it
+        _wait_for(old.deadline)
+        judgement = services.submit_mission(actor=alice, mission_id=mission.pk)
+        assert (judgement.verdict, judgement.reason_code) == (Verdict.DENY, "mission.deadline")
+    else:  # it waited for somebody else's word
+        services.submit_mission(actor=alice, mission_id=mission.pk)
+        _wait_for(old.deadline)
+        [question] = governance.escalations_waiting_for(bob)
+        gate.decide(approver=bob, escalation_id=question.pk, version=question.version, approve=True, reason="")
+    services.expire_missions()
+    mission.refresh_from_db()
+    assert (mission.state, mission.account_id) == (MissionState.DRAFT, None)
+    assert mission.state_reason == "Not signed off: The deadline it names has passed."
+    assert not Run.objects.filter(mission=mission).exists()
+
+    services.change_mission(actor=alice, mission_id=mission.pk, remit=remit(), note="Later", expected_version=1)
+    assert services.submit_mission(actor=alice, mission_id=mission.pk).verdict is Verdict.ALLOW
+
+
+def test_a_change_that_waited_beyond_the_deadline_it_names_does_not_end_the_mission(
+    alice: Principal, bob: Principal, started: Mission
+) -> None:
+    sooner = remit(budget="20.00", deadline=now() + SOON)
+    services.change_mission(actor=alice, mission_id=started.pk, remit=sooner, note="", expected_version=1)
+    _wait_for(sooner.deadline)
+    [question] = governance.escalations_waiting_for(bob)
+    gate.decide(approver=bob, escalation_id=question.pk, version=question.version, approve=True, reason="")
+    services.expire_missions()
+    started.refresh_from_db()
+    assert (started.state, started.version) == (MissionState.ACTIVE, 1)
 
 
 def test_what_was_reworded_after_it_was_submitted_does_not_start_on_the_old_question(

@@ -13,7 +13,9 @@ import pytest
 from agents import services, stop_proofs, stops
 from agents.choices import MissionState, RunState, StopScope, VersionState
 from agents.models import Mission, Run, Stop
+from budgets import services as budgets
 from budgets.models import Account, Hold
+from budgets.types import Limits, WindowKind
 from controlplane.audit.events import Event
 from controlplane.audit.models import Entry
 from controlplane.audit.sentences import sentence
@@ -27,6 +29,7 @@ from controlplane.tenancy.types import Principal
 from governance import services as gate
 from governance.choices import ActionState, EscalationState
 from governance.models import Action, Escalation, Permit
+from governance.types import Proposal
 
 pytestmark = pytest.mark.django_db
 SCOPES = list(StopScope)
@@ -268,6 +271,24 @@ def test_a_sign_off_that_waited_is_withdrawn_and_its_mission_is_a_draft_again(wo
     assert asked.escalation is not None
     with pytest.raises(RemitError, match="settled before you"):
         gate.decide(approver=person("Bob"), escalation_id=asked.escalation.id, version=1, approve=True, reason="")
+
+
+@pytest.mark.parametrize("of", ["mission", "agent"])
+@pytest.mark.parametrize("scope", [StopScope.AGENT, StopScope.TEAM, StopScope.ORGANISATION])
+def test_what_a_person_asked_for_its_budget_waits_for_nobody_any_more(scope, of, work, person) -> None:
+    clerk = work()
+    account_id = {"mission": clerk.mission, "agent": clerk.agent}[of].account_id
+    arguments = {"account_id": str(account_id), "money": "2.00", "reason": "More invoices"}
+    budgets.set_limit(
+        actor=person("Finn"), account_id=account_id, window=WindowKind.TOTAL, limits=Limits(money=Decimal(5))
+    )
+    asked = gate.propose(proposer=person("Alice"), proposal=Proposal("budget.topup", arguments, audience="remit"))
+    assert asked.state is ActionState.WAITING
+    made = services.stop(actor=person("Nadia"), scope=scope, scope_id=id_of(scope, clerk), reason="drill")
+    assert Action.objects.get(pk=asked.action_id).state == ActionState.WITHDRAWN
+    assert made.counts["questions"] == 1
+    again = gate.propose(proposer=person("Alice"), proposal=Proposal("budget.topup", arguments, audience="remit"))
+    assert again.reason_code == "stop.in_force"
 
 
 def test_what_waited_or_was_permitted_tells_its_agent_that_it_was_stopped(work, person) -> None:

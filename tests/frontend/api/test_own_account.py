@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from django.test import Client
 
+from agents import saved_views
 from controlplane.audit.models import Entry, Restatement
 from controlplane.common.clock import now
 from controlplane.tenancy.models import Membership, Organisation, Team, Token, TokenKind, User
-from controlplane.tenancy.types import ROLE_PERMISSIONS, Permission, Role
+from controlplane.tenancy.types import ROLE_PERMISSIONS, Permission, Principal, Role
+from governance import services as governance
 from tests.frontend.api.conftest import Api
 from tests.frontend.pages.foreign import contents
 
@@ -119,6 +121,33 @@ def test_a_narrowed_token_makes_no_other_and_ends_no_other_of_its_person(api_of:
     assert contents() == before
     assert narrow.post(f"tokens/{own.pk}:revoke", {}).status_code == 204  # itself it may give up
     assert (narrow.get("missions").status_code, full.get("missions").status_code) == (401, 200)
+
+
+def test_a_token_that_only_reads_changes_nothing_that_is_its_persons(
+    world: Any, api_of: ApiOf, as_bob: Principal, bob: User, dana: User
+) -> None:
+    reader = api_of(bob, scopes={Permission.ESCALATION_VIEW})
+    other = api_of(bob, scopes={Permission.MISSION_VIEW, Permission.MEMBER_VIEW})
+    view = saved_views.save_view(actor=as_bob, list_name="missions", name="Mine", query="state=active")
+    standing_in = governance.delegate(
+        actor=as_bob, from_user_id=bob.pk, to_user_id=dana.pk, starts_at=now(), ends_at=now() + timedelta(days=1)
+    )
+    governance.tell_about(world.ask_credit().pk)
+    for api in (reader, other):
+        api.get("me")  # its first use is noted
+    before = contents()
+    for path, sent in (
+        (f"delegations/{standing_in.pk}:end", {}),
+        (f"saved-views/{view.pk}:remove", {}),
+        ("saved-views", {"list": "missions", "name": "More", "query": "state=paused", "team_id": str(world.team.pk)}),
+    ):
+        for api in (reader, other):
+            assert api.post(path, sent).status_code == 403, path
+    assert contents() == before
+    assert other.post("notices:read").json() == {"read": 0}  # it sees no question
+    assert reader.post("notices:read").json() == {"read": 1}
+    ends = api_of(bob, scopes={Permission.ESCALATION_VIEW, Permission.ESCALATION_DECIDE})
+    assert ends.post(f"delegations/{standing_in.pk}:end").status_code == 200
 
 
 def test_a_narrowed_token_does_not_get_the_answer_that_another_of_its_person_got(

@@ -12,8 +12,8 @@ from django.urls import reverse
 from controlplane.audit.models import Entry
 from controlplane.audit.sealing import seal_all
 from controlplane.common.clock import now
-from controlplane.tenancy.models import User
-from controlplane.tenancy.types import Principal
+from controlplane.tenancy.models import Organisation, Team, User
+from controlplane.tenancy.types import Principal, Role
 from governance.escalations import conversing
 
 from .browsing import SignIn, page, rows_of
@@ -112,6 +112,16 @@ def test_an_auditor_of_one_team_does_not_verify_the_whole(world: Any, bob: User,
     browser = signed_in(bob)
     assert "Verify the chain" not in page(browser, reverse("audit"))
     assert browser.post(reverse("audit-verify")).status_code == 403
+
+
+def test_the_log_offers_only_people_that_its_reader_sees(
+    world: Any, bob: User, nadia: User, northwind: Organisation, other_team: Team, make_person: Any, signed_in: SignIn
+) -> None:
+    make_person("Lars", northwind, Role.BUILDER, team=other_team)
+    offered = {person.name for person in signed_in(bob).get(reverse("audit")).context["people"]}
+    assert {"Alice", "Bob", "Nadia"} <= offered
+    assert "Lars" not in offered
+    assert "Lars" in {person.name for person in signed_in(nadia).get(reverse("audit")).context["people"]}
 
 
 def test_the_exported_log_is_no_formula(world: Any, dana: User, signed_in: SignIn) -> None:

@@ -14,7 +14,7 @@ from django.urls import reverse
 from agents import services as agents
 from agents.choices import StopScope
 from agents.models import Mission, Stop
-from controlplane.tenancy.models import Membership, User
+from controlplane.tenancy.models import Membership, Team, User
 from controlplane.tenancy.types import Role
 from governance import services as governance
 from governance.models import Escalation
@@ -94,6 +94,24 @@ def test_everyone_whom_it_concerns_sees_the_strip_and_nobody_else(
         assert "The team Receivables is stopped." in text
         assert "&lt;b&gt;Look&lt;/b&gt; first" in text
     assert "is stopped." not in html(signed_in(charlie), reverse("home"))
+
+
+def test_what_the_stop_of_an_organisation_met_is_named_only_to_who_may_see_it(
+    world: Any, nadia: User, acting: Any, other_team: Team, make_person: Any, signed_in: SignIn
+) -> None:
+    call = world.begin("books__customer", invoice="INV-0199")
+    organisation_id = world.mission.organisation_id
+    stop = agents.stop(actor=acting(nadia), scope=StopScope.ORGANISATION, scope_id=organisation_id)
+    path = reverse("stop", args=[stop.pk])
+    named = (world.mission.title, reverse("action", args=[call.action_id]), reverse("mission", args=[world.mission.pk]))
+    text = html(signed_in(nadia), path)
+    assert all(part in text for part in named)
+    assert "not listed here" not in text
+    lars = make_person("Lars", other_team.organisation, Role.BUILDER, team=other_team)
+    text = html(signed_in(lars), path)
+    assert not [part for part in named if part in text]
+    assert "1 not listed here, of teams whose calls you don&#x27;t see" in text.replace("don't", "don&#x27;t")
+    assert '<dt>Missions paused</dt><dd class="num">1</dd>' in text
 
 
 def test_a_mission_stopped_with_its_team_can_not_be_resumed_from_its_page(

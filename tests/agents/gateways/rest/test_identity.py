@@ -17,10 +17,12 @@ from agents import services
 from agents.models import Mission
 from controlplane.common.clock import now
 from controlplane.tenancy import credentials, tokens
-from controlplane.tenancy.models import Token
-from controlplane.tenancy.types import Principal
+from controlplane.tenancy.models import Token, User
+from controlplane.tenancy.types import Permission, Principal
+from governance import services as governance
 from governance.choices import ActionState
 from governance.models import Action
+from governance.types import Proposal
 from tests.agents.gateways.rest_client import Api, everything
 
 from .calls import CREDIT, LARGE_CREDIT, count, the_call
@@ -139,3 +141,23 @@ def test_other_run_does_not_see_this_runs_mission(api: Api, make_rival: Callable
     rival = make_rival()
     assert rival.get(f"/{proposed['id']}").status == 404
     assert rival.get().body["items"] == []
+
+
+def test_a_token_that_only_reads_takes_back_nothing_its_person_asked_for(
+    address: str, owner: Principal, mission: Mission
+) -> None:
+    arguments = {"account_id": str(mission.account_id), "money": "1.00", "reason": "More"}
+    asked = governance.propose(proposer=owner, proposal=Proposal("budget.topup", arguments, audience="remit"))
+    path = f"/{asked.action_id}"
+
+    def token(*scopes: Permission) -> Api:
+        fields = {"name": "Board", "expires_at": now() + timedelta(hours=1), "scopes": set(scopes)}
+        user = User.objects.get(pk=owner.user_id)
+        return Api(address, credentials.issue_personal_token(principal=owner, user=user, **fields)[1])
+
+    reader = token(Permission.ACTION_VIEW)
+    assert reader.get(path).status == 200
+    refused = reader.post(f"{path}:withdraw", {})
+    assert (refused.status, Action.objects.get(pk=asked.action_id).state) == (404, ActionState.WAITING)
+    done = token(Permission.ACTION_VIEW, Permission.MISSION_OPERATE).post(f"{path}:withdraw", {})
+    assert (done.status, done.body["state"]) == (200, "withdrawn")
