@@ -5,9 +5,11 @@ from __future__ import annotations
 import uuid
 from collections.abc import Collection, Sequence
 
-from agents.models import McpServer, McpTool
+from agents import stops
+from agents.choices import ServerState
+from agents.models import McpServer, McpTool, Stop
 from controlplane.audit.services import Subject
-from controlplane.common.errors import FieldError, RemitError, forbidden, invalid, not_found
+from controlplane.common.errors import FieldError, RemitError, conflict, forbidden, invalid, not_found
 from controlplane.live.services import announce
 from controlplane.tenancy.models import Team
 from controlplane.tenancy.types import ALL_TEAMS, Permission, Principal
@@ -31,6 +33,26 @@ def changeable_server(actor: Principal, server_id: uuid.UUID) -> McpServer:
     """The same, for a change that counts for every team the server is for. Raises 403 too."""
     row = writable_server(actor, server_id)
     require_change(actor, row)
+    return row
+
+
+def usable_server(actor: Principal, server_id: uuid.UUID) -> McpServer:
+    """A server that the actor may connect to now: no gate judges that, so what would refuse every call refuses it here.
+    Raises 404, 409 `server.off`, `stop.in_force`."""
+    rows = McpServer.objects.restrict(actor, Permission.SERVER_WRITE).select_related("credential")
+    row = rows.filter(pk=server_id).first()
+    if row is None:
+        raise not_found("server")
+    if not row.protocol_version:
+        require_change(actor, row)  # what a first listing holds is in force for all of them
+    if row.state == ServerState.DISABLED:
+        raise conflict("server.off", f"The server “{row.name}” is switched off.", "Switch it on first.")
+    own = actor.teams_with(Permission.SERVER_WRITE)
+    teams = row.team_ids or (() if own is ALL_TEAMS else own)
+    reached = Stop.objects.in_force().filter(organisation_id=row.organisation_id)
+    stop = reached.filter(scope_id__in=[row.organisation_id, *teams]).first()
+    if stop is not None:
+        raise stops.refusal(stop)
     return row
 
 

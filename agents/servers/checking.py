@@ -15,10 +15,9 @@ import structlog
 from django.db import IntegrityError, transaction
 from django.db.models import Q
 
-from agents import stops
-from agents.choices import LIVE_SERVER_TEST_STATES, ServerState, ServerTestState
-from agents.models import McpServer, McpTool, ServerTest, Stop
-from agents.servers.authority import announce_servers, require_change, require_write, server_subject
+from agents.choices import LIVE_SERVER_TEST_STATES, ServerTestState
+from agents.models import McpServer, McpTool, ServerTest
+from agents.servers.authority import announce_servers, require_write, server_subject, usable_server
 from agents.servers.definitions import argument_errors
 from agents.servers.health import note_check
 from agents.servers.links import NotSent, Refused
@@ -30,9 +29,9 @@ from controlplane.audit.events import Event
 from controlplane.audit.services import record
 from controlplane.common.canonical import digest
 from controlplane.common.clock import now
-from controlplane.common.errors import FieldError, RemitError, conflict, invalid, not_found
+from controlplane.common.errors import FieldError, RemitError, invalid, not_found
 from controlplane.tenancy.services import principal_of_user
-from controlplane.tenancy.types import ALL_TEAMS, Permission, Principal
+from controlplane.tenancy.types import Principal
 
 log = structlog.get_logger(__name__)
 
@@ -67,7 +66,7 @@ def ask_for_test(
     require_write(actor)
     if not actor.is_person or actor.user_id is None:
         raise invalid("server.test", "A test is asked for by a person.")
-    row = _in_use(actor, server_id)
+    row = usable_server(actor, server_id)
     tool = _callable(row, tool_id, arguments or {}) if tool_id else None
     try:
         with transaction.atomic():
@@ -145,24 +144,6 @@ def forget_old_tests() -> int:
     return removed
 
 
-def _in_use(actor: Principal, server_id: uuid.UUID) -> McpServer:
-    """A server that the actor may test now: no gate judges a test, so what would refuse every call refuses it here."""
-    row = McpServer.objects.restrict(actor, Permission.SERVER_WRITE).filter(pk=server_id).first()
-    if row is None:
-        raise not_found("server")
-    if not row.protocol_version:
-        require_change(actor, row)  # what a first listing holds is in force for all of them
-    if row.state == ServerState.DISABLED:
-        raise conflict("server.off", f"The server “{row.name}” is switched off.", "Switch it on first.")
-    own = actor.teams_with(Permission.SERVER_WRITE)
-    teams = row.team_ids or (() if own is ALL_TEAMS else own)
-    reached = Stop.objects.in_force().filter(organisation_id=row.organisation_id)
-    stop = reached.filter(scope_id__in=[row.organisation_id, *teams]).first()
-    if stop is not None:
-        raise stops.refusal(stop)
-    return row
-
-
 def _told(tool: McpTool | None, arguments: Mapping[str, Any]) -> dict[str, str]:
     if tool is None:
         return {"how": "listing its tools"}
@@ -226,7 +207,7 @@ def _still_asked_by(test: ServerTest) -> Principal:
     actor = principal_of_user(user=test.asked_by, organisation_id=test.server.organisation_id)
     if actor is None:
         raise not_found("server")
-    _in_use(actor, test.server_id)
+    usable_server(actor, test.server_id)
     return actor
 
 

@@ -213,17 +213,20 @@ class HttpLink:
                 raise NotSent(fault.code, fault.message) from fault
             raise
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.UnsupportedProtocol, httpx2.PoolTimeout) as error:
-            raise NotSent("upstream.unreachable", f"It could not be reached: {_words(error)}") from error
+            raise NotSent("upstream.unreachable", f"It could not be reached: {self._words(error)}") from error
         except (httpx2.HTTPError, httpx2.StreamError) as error:
-            raise ServerFault("upstream.died", f"The connection broke before it answered: {_words(error)}") from error
+            words = self._words(error)
+            raise ServerFault("upstream.died", f"The connection broke before it answered: {words}") from error
 
     async def notify(self, method: str, params: Mapping[str, Any] | None, *, headers: Mapping[str, str]) -> None:
         body = pydantic_core.to_json({"jsonrpc": "2.0", "method": method, **({"params": params} if params else {})})
         try:
             async with asyncio.timeout(5), self._stream(body, await self._with_credential(headers)) as response:
-                response.raise_for_status()
+                status = response.status_code
         except (httpx2.HTTPError, httpx2.StreamError, TimeoutError) as error:
-            raise ServerFault("upstream.died", f"It did not take a notification: {_words(error)}") from error
+            raise ServerFault("upstream.died", f"It did not take a notification: {self._words(error)}") from error
+        if status >= 300:  # in words of ours: the client's have the address, which may hold a key
+            raise ServerFault("upstream.died", f"It did not take a notification: HTTP status {status}.")
 
     async def close(self) -> None:
         self.fault = self.fault or ServerFault("upstream.closed", "The connection to the server was closed.")
@@ -246,6 +249,10 @@ class HttpLink:
     def _scrubbed(self, value: Any) -> Any:
         """What a server sends back may hold what it was shown."""
         return value if self._presenter is None else self._presenter.scrub(value)
+
+    def _words(self, error: Exception) -> str:
+        """Of a client that quotes what it could not read."""
+        return str(self._scrubbed(str(error)) or type(error).__name__)[:200]
 
     def _stream(self, body: bytes, headers: Mapping[str, str]) -> Any:
         fixed = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
@@ -364,7 +371,3 @@ def _is_our_id(value: Any) -> bool:
 
 def _flood(limit: int) -> ServerFault:
     return ServerFault("upstream.result_too_large", f"It sent more than {limit} bytes; reading stopped there.")
-
-
-def _words(error: Exception) -> str:
-    return (str(error) or type(error).__name__)[:200]

@@ -20,6 +20,7 @@ from agents.servers.authority import (
     team_words,
     teams_for,
     tool_subject,
+    usable_server,
     writable_server,
 )
 from agents.servers.definitions import qualified, schema_problem
@@ -63,7 +64,7 @@ def register_server(
     mounts: Sequence[MountRequest] = (),
     team_ids: Collection[uuid.UUID] | None = None,
 ) -> McpServer:
-    """A server of the actor's organisation, not reached yet. Whoever registers it approves its first listing.
+    """A server of the actor's organisation, not reached yet. Whoever reads its tools first approves them.
 
     `team_ids` says which teams may use it; None: every team in which the actor may write servers. One that was tried
     and never reached gives its short name to a new registration. Raises 422 `server.invalid` naming every field, 409
@@ -131,15 +132,9 @@ def refresh_tools(
     """Ask the server for its tools in a short session and record what they are. For threads without an event loop.
 
     `context` says whose folders a stdio server sees; without one they are empty. A server that can't be reached is a
-    result (`fault`), not an exception.
+    result (`fault`), not an exception. Raises as `usable_server`.
     """
-    rows = McpServer.objects.restrict(actor, Permission.SERVER_WRITE).select_related("credential")
-    row = rows.filter(pk=server_id).first()
-    if row is None:
-        raise not_found("server")
-    if not row.protocol_version:
-        require_change(actor, row)  # what a first listing holds is in force for all of them
-    address = address_of(row)
+    address = address_of(usable_server(actor, server_id))
     try:
         listing = asyncio.run(list_tools(address, context, limits))
     except ServerFault as fault:
@@ -165,9 +160,7 @@ def record_listing(
     `milliseconds`: how long connecting and listing took, where it was measured.
     """
     with transaction.atomic():
-        row = (
-            McpServer.objects.select_for_update(of=("self",)).select_related("created_by").filter(pk=server.id).first()
-        )
+        row = McpServer.objects.select_for_update(of=("self",)).filter(pk=server.id).first()
         if row is None:
             raise not_found("server")
         first, was = row.protocol_version == "", row.state
@@ -301,7 +294,7 @@ def switch_server(*, actor: Principal, server_id: uuid.UUID, on: bool) -> McpSer
 
 
 def _discover(actor: Principal, row: McpServer, offered: ToolDefinition, *, approved: bool) -> None:
-    """A tool never seen before. It is in force only when it came with the listing that its registrant asked for."""
+    """A tool never seen before. It is in force only when it came with the first listing, approved by who asked for it."""
     usable = not schema_problem(offered.definition)
     in_force = approved and usable
     tool = McpTool.objects.create(
@@ -311,7 +304,7 @@ def _discover(actor: Principal, row: McpServer, offered: ToolDefinition, *, appr
         definition=offered.definition,
         definition_sha256=offered.sha256,
         state=ToolState.ACTIVE if in_force else ToolState.QUARANTINED,
-        approved_by=row.created_by if in_force else None,
+        approved_by_id=(actor.user_id or row.created_by_id) if in_force else None,
         approved_at=now() if in_force else None,
         changed_at=now(),
     )

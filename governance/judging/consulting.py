@@ -89,14 +89,13 @@ def _within_budget(
 
 def _first_answer(brief: Mapping[str, Any], deadline: float) -> tuple[Answer | None, dict[str, Any], tuple[str, str]]:
     """Of the first model that responds. Another is tried only when one gave no response at all: nobody is asked until
-    somebody says yes."""
+    somebody says yes. Each is waited for as long as leaves the same to those behind it."""
     trouble = ("judge.resting", "The judge has failed repeatedly and is left alone for a moment.")
     details: dict[str, Any] = {}
     document = protocol.document_of(brief)
-    for endpoint in endpoints():
-        left = deadline - time.monotonic()
-        if endpoint.is_open:
-            continue
+    awake = [endpoint for endpoint in endpoints() if not endpoint.is_open]
+    for place, endpoint in enumerate(awake):
+        left = (deadline - time.monotonic()) / (len(awake) - place)
         if left <= 0:
             return None, details, ("judge.too_slow", "The model did not answer in time.")
         details = {"model": endpoint.model, "shown": document}

@@ -7,6 +7,7 @@ or a tool says of itself is data to the model, never an instruction.
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Mapping
 from typing import Any, Final
@@ -78,13 +79,18 @@ def read_answer(raw: bytes, *, model: str, brief: Mapping[str, Any]) -> Answer:
     if not isinstance(completion, dict):
         raise AnswerInvalid("judge.malformed", "The model's response is not an object.")
     answered = completion.get("model")
-    if not isinstance(answered, str) or not (answered == model or answered.startswith(f"{model}-")):
+    if not isinstance(answered, str) or not _is_of(model, answered):
         raise AnswerInvalid("judge.other_model", f"Another model answered: {str(answered)[:80]}.")
     content = _content_of(completion)
     value = _strict(content.encode("utf-8", "surrogatepass"), "answer")
     if not isinstance(value, dict) or set(value) != set(SCHEMA["required"]):
         raise AnswerInvalid("judge.malformed", "The answer does not have exactly the agreed fields.")
     return _checked(value, answered, _tokens_of(completion), brief)
+
+
+def _is_of(model: str, answered: str) -> bool:
+    """The model itself, or a dated release of it: “gpt-4o-2024-08-06” is gpt-4o, “gpt-4o-mini” is another."""
+    return re.fullmatch(rf"{re.escape(model)}(-[0-9]+)*", answered) is not None
 
 
 def _content_of(completion: Mapping[str, Any]) -> str:

@@ -47,6 +47,7 @@ FAILURES: dict[str, tuple[Callable[[Any], Reply], str]] = {
     "no choices": (lambda _: (200, json.dumps({"model": MODEL, "choices": []}).encode()), "judge.no_choice"),
     "cut off": (lambda _: completion(ALIGNED, finish="length"), "judge.cut_off"),
     "another model": (lambda _: completion(ALIGNED, model="cheaper-1"), "judge.other_model"),
+    "a smaller model of that name": (lambda _: completion(ALIGNED, model=f"{MODEL}-mini"), "judge.other_model"),
     "evidence that does not exist": (
         lambda _: completion({**ALIGNED, "evidence": ["/action/approved_by"]}),
         "judge.evidence_missing",
@@ -126,6 +127,21 @@ def test_another_endpoint_is_asked_when_one_is_silent_but_not_when_one_says_no(
         model.play = FAILURES["html"][0]
         assert gate.propose(10).verdict is Verdict.ESCALATE
         assert second.asked == []
+
+
+def test_another_endpoint_is_asked_when_one_hangs(gate: Gate, model: ModelServer, settings: Any) -> None:
+    with model_server() as second:
+        connect(settings, f"{model.url},{second.url}", judge_seconds=1.0)
+        model.hangs = True
+        since = time.monotonic()
+        assert gate.propose(10).verdict is Verdict.ALLOW
+        assert time.monotonic() - since < 1.5
+        assert (len(model.asked), len(second.asked)) == (1, 1)
+
+
+def test_a_dated_release_of_the_model_is_that_model(gate: Gate, model: ModelServer) -> None:
+    model.play = lambda _: completion(ALIGNED, model=f"{MODEL}-2026-08-06")
+    assert gate.propose(10).verdict is Verdict.ALLOW
 
 
 def test_a_judge_that_keeps_failing_is_left_alone_and_the_frame_is_told(gate: Gate, model: ModelServer) -> None:

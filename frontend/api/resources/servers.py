@@ -54,7 +54,7 @@ class Servers(ServerResource):
         body=shapes.ServerBody,
         answer=shapes.ServerOut,
         status=201,
-        about="By a person. What its first listing offers counts as approved by them.",
+        about="By a person. Whoever reads its tools first approves what they are then.",
     )
     def post(self, request: Request) -> HttpResponseBase:
         body = self.body
@@ -67,6 +67,7 @@ class Servers(ServerResource):
             command=body["command"],
             url=body["url"],
             mounts=[MountRequest(**mount) for mount in body["mounts"]],
+            team_ids=body["team_ids"],
         )
         return self.shown(server.pk, status=201)
 
@@ -84,7 +85,8 @@ class ServerRefresh(ServerResource):
         permission=Permission.SERVER_WRITE,
         answer=shapes.RefreshedOut,
         one_transaction=False,  # it is a conversation over the network
-        about="Within this request. Tools that changed are quarantined until a person approves them.",
+        about="Within this request. Tools that changed are quarantined until a person approves them. Not while the"
+        " server is switched off or a stop holds over who uses it.",
     )
     def post(self, request: Request, server_id: uuid.UUID) -> Response:
         selectors.server(self.principal, server_id)

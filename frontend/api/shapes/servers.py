@@ -55,6 +55,14 @@ class ServerBody(Body):
     command = serializers.ListField(child=Text(max_length=400), required=False, default=list, max_length=40)
     url = Text(max_length=400, required=False, default="", allow_blank=True)
     mounts = MountIn(many=True, required=False, default=list, max_length=20)  # type: ignore[call-arg]
+    team_ids = serializers.ListField(
+        child=Id(),
+        allow_null=True,
+        required=False,
+        default=None,
+        max_length=500,
+        help_text="null: every team in which you may write servers.",
+    )
 
 
 class ServerTeamsBody(Body):

@@ -29,6 +29,7 @@ from controlplane.tenancy.types import Permission, Principal, PrincipalKind, sys
 from controlplane.tenancy.watching import access_changed
 
 _AT_A_TIME = 500
+_CUT_OFF = "A person was erased while it was being written. Ask for it again."
 # What others keep about an account: addresses, second factors, who they are at an identity provider.
 _ACCOUNT_TABLES = (
     "account_emailaddress",
@@ -95,9 +96,13 @@ def erase_person(*, actor: Principal, user_id: uuid.UUID) -> Erased:
             erased.kept[place] = erased.kept.get(place, 0) + count
         for organisation_id in organisations:
             _erase_in_trail(actor, organisation_id, user_id, names, erased)
-        # Exports that lie here and still name the person are removed by the next sweep, and downloaded by nobody.
-        ready = Job.objects.filter(organisation_id__in=organisations, kind=JobKind.EXPORT, state=JobState.READY)
-        ready.update(expires_at=now())
+        # Exports that lie here, or are being written, and still name the person are removed by the next sweep, and
+        # downloaded by nobody.
+        exports = Job.objects.filter(organisation_id__in=organisations, kind=JobKind.EXPORT)
+        exports.filter(state=JobState.RUNNING).update(
+            state=JobState.FAILED, error=_CUT_OFF, ended_at=now(), expires_at=now()
+        )
+        exports.filter(state=JobState.READY).update(expires_at=now())
     return erased
 
 

@@ -119,21 +119,23 @@ def work(*, job_id: uuid.UUID, seconds: float = SLICE_SECONDS) -> bool:
         said = error.message if isinstance(error, RemitError) else "Remit could not finish it; its log says why."
         log.exception("audit.job_failed", job=str(job_id), kind=job.kind)
         _save(job, state=JobState.FAILED, error=said[:300], ended_at=now())
-        _path(job.pk).with_suffix(".unfinished").unlink(missing_ok=True)
+        _remove_files(job.pk)
         return True
-    if done:
-        _save(job, state=JobState.READY, ended_at=now(), expires_at=now() + KEPT)
-    else:
-        _save(job)
+    ended = {"state": JobState.READY, "ended_at": now(), "expires_at": now() + KEPT} if done else {}
+    if not _save(job, **ended):
+        _remove_files(job.pk)  # given up while it was written
+        return True
     return done
 
 
 def sweep() -> int:
     """Take up what nobody works on, remove files after their time, forget old jobs. Returns how many were taken up."""
     moment = now()
-    for job in Job.objects.filter(kind=JobKind.EXPORT, state=JobState.READY, expires_at__lte=moment):
-        _path(job.pk).unlink(missing_ok=True)
-        Job.objects.filter(pk=job.pk, state=JobState.READY).update(state=JobState.EXPIRED)
+    over = Job.objects.filter(kind=JobKind.EXPORT, state__in=[JobState.READY, JobState.FAILED], expires_at__lte=moment)
+    for job in over:
+        _remove_files(job.pk)
+        gone = {"state": JobState.EXPIRED} if job.state == JobState.READY else {"expires_at": None}
+        Job.objects.filter(pk=job.pk, state=job.state).update(**gone)
     Job.objects.filter(created_at__lt=moment - FORGOTTEN).exclude(state=JobState.RUNNING).delete()
     idle = Job.objects.filter(state=JobState.RUNNING).filter(
         Q(lease_until__lt=moment) | Q(lease_until__isnull=True, created_at__lt=moment - timedelta(seconds=10))
@@ -207,10 +209,15 @@ def _export(job: Job, seconds: float) -> bool:
     return True
 
 
-def _save(job: Job, **changes: Any) -> None:
-    """Conditional: a job that was given up meanwhile stays so."""
+def _save(job: Job, **changes: Any) -> bool:
+    """Whether it was: a job that was given up meanwhile stays so."""
     values = {"position": job.position, "progress": job.progress, "lease_until": None, **changes}
-    Job.objects.filter(pk=job.pk, state=JobState.RUNNING).update(**values)
+    return bool(Job.objects.filter(pk=job.pk, state=JobState.RUNNING).update(**values))
+
+
+def _remove_files(job_id: uuid.UUID) -> None:
+    for path in (_path(job_id), _path(job_id).with_suffix(".unfinished")):
+        path.unlink(missing_ok=True)
 
 
 def _path(job_id: uuid.UUID) -> Path:

@@ -8,15 +8,17 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 REMOVED = "[removed]"
+# In whatever way a name is put together: access_token, access-token, accessToken.
 _SECRET_KEYS = frozenset(
     {
-        *("authorization", "cookie", "set_cookie", "password", "passwd", "pwd", "passphrase", "secret", "secret_key"),
-        *("token", "permit_token", "access_token", "refresh_token", "id_token", "session_token", "session_key"),
-        *("api_key", "apikey", "x_api_key", "access_key", "secret_access_key", "client_secret", "private_key", "totp"),
+        *("authorization", "cookie", "setcookie", "password", "passwd", "pwd", "passphrase", "secret", "secretkey"),
+        *("token", "permittoken", "accesstoken", "refreshtoken", "idtoken", "sessiontoken", "sessionkey"),
+        *("apikey", "xapikey", "accesskey", "secretaccesskey", "clientsecret", "privatekey", "totp"),
     }
 )
 # Our own tokens, whoever's bearer token, basic credentials in URLs, one-time links to sign in or join, what other
-# services' keys look like, and what somebody wrote behind “password:” or in a query string. Groups are what may stay.
+# services' keys look like, and what stands behind “password:” in a sentence, in a query string or in JSON that became
+# text. Groups are what may stay.
 _SECRETS = re.compile(
     r"(?P<token>rmt_(?:pat|svc|agt|run)_)[A-Za-z0-9_-]{8,}"
     r"|(?P<scheme>\b(?:Bearer|Basic)\s+)[A-Za-z0-9._~+/=-]{8,}"
@@ -25,8 +27,9 @@ _SECRETS = re.compile(
     r"|(?P<pem>-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----).*?(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|\Z)"
     r"|(?P<vendor>\b(?:AKIA|ASIA|gh[pousr]_|github_pat_|glpat-|xox[abprs]-|sk-|sk_live_|sk_test_))[A-Za-z0-9_-]{16,}"
     r"|(?P<jwt>\beyJ)[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"
-    r"|(?P<said>\b(?:pass(?:word|wd|phrase)|pwd|secret|(?:access|refresh|session|id|api)[_ -]?(?:key|token)|token"
-    r"|client[_ -]?secret|private[_ -]?key)\s{0,3}(?:=|:|\bis\b)\s{0,3}[\"']?)[^\s\"'&,;)\]}\[]{6,}",
+    r"|(?P<said>(?<![A-Za-z0-9])(?:pass(?:word|wd|phrase)|pwd|secret|(?:access|refresh|session|id|api)[_ -]?(?:key|token)"
+    r"|token|client[_ -]?secret|private[_ -]?key|secret[_ -]?(?:access[_ -]?)?key)"
+    r"(?:\\{0,3}[\"']?\s{0,3}(?:=|:)|\s{1,3}is\b)\s{0,3}\\{0,3}[\"']?)(?:[^\s\"'&,;)\]}\[\\]|\\(?![\"'])){6,}",
     re.IGNORECASE | re.DOTALL,
 )
 # Lower-case pieces, one of which every secret that is found has beside it: asking for them costs a tenth of the search.
@@ -79,7 +82,7 @@ def redact_value(value: Any) -> Any:
 
 
 def _is_secret(key: object) -> bool:
-    return str(key).lower().replace("-", "_") in _SECRET_KEYS
+    return str(key).lower().replace("-", "").replace("_", "") in _SECRET_KEYS
 
 
 def _is_harmless(value: object) -> bool:

@@ -17,6 +17,7 @@ from mcp.server import MCPServer
 from agents.choices import Transport
 from agents.servers.links import HttpLink, NotSent, Refused
 from agents.servers.pool import SessionPool
+from agents.servers.presenting import Presenter
 from agents.servers.types import Limits, Listing, PinnedTool, RunContext, ServerAddress, ServerFault, UpstreamKind
 from controlplane.config import configuration
 
@@ -227,3 +228,36 @@ async def test_a_slow_drip_ends_at_the_deadline(serve: Callable[[Any], Awaitable
     with pytest.raises(ServerFault) as caught:
         await ask(await serve(application), Limits(call_seconds=0.5))
     assert caught.value.code == "upstream.timeout"
+
+
+async def test_a_refused_notification_does_not_tell_the_servers_address(serve: Callable[[Any], Awaitable[str]]) -> None:
+    url = await serve(answering(lambda _: (401, {}, b"")))
+    link = HttpLink(f"{url}?key=Zk3vQ9sPw2xLr7Yt", FAST)
+    with pytest.raises(ServerFault, match="HTTP status 401") as caught:
+        await link.notify("notifications/initialized", None, headers=NO_HEADERS)
+    await link.close()
+    assert "Zk3vQ9" not in caught.value.message
+
+
+async def test_a_header_that_is_none_is_not_quoted_with_the_credential_in_it() -> None:
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        shown = next(line for line in head.split(b"\r\n") if line.lower().startswith(b"authorization"))
+        writer.write(b"HTTP/1.1 200 OK\r\nbad header " + shown.partition(b":")[2] + b"\r\n\r\n")
+        writer.close()
+
+    class Shows(Presenter):
+        async def headers(self) -> dict[str, str]:
+            self._secrets.add("Zk3vQ9sPw2xLr7Yt")
+            return {"authorization": "Bearer Zk3vQ9sPw2xLr7Yt"}
+
+    server = await asyncio.start_server(echo, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/mcp"
+        address = ServerAddress(uuid.uuid4(), uuid.uuid4(), "echo", Transport.HTTP, url=url)
+        link = HttpLink(url, FAST, Shows(address))
+        with pytest.raises(ServerFault) as caught:
+            await link.request("tools/call", {}, seconds=2, headers=NO_HEADERS)
+        await link.close()
+    assert "[removed]" in caught.value.message
+    assert "Zk3vQ9" not in caught.value.message

@@ -54,11 +54,13 @@ def books(as_nadia: Principal) -> McpServer:
     return register(as_nadia)
 
 
-def test_the_first_listing_is_approved_by_whoever_registered_the_server(as_nadia: Principal, books: McpServer) -> None:
-    assert note(as_nadia, books, raw("overdue"), raw("customer")).added == ["overdue", "customer"]
+def test_the_first_listing_is_approved_by_whoever_reads_it(
+    as_nadia: Principal, as_dana: Principal, books: McpServer
+) -> None:
+    assert note(as_dana, books, raw("overdue"), raw("customer")).added == ["overdue", "customer"]
     overdue = tool("overdue")
     assert (overdue.state, overdue.qualified_name) == (ToolState.ACTIVE, "books__overdue")
-    assert overdue.approved_by_id == as_nadia.user_id
+    assert overdue.approved_by_id == as_dana.user_id  # not Nadia, who registered it and has seen none of its tools
     books.refresh_from_db()
     assert (books.state, books.protocol_version) == (ServerState.OK, "2025-11-25")
     assert events(books) == ["server.registered"]

@@ -162,10 +162,35 @@ def test_only_a_member_of_the_organisation_finds_a_server(charlie_api: Api, char
     assert Membership.objects.filter(user=charlie).exists()
 
 
-def test_a_server_that_is_switched_off_is_not_tested(nadia_api: Api, server: McpServer) -> None:
+@pytest.mark.parametrize("verb", ["test", "refresh"])
+def test_a_server_that_is_switched_off_is_not_connected_to(nadia_api: Api, server: McpServer, verb: str) -> None:
     path = path_of(server)
     assert nadia_api.post(f"{path}:switch-off").status_code == 200
     before = contents()
-    answer = nadia_api.post(f"{path}:test", {})
+    answer = nadia_api.post(f"{path}:{verb}", {})
     assert (answer.status_code, answer.json()["code"]) == (409, "server.off")
     assert contents() == before
+
+
+@pytest.mark.parametrize("verb", ["test", "refresh"])
+def test_no_server_is_connected_to_while_everything_is_stopped(nadia_api: Api, server: McpServer, verb: str) -> None:
+    organisation = str(server.organisation_id)
+    stopped = nadia_api.post("stops", {"scope": "organisation", "scope_id": organisation, "reason": "drill"})
+    assert stopped.status_code == 201, stopped.content
+    answer = nadia_api.post(f"{path_of(server)}:{verb}", {})
+    assert (answer.status_code, answer.json()["code"]) == (409, "stop.in_force")
+    server.refresh_from_db()
+    assert (server.state, server.checked_at) == ("new", None)
+
+
+def test_a_server_is_registered_for_the_teams_that_are_named(
+    nadia_api: Api, alice_api: Api, team: Team, other_team: Team
+) -> None:
+    body = {"name": "Books", "slug": "books", "transport": "http", "url": "https://books.example/mcp"}
+    made = nadia_api.post("mcp-servers", {**body, "team_ids": [str(other_team.pk)]})
+    assert (made.status_code, made.json()["team_ids"]) == (201, [str(other_team.pk)])
+    assert alice_api.get(f"mcp-servers/{made.json()['id']}").status_code == 404
+    theirs = alice_api.post("mcp-servers", {**body, "slug": "more", "team_ids": [str(other_team.pk)]})
+    assert (theirs.status_code, theirs.json()["code"]) == (403, "permission.denied")
+    own = alice_api.post("mcp-servers", {**body, "slug": "own"})
+    assert own.json()["team_ids"] == [str(team.pk)]

@@ -18,7 +18,7 @@ from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection, connections, transaction
 
 from agents import services as agents
-from controlplane.audit import erasure, jobs, selectors, services
+from controlplane.audit import erasure, exporting, jobs, selectors, services
 from controlplane.audit.chain import facts_of, restated
 from controlplane.audit.checkpoints import sign_head
 from controlplane.audit.events import Event
@@ -294,6 +294,34 @@ def test_an_export_that_lies_here_and_names_the_person_is_gone_with_the_erasure(
         jobs.file_of(principal=as_nadia, job_id=job.pk)
     jobs.sweep()
     assert not path.exists()
+
+
+@pytest.mark.parametrize("at_work", [True, False])
+def test_an_export_that_is_being_written_ends_with_the_erasure(
+    at_work, lived, as_nadia, settings, monkeypatch
+) -> None:
+    """Its first part names the person still."""
+    monkeypatch.setattr(exporting, "PART_ENTRIES", 2)
+    job = jobs.ask_export(principal=as_nadia)
+    assert not jobs.work(job_id=job.pk, seconds=0)
+    written = exporting.write_part
+
+    def meanwhile(*args: Any, **kwargs: Any) -> Any:
+        monkeypatch.setattr(exporting, "write_part", written)
+        erasure.erase_person(actor=as_nadia, user_id=lived.pk)
+        return written(*args, **kwargs)
+
+    if at_work:
+        monkeypatch.setattr(exporting, "write_part", meanwhile)
+        assert jobs.work(job_id=job.pk, seconds=60)
+    else:
+        erasure.erase_person(actor=as_nadia, user_id=lived.pk)
+    jobs.sweep()
+    job.refresh_from_db()
+    assert (job.state, "erased" in job.error) == ("failed", True)
+    assert list((settings.CONFIG.state_dir / "audit_exports").iterdir()) == []
+    with pytest.raises(RemitError):
+        jobs.file_of(principal=as_nadia, job_id=job.pk)
 
 
 @pytest.mark.parametrize(

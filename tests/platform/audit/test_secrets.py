@@ -24,6 +24,11 @@ SECRETS = {
     "model": "sk-proj-0123456789abcdefABCDEF",
     "jwt": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N",
     "said": "the password is Hunter2-Hunter2",
+    "json": '{"grant": "x", "password": "Hunter2-Hunter2", "accessToken":"Zk3vQ9sPw2xLr7Yt"}',
+    "json in json": '{"body": "{\\"client_secret\\": \\"S3cr3t-Pa55\\"}"}',
+    "python": "{'api_key': 'Zk3vQ9sPw2xLr7Yt'}",
+    "environment": "DB_PASSWORD=Hunter2-Hunter2 AWS_SECRET_ACCESS_KEY=S3cr3t-Pa55",
+    "backslash": "password: abcdef\\Hunter2",
     "pem": "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC\n-----END PRIVATE KEY-----",
 }
 PIECES = (
@@ -52,11 +57,12 @@ def test_a_value_under_a_secret_name_is_not_stored_at_any_depth(record) -> None:
     record(
         claim={"steps": [{"headers": {"Authorization": "Zk3vQ9sPw2xLr7Yt5Hn8", "Accept": "text/html"}}]},
         settings={"PASSWORD": "Hunter2", "client-secret": ["S3cr3t-Pa55"], "token": {"value": "proj-0123456789"}},
+        camel={"accessToken": "Zk3vQ9sPw2xLr7Yt", "clientSecret": "S3cr3t-Pa55", "privateKey": "MIIEvQIBADANBg"},
         set={"password": True, "api_key": None},
     )
     kept = Entry.objects.get().payload
     assert kept["claim"]["steps"][0]["headers"] == {"Authorization": "[removed]", "Accept": "text/html"}
-    assert set(kept["settings"].values()) == {"[removed]"}
+    assert set(kept["settings"].values()) == set(kept["camel"].values()) == {"[removed]"}
     assert kept["set"] == {"password": True, "api_key": None}
     assert not [piece for piece in PIECES if piece in everything_in_the_trail()]
 
@@ -65,6 +71,7 @@ def test_ordinary_words_stay_as_they_are(record) -> None:
     facts = {
         "reason": "The token was revoked; a basic key account, password unchanged",
         "hint": "Hn8a",
+        "word": "The argument “token” or 'token' is unknown",
         "digest": "sha256:" + "ab12" * 16,
         "url": "https://books.example/invoices?page=2",
         "scopes": ["token.write", "member.view"],
