@@ -15,7 +15,7 @@ from django.views.decorators.http import require_GET, require_POST, require_safe
 from controlplane.common.errors import RemitError, invalid
 from controlplane.common.ids import parse_id
 from controlplane.tenancy import selectors as tenancy
-from controlplane.tenancy.middleware import SESSION_ORGANISATION
+from controlplane.tenancy.middleware import go_to_organisation
 from controlplane.tenancy.types import Permission
 from frontend.pages import PersonRequest, page, require_anywhere
 from frontend.views.approvals import card_page, kept, list_page
@@ -182,8 +182,10 @@ def from_mail(request: PersonRequest, token: str) -> HttpResponse:
 def _go_where_it_is_asked(request: PersonRequest, escalation_id: uuid.UUID) -> None:
     """To the organisation of the question, where its addressee belongs to several: elsewhere there is no such page."""
     organisation_id = governance.organisation_asking(escalation_id)
-    if organisation_id in [item.pk for item in tenancy.organisations_of(request.principal.id)]:
-        request.session[SESSION_ORGANISATION] = str(organisation_id)
+    if organisation_id is not None and organisation_id in [
+        item.pk for item in tenancy.organisations_of(request.principal.id)
+    ]:
+        go_to_organisation(request, organisation_id)
 
 
 def _broken_glass(request: PersonRequest, *, error: RemitError | None = None) -> HttpResponse:

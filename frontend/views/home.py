@@ -19,7 +19,7 @@ from agents.timeline import arguments_in_words
 from budgets import selectors as budgets
 from controlplane.common.clock import now
 from controlplane.common.ids import parse_id
-from controlplane.tenancy.middleware import SESSION_ORGANISATION
+from controlplane.tenancy.middleware import go_to_organisation
 from controlplane.tenancy.selectors import teams_with, today_of
 from controlplane.tenancy.types import Permission
 from frontend.pages import PersonRequest, page
@@ -84,10 +84,10 @@ def home(request: PersonRequest) -> HttpResponse:
 
 @require_POST
 def switch_organisation(request: HttpRequest) -> HttpResponse:
-    """Another of the person's organisations; the middleware ignores one they don't belong to."""
+    """Another of the person's organisations; the middleware leads back from one they don't belong to."""
     chosen = parse_id(request.POST.get("organisation"))
     if chosen is not None:
-        request.session[SESSION_ORGANISATION] = str(chosen)
+        go_to_organisation(request, chosen)
     target = request.POST.get("next", "")
     safe = url_has_allowed_host_and_scheme(target, allowed_hosts={request.get_host()})
     return HttpResponseRedirect(target if safe else reverse("home"))

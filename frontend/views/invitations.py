@@ -14,7 +14,7 @@ from django.views.decorators.http import require_http_methods
 from controlplane.common.errors import RemitError
 from controlplane.tenancy import invitations, oidc
 from controlplane.tenancy.accounts import sign_in
-from controlplane.tenancy.middleware import SESSION_ORGANISATION
+from controlplane.tenancy.middleware import go_to_organisation
 from frontend.form_errors import show_error
 
 
@@ -45,7 +45,7 @@ def offer(request: HttpRequest, secret: str) -> HttpResponse:
         except RemitError as refused:
             error = refused
         else:
-            request.session[SESSION_ORGANISATION] = str(accepted.organisation_id)
+            go_to_organisation(request, accepted.organisation_id)
             messages.success(request, f"You joined {found.organisation}.")
             return redirect("home")
     elif request.method == "POST" and form is not None and form.is_valid():

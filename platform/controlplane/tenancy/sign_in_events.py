@@ -12,6 +12,7 @@ from django.db import transaction
 from django.http import HttpRequest
 
 from controlplane.tenancy import joining, services, sessions, trail
+from controlplane.tenancy.middleware import SESSION_ORGANISATION
 from controlplane.tenancy.models import Organisation, User
 from controlplane.tenancy.types import system_principal
 
@@ -29,6 +30,9 @@ def register() -> None:
 
 
 def _signed_in(*, user: User, request: HttpRequest | None = None, **_: Any) -> None:
+    principal = services.principal_of_user(user=user)
+    if request is not None and principal is not None:  # kept: joining another organisation leads nobody's pages there
+        request.session[SESSION_ORGANISATION] = str(principal.organisation_id)
     _tell("person.signed_in", user, request)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 from django.urls import reverse
 
 from controlplane.audit.models import Entry
-from controlplane.tenancy.models import Membership, User
+from controlplane.common.clock import now
+from controlplane.tenancy.models import Membership, Organisation, Team, User
 
 from .browsing import SignIn, page
 
@@ -43,3 +45,26 @@ def test_switching_goes_only_where_one_belongs(world: Any, alice: User, elsewher
     html = page(browser, reverse("missions"))
     assert "Elsewhere" in html
     assert "Chase overdue" not in html
+
+
+@pytest.mark.parametrize("way", ["switched in another tab", "shut out", "joined one that comes first by name"])
+def test_a_form_that_was_opened_in_one_organisation_adds_nothing_to_another(
+    world: Any, nadia: User, elsewhere: Organisation, signed_in: SignIn, way: str
+) -> None:
+    browser = signed_in(nadia, enforce_csrf=True)
+    token = re.search('name="csrfmiddlewaretoken" value="([^"]+)"', page(browser, reverse("teams")))
+    assert token is not None
+    form = {"name": "Night shift", "csrfmiddlewaretoken": token[1]}
+    Membership.objects.create(organisation=elsewhere, user=nadia, role="admin")
+    if way == "switched in another tab":
+        there = {"organisation": str(elsewhere.pk), "csrfmiddlewaretoken": token[1]}
+        assert browser.post(reverse("switch-organisation"), there).status_code == 302
+    elif way == "shut out":
+        Membership.objects.filter(user=nadia).exclude(organisation=elsewhere).update(suspended_at=now())
+    answer = browser.post(reverse("teams"), form)
+    assert not Team.objects.filter(organisation=elsewhere).exists()
+    assert Team.objects.filter(name="Night shift").exists() is (way == "joined one that comes first by name")
+    if not Team.objects.filter(name="Night shift").exists():
+        assert answer.status_code == 403
+        assert "went to another organisation" in answer.content.decode()
+        assert "Elsewhere" in page(browser, reverse("teams"))
