@@ -294,7 +294,7 @@ def switch_server(*, actor: Principal, server_id: uuid.UUID, on: bool) -> McpSer
 
 
 def _discover(actor: Principal, row: McpServer, offered: ToolDefinition, *, approved: bool) -> None:
-    """A tool never seen before. It is in force only when it came with the first listing, approved by who asked for it."""
+    """A tool never seen before. It is in force only with the first listing, approved by whoever asked for that."""
     usable = not schema_problem(offered.definition)
     in_force = approved and usable
     tool = McpTool.objects.create(

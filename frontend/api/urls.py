@@ -47,6 +47,8 @@ documented = [
     path(f"{_MISSION}/versions", missions.MissionVersions.as_view()),
     path(f"{_MISSION}:submit", missions.MissionSubmit.as_view()),
     path(f"{_MISSION}:change", missions.MissionChange.as_view()),
+    path(f"{_MISSION}:preview-change", missions.MissionPreviewChange.as_view()),
+    path(f"{_MISSION}:try-call", missions.MissionTryCall.as_view()),
     path(f"{_MISSION}:ask-for-budget", missions.MissionMoreBudget.as_view()),
     path(f"{_MISSION}:pause", missions.MissionPause.as_view()),
     path(f"{_MISSION}:resume", missions.MissionResume.as_view()),

@@ -12,12 +12,19 @@ from rest_framework.response import Response
 
 from agents import selectors, services
 from agents.catalogue import start_from_template
+from agents.catalogue.trying import try_call
+from agents.choices import ENDED_MISSION_STATES, Importance
+from agents.grants import parse_grants
 from agents.models import Mission
+from agents.rewording import preview_change
+from agents.services.starting import check_wording
+from controlplane.common.errors import conflict
 from controlplane.tenancy.selectors import currency_of
 from controlplane.tenancy.types import Permission
 from frontend.api.operations import Resource, operation, stale_is_412
 from frontend.api.shapes import missions as shapes
 from frontend.api.shapes.common import JudgementOut, ReasonBody
+from frontend.pages import zone_of
 from governance.types import Judgement
 
 _CLAIM = (
@@ -35,6 +42,13 @@ class MissionResource(Resource):
         if permission is not None:
             self.require(permission, found.team_id)
         return found
+
+    def changeable(self, mission_id: uuid.UUID) -> Mission:
+        """Raises 409 `mission.ended` too."""
+        mission = self.mission(mission_id, Permission.MISSION_WRITE)
+        if mission.state in ENDED_MISSION_STATES:
+            raise conflict("mission.ended", "This mission is over, so its remit stays as it is.", "Start a new one.")
+        return mission
 
     def shown(self, mission_id: uuid.UUID, *, status: int = 200) -> HttpResponseBase:
         data = self.detail(mission_id)
@@ -87,7 +101,12 @@ class Missions(MissionResource):
         body = self.body
         if "template" in body:
             mission = start_from_template(
-                actor=self.principal, team_id=body["team_id"], code=body["template"], values=body.get("values", {})
+                actor=self.principal,
+                team_id=body["team_id"],
+                code=body["template"],
+                values=body.get("values", {}),
+                agent_id=body.get("agent_id"),
+                to_reword=body.get("to_reword", False),
             )
         else:
             mission = services.draft_mission(
@@ -159,6 +178,53 @@ class MissionChange(MissionResource):
                 expected_version=latest,
             )
         return self.answered(mission_id, judgement)
+
+
+class MissionPreviewChange(MissionResource):
+    @operation(
+        "missions_preview_change",
+        "See what a change of the remit would do",
+        permission=Permission.MISSION_WRITE,
+        body=shapes.PreviewChangeBody,
+        answer=shapes.RewordingOut,
+        about="What widens, narrows or only changes, and what the gate would say. Nothing is written or asked.",
+    )
+    def post(self, request: Request, mission_id: uuid.UUID) -> Response:
+        mission = self.changeable(mission_id)
+        remit = shapes.remit_from(self.body["remit"], currency=mission.organisation.currency)
+        check_wording("kept", remit)
+        found = preview_change(
+            actor=self.principal,
+            mission=mission,
+            current=selectors.version_in_force(mission),
+            remit=remit,
+            zone=zone_of(self.principal),
+        )
+        return Response(shapes.RewordingOut(found).data)
+
+
+class MissionTryCall(MissionResource):
+    @operation(
+        "missions_try_call",
+        "See what the gate would say to a call",
+        permission=Permission.MISSION_WRITE,
+        body=shapes.TryBody,
+        answer=shapes.FindingOut,
+        about="As the first call of an attempt at the mission. Nothing is proposed, held or written.",
+    )
+    def post(self, request: Request, mission_id: uuid.UUID) -> Response:
+        mission = self.changeable(mission_id)
+        current = selectors.version_in_force(mission)
+        given = self.body.get("grants", current.grants)
+        found = try_call(
+            actor=self.principal,
+            mission=mission,
+            tool=self.body["tool"],
+            arguments=self.body["arguments"],
+            grants=parse_grants([dict(grant) for grant in given]),
+            importance=Importance(self.body.get("importance", current.importance)),
+        )
+        return Response(shapes.FindingOut(found).data)
 
 
 class MissionMoreBudget(MissionResource):

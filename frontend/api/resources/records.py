@@ -11,6 +11,7 @@ from drf_spectacular.types import OpenApiTypes
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from agents.selectors import run_ids_of
 from controlplane.audit import jobs
 from controlplane.audit import selectors as audit
 from controlplane.clusters import selectors as clusters
@@ -65,10 +66,15 @@ class AuditEntries(Resource):
         ),
     )
     def get(self, request: Request) -> Response:
-        query = self.query
+        query, agent_id = self.query, self.query.get("agent")
+        event, of_a_kind = query["event"], query["event"].endswith(".*")
         filters = audit.Filters(
             actor_id=query.get("actor"),
-            event=query["event"],
+            person_id=query.get("person"),
+            agent_id=agent_id,
+            run_ids=tuple(run_ids_of(self.principal, agent_id)) if agent_id else (),
+            event="" if of_a_kind else event,
+            event_kind=event.removesuffix(".*") if of_a_kind else "",
             subject_type=query["subject_type"],
             subject_id=query.get("subject"),
             mission_id=query.get("mission"),
@@ -170,7 +176,7 @@ class AuditJobFile(Resource):
         "Download a finished export",
         permission=Permission.AUDIT_EXPORT,
         answer={(200, "application/zip"): OpenApiTypes.BINARY, (410, PROBLEM_TYPE): Problem},
-        about="The file that `manage.py audit check` proves. Each download is recorded; it is kept for a day.",
+        about="The `verify.py` in it checks it without Remit. Each download is recorded; it is kept for a day.",
     )
     def get(self, request: Request, job_id: uuid.UUID) -> HttpResponseBase:
         path = jobs.file_of(principal=self.principal, job_id=job_id)

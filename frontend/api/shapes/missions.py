@@ -7,14 +7,15 @@ from typing import Any
 
 from rest_framework import serializers
 
-from agents.choices import CheckState, Importance, MissionState, Outcome, RunState, VersionState
+from agents.choices import ChangeKind, CheckState, Importance, MissionState, Outcome, RunState, VersionState
 from agents.grants import parse_grants
 from agents.models import Mission, MissionVersion
 from agents.remits import Remit
 from agents.types import MissionRow
 from controlplane.common.errors import FieldError, invalid
-from frontend.api.fields import Body, Choice, Id, Json, ListQuery, Moment, MoneyIn, MoneyOut, Text, Whole
+from frontend.api.fields import Body, Choice, Flag, Id, Json, ListQuery, Moment, MoneyIn, MoneyOut, Text, Whole
 from frontend.api.shapes.common import BalanceOut, GivenReasonBody, JudgementOut, Reference
+from governance.choices import Verdict
 
 _MOST_GRANTS = 200
 
@@ -162,15 +163,20 @@ class MissionBody(Body):
     template = Text(max_length=60, required=False)
     team_id = Id(required=False)
     values = serializers.DictField(child=Text(max_length=400, allow_blank=True), required=False)
-    agent_id = Id(required=False)
+    agent_id = Id(required=False, help_text="With a template: one that is registered, instead of the template's own.")
+    to_reword = Flag(
+        required=False,
+        help_text="With a template: its remit is changed before it is submitted, so one for an agent of your own needs "
+        "no server yet.",
+    )
     title = Text(max_length=160, required=False)
     remit = RemitIn(required=False)
 
     def validate(self, attrs: Any) -> Any:
-        worded, templated = {"agent_id", "title", "remit"}, {"template", "team_id"}
-        if templated <= set(attrs) and not worded & set(attrs):
+        templated, worded = {"template", "team_id"}, {"agent_id", "title", "remit"}
+        if templated <= set(attrs) and not {"title", "remit"} & set(attrs):
             return attrs
-        if worded <= set(attrs) and not (templated | {"values"}) & set(attrs):
+        if worded <= set(attrs) and not (templated | {"values", "to_reword"}) & set(attrs):
             return attrs
         raise serializers.ValidationError("either template, team_id and values, or agent_id, title and remit")
 
@@ -178,6 +184,43 @@ class MissionBody(Body):
 class ChangeBody(Body):
     remit = RemitIn()
     note = Text(max_length=300, required=False, default="", allow_blank=True)
+
+
+class PreviewChangeBody(Body):
+    remit = RemitIn()
+
+
+class TryBody(Body):
+    """One call. Grants and importance are those in force where they are left out."""
+
+    tool = Text(max_length=200)
+    arguments = Json()
+    grants = GrantIn(many=True, required=False, max_length=_MOST_GRANTS)  # type: ignore[call-arg]
+    importance = Choice(Importance.values, required=False)
+
+
+class RemitChangeOut(serializers.Serializer):  # type: ignore[type-arg]
+    kind = serializers.ChoiceField(ChangeKind.values)
+    text = serializers.CharField()
+    note = serializers.CharField(allow_blank=True)
+
+
+class FindingOut(serializers.Serializer):  # type: ignore[type-arg]
+    """What the rules would say. Budget, history and judge can still refuse the real thing."""
+
+    verdict = serializers.ChoiceField(Verdict.values)
+    reason_code = serializers.CharField(allow_blank=True)
+    message = serializers.CharField(allow_blank=True)
+    remedies = serializers.ListField(child=serializers.CharField())
+
+
+class RewordingOut(serializers.Serializer):  # type: ignore[type-arg]
+    """`finding` is null for a mission that has not started, whose change asks nobody."""
+
+    changes = RemitChangeOut(many=True)
+    finding = FindingOut(allow_null=True)
+    asks = Reference(many=True, source="whom.people", default=[], help_text="Who could answer now.")
+    needed = serializers.IntegerField(source="whom.needed", default=0, help_text="Approvals it would need.")
 
 
 class MoreBudgetBody(Body):

@@ -80,10 +80,18 @@ class EntryOut(serializers.Serializer):  # type: ignore[type-arg]
 
 
 class EntryQuery(ListQuery):
-    event = serializers.CharField(required=False, default="", allow_blank=True, max_length=40)
+    event = serializers.CharField(
+        required=False,
+        default="",
+        allow_blank=True,
+        max_length=40,
+        help_text="A code such as `mission.paused`, or `mission.*` for all of its kind.",
+    )
     subject_type = serializers.CharField(required=False, default="", allow_blank=True, max_length=40)
     subject = Id(required=False)
     actor = Id(required=False)
+    person = Id(required=False, help_text="What they did and what was done to them.")
+    agent = Id(required=False, help_text="What it did, in each attempt, and what was done to it.")
     mission = Id(required=False)
     since = Moment(required=False)
     until = Moment(required=False)

@@ -27,8 +27,8 @@ _SECRETS = re.compile(
     r"|(?P<pem>-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----).*?(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|\Z)"
     r"|(?P<vendor>\b(?:AKIA|ASIA|gh[pousr]_|github_pat_|glpat-|xox[abprs]-|sk-|sk_live_|sk_test_))[A-Za-z0-9_-]{16,}"
     r"|(?P<jwt>\beyJ)[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"
-    r"|(?P<said>(?<![A-Za-z0-9])(?:pass(?:word|wd|phrase)|pwd|secret|(?:access|refresh|session|id|api)[_ -]?(?:key|token)"
-    r"|token|client[_ -]?secret|private[_ -]?key|secret[_ -]?(?:access[_ -]?)?key)"
+    r"|(?P<said>(?<![A-Za-z0-9])(?:pass(?:word|wd|phrase)|pwd|(?:access|refresh|session|id|api)[_ -]?(?:key|token)"
+    r"|token|secret|client[_ -]?secret|private[_ -]?key|secret[_ -]?(?:access[_ -]?)?key)"
     r"(?:\\{0,3}[\"']?\s{0,3}(?:=|:)|\s{1,3}is\b)\s{0,3}\\{0,3}[\"']?)(?:[^\s\"'&,;)\]}\[\\]|\\(?![\"'])){6,}",
     re.IGNORECASE | re.DOTALL,
 )

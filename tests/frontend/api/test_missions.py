@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
-from agents.choices import MissionState, Outcome
+from agents import services as agents
+from agents.choices import MissionState, Outcome, Runtime
 from agents.models import Agent, Mission
 from controlplane.audit.models import Entry
 from controlplane.common.clock import now
 from tests.frontend.api.conftest import Api
+from tests.frontend.pages.foreign import contents
 
 
 def remit(**changes: Any) -> dict[str, Any]:
@@ -152,3 +154,68 @@ def test_nobody_of_another_organisation_can_do_anything_to_a_mission(
     mission.refresh_from_db()
     assert mission.state == MissionState.ACTIVE
     assert not Entry.objects.exists()
+
+
+def test_a_previewed_change_says_what_it_does_and_leaves_no_trace(
+    world: Any, api_of: Any, alice: Any, bob: Any
+) -> None:
+    api, path = api_of(alice), f"missions/{world.mission.pk}"
+    in_force = api.get(path).json()["remit"]
+    names = ("goal", "criteria", "grants", "budget", "budget_tokens", "budget_steps", "deadline", "importance")
+    same = {name: in_force[name] for name in names}
+    before = contents()
+    wider = {**same, "grants": [*same["grants"], {"tool": "books__write_off"}]}
+    answer = api.post(f"{path}:preview-change", {"remit": wider})
+    assert answer.status_code == 200, answer.content
+    said = answer.json()
+    assert [change["kind"] for change in said["changes"]] == ["widens"]
+    assert (said["finding"]["verdict"], said["needed"]) == ("escalate", 1)
+    assert bob.name in [person["name"] for person in said["asks"]]
+    nothing = api.post(f"{path}:preview-change", {"remit": same}).json()
+    assert nothing["changes"] == []
+    assert contents() == before
+
+
+def test_a_draft_is_changed_without_asking_anybody(alice_api: Api, agent: Agent) -> None:
+    made = alice_api.post("missions", {"agent_id": str(agent.pk), "title": "Remind", "remit": remit()})
+    path = f"missions/{made.json()['id']}:preview-change"
+    said = alice_api.post(path, {"remit": remit(goal="Every invoice has two reminders.")}).json()
+    assert (said["changes"][0]["kind"], said["finding"], said["asks"], said["needed"]) == ("widens", None, [], 0)
+    past = alice_api.post(path, {"remit": remit(budget={"amount": "0"})})
+    assert past.status_code == 422, past.content
+
+
+def test_a_call_is_tried_against_grants_in_force_or_given_and_nothing_is_proposed(
+    world: Any, api_of: Any, alice: Any
+) -> None:
+    api, path = api_of(alice), f"missions/{world.mission.pk}:try-call"
+    api.get("missions")
+    before = contents()
+    arguments = {"invoice": "INV-0113", "amount": "40.00", "reason": "late delivery"}
+    call = {"tool": "books__apply_credit", "arguments": arguments}
+    said = api.post(path, call).json()
+    assert said["verdict"] == "allow", said
+    refused = api.post(path, {**call, "grants": []}).json()
+    assert (refused["verdict"], refused["reason_code"]) == ("deny", "grant.missing")
+    assert contents() == before
+    assert api.post(path, {**call, "arguments": []}).status_code == 422
+
+
+def test_what_is_over_is_neither_previewed_nor_tried(alice_api: Api, mission: Mission) -> None:
+    alice_api.post(f"missions/{mission.pk}:stop", {"reason": "over"})
+    for verb, body in (("preview-change", {"remit": remit()}), ("try-call", {"tool": "a__b", "arguments": {}})):
+        answer = alice_api.post(f"missions/{mission.pk}:{verb}", body)
+        assert (answer.status_code, answer.json()["code"]) == (409, "mission.ended")
+
+
+def test_a_registered_agent_is_given_a_templates_mission_to_be_reworded(
+    world: Any, api_of: Any, alice: Any, as_alice: Any, team: Any, make_server: Any
+) -> None:
+    make_server("time", ("get_current_time", "convert_time"))
+    own = agents.register_agent(actor=as_alice, team_id=team.pk, name="Clerk of ours", runtime=Runtime.EXTERNAL)
+    body = {"template": "bring-your-own", "team_id": str(team.pk), "values": {}, "agent_id": str(own.pk)}
+    made = api_of(alice).post("missions", {**body, "to_reword": True})
+    assert made.status_code == 201, made.content
+    assert (made.json()["agent"]["name"], made.json()["state"]) == ("Clerk of ours", "draft")
+    both = api_of(alice).post("missions", {**body, "title": "Mine"})
+    assert both.status_code == 422

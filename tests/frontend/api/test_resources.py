@@ -317,6 +317,22 @@ def test_the_trail_is_read_filtered_and_checked(nadia_api: Api, mission: Mission
     assert nadia_api.get(f"audit-jobs/{job.json()['id']}").json()["intact"] is True
 
 
+def test_the_trail_is_narrowed_to_a_person_an_agent_and_a_kind_of_events(
+    nadia_api: Api, mission: Mission, world: Any, bob: User
+) -> None:
+    nadia_api.post(f"missions/{mission.pk}:pause", {"reason": "Quarter end"})
+    world.ask_credit()
+
+    def told(query: str) -> set[str]:
+        return {item["event"] for item in nadia_api.get(f"audit-entries?{query}").json()["items"]}
+
+    assert "action.escalated" in told(f"agent={world.mission.agent_id}")  # by its run
+    assert "mission.paused" not in told(f"agent={world.mission.agent_id}")
+    assert "mission.paused" in told("event=mission.*")
+    assert {name[:8] for name in told("event=mission.*")} == {"mission."}
+    assert told(f"person={bob.pk}") == set()
+
+
 def test_a_search_of_the_trail_goes_on_at_next_after_an_empty_page(
     nadia_api: Api, mission: Mission, monkeypatch: pytest.MonkeyPatch
 ) -> None:

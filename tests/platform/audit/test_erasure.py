@@ -297,9 +297,7 @@ def test_an_export_that_lies_here_and_names_the_person_is_gone_with_the_erasure(
 
 
 @pytest.mark.parametrize("at_work", [True, False])
-def test_an_export_that_is_being_written_ends_with_the_erasure(
-    at_work, lived, as_nadia, settings, monkeypatch
-) -> None:
+def test_an_export_that_is_being_written_ends_with_the_erasure(at_work, lived, as_nadia, settings, monkeypatch) -> None:
     """Its first part names the person still."""
     monkeypatch.setattr(exporting, "PART_ENTRIES", 2)
     job = jobs.ask_export(principal=as_nadia)
