@@ -211,7 +211,7 @@ def test_an_odd_range_is_refused_by_name_and_nothing_starts(
     [
         ({"from": "2998-12-20"}, "from 20 December 2998 on"),
         ({"from": "2998-12-20", "to": "2998-12-24"}, "from 20 December 2998 on"),
-        ({"to": "2020-02-29"}, "to 29 February 2020"),
+        ({"to": "2020-02-29"}, "until 29 February 2020"),
         ({"from": "2020-03-01", "to": "2020-02-29"}, "from 1 March 2020 to 29 February 2020"),
     ],
 )
@@ -222,7 +222,8 @@ def test_days_without_entries_are_named_as_the_days_that_were_given(
     html = signed_in(auditor).post(reverse("audit-exports"), body).content.decode()
     day = f"{now().day} {now():%B %Y}"
     assert f"There are no entries {said}; the trail goes from {day} to {day}." in html
-    assert "A number or day within the trail, not after the end." in html.split("export-from-error")[2]
+    field = "export-from-error" if "from" in body else "export-to-error"
+    assert "Within the trail, the end not before the start." in html.split(field)[2]
     assert not Job.objects.exists()
 
 
