@@ -231,12 +231,13 @@ def escalation_rows(
     state: str | None = None,
     mission_id: uuid.UUID | None = None,
     waiting_for_me: bool = False,
+    filters: InboxFilters | None = None,
 ) -> QuerySet[Escalation]:
     """What the principal may see, or has to decide, for a list that is paged."""
     rows = (
         waiting_for(principal) if waiting_for_me else Escalation.objects.restrict(principal, Permission.ESCALATION_VIEW)
     )
-    wanted = {"state": state, "mission_id": mission_id}
+    wanted = {"state": state, "mission_id": mission_id, **(filters.chosen if filters else {})}
     return rows.filter(**{name: value for name, value in wanted.items() if value is not None})
 
 

@@ -98,6 +98,8 @@ def _first_answer(brief: Mapping[str, Any], deadline: float) -> tuple[Answer | N
         left = (deadline - time.monotonic()) / (len(awake) - place)
         if left <= 0:
             return None, details, ("judge.too_slow", "The model did not answer in time.")
+        if not endpoint.may_ask():
+            continue
         details = {"model": endpoint.model, "shown": document}
         try:
             raw = endpoint.ask(protocol.request_body(model=endpoint.model, document=document), seconds=left)

@@ -153,8 +153,15 @@ def test_a_judge_that_keeps_failing_is_left_alone_and_the_frame_is_told(gate: Ga
     assert (judgement.verdict, judgement.reason_code) == (Verdict.ESCALATE, "judge.resting")
     assert len(model.asked) == endpoints.FAILURES_TO_OPEN
     endpoints.endpoints()[0].open_until = 0.0  # its rest is over
-    model.play = agree
+    meanwhile = []
+
+    def try_it(request: dict[str, Any]) -> Reply:
+        meanwhile.extend(services.troubled_judges())
+        return agree(request)
+
+    model.play = try_it
     assert gate.propose(40).verdict is Verdict.ALLOW
+    assert [endpoint.model for endpoint in meanwhile] == [MODEL], "others leave it alone until it has answered one"
     assert services.troubled_judges() == []
 
 
