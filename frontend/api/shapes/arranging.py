@@ -227,12 +227,12 @@ class HealthOut(serializers.Serializer):  # type: ignore[type-arg]
 
 
 class NoticeOut(serializers.Serializer):  # type: ignore[type-arg]
-    """One thing you were told: about a question, or about a mission or budget."""
+    """One thing you were told: about a question, or about a mission, budget or stop."""
 
     id = Id()
     kind = serializers.ChoiceField(NoticeKind.values)
     escalation_id = Id(allow_null=True)
-    subject_type = serializers.ChoiceField(["mission", "budget"], allow_blank=True)
+    subject_type = serializers.ChoiceField(["mission", "budget", "stop"], allow_blank=True)
     subject_id = Id(allow_null=True)
     title = serializers.CharField()
     created_at = Moment()
