@@ -58,6 +58,15 @@ def missions(principal: Principal | None, filters: Filters = Filters()) -> Query
     return rows.order_by("-id")
 
 
+def find_missions(
+    principal: Principal | None, *, text: str, key: uuid.UUID | None = None, limit: int = 5
+) -> list[Mission]:
+    """By id or title, without what lists show beside each."""
+    rows = Mission.objects.restrict(principal, Permission.MISSION_VIEW)
+    wanted = Q(pk=key) if key else Q(title__icontains=text)
+    return list(rows.filter(wanted).order_by(by_closeness(text, field="title"), "-id")[:limit])
+
+
 def mission_rows(principal: Principal, page: Sequence[Mission]) -> list[MissionRow]:
     """What a list shows beside each mission: goal, budget, last action, open questions and whom they wait for. The
     same few queries whatever the length."""

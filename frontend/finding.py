@@ -58,8 +58,7 @@ def _hits(principal: Principal, text: str) -> Iterator[Hit]:
     """A few of each kind; each kind costs one or two queries, and none where the viewer may see none of it."""
     key = parse_id(text.lower())
     if principal.has_anywhere(Permission.MISSION_VIEW):
-        missions = agents.missions(principal)
-        for mission in (missions.filter(pk=key) if key else missions.filter(title__icontains=text))[:SHOWN]:
+        for mission in agents.find_missions(principal, text=text, key=key, limit=SHOWN):
             yield _hit("mission", mission.pk, mission.title, "mission", "mission")
     if principal.has_anywhere(Permission.ESCALATION_VIEW):
         questions = governance.find_escalations(principal, text=text, limit=SHOWN)

@@ -13,11 +13,11 @@ def closeness(name: str, text: str) -> int:
     return WHOLE if name == text else BEGINS if name.startswith(text) else WITHIN
 
 
-def by_closeness(text: str) -> Case:
-    """The same for rows with a `name`, to order by."""
+def by_closeness(text: str, *, field: str = "name") -> Case:
+    """The same for rows, to order by: `field` is what they are called by."""
     return Case(
-        When(name__iexact=text, then=Value(WHOLE)),
-        When(name__istartswith=text, then=Value(BEGINS)),
+        When(**{f"{field}__iexact": text}, then=Value(WHOLE)),
+        When(**{f"{field}__istartswith": text}, then=Value(BEGINS)),
         default=Value(WITHIN),
         output_field=IntegerField(),
     )

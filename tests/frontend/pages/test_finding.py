@@ -17,6 +17,7 @@ from django.urls import reverse
 from agents.choices import AgentState, MissionState
 from agents.models import Agent, McpServer, Mission, SavedView
 from controlplane.audit.models import Entry
+from controlplane.common.ids import new_id
 from controlplane.tenancy import members
 from controlplane.tenancy.models import Team, User
 from controlplane.tenancy.types import Role
@@ -70,6 +71,16 @@ def test_what_is_named_so_comes_first(world: Any, nadia: User, signed_in: SignIn
     labels = re.findall(r"</svg>([^<]+)<span", found(signed_in(nadia), "CREDIT"))
     assert labels[:2] == ["Credit", "Credit Notes"]
     assert labels[2].startswith("Apply credit")
+
+
+def test_a_mission_that_is_called_so_is_found_behind_newer_ones(world: Any, nadia: User, signed_in: SignIn) -> None:
+    Mission.objects.filter(pk=world.mission.pk).update(title="Credits")
+    for month in range(6):
+        newer = Mission.objects.get(pk=world.mission.pk)
+        newer.pk, newer.title, newer.account_id = new_id(), f"Credits of month {month}", None
+        newer.save(force_insert=True)
+    labels = re.findall(r"</svg>([^<]+)<span", found(signed_in(nadia), "credits"))
+    assert labels[:2] == ["Credits", "Credits of month 5"]
 
 
 def test_the_palette_finds_by_whole_id(world: Any, nadia: User, signed_in: SignIn) -> None:
