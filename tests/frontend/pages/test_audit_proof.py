@@ -22,6 +22,7 @@ from django.urls import reverse
 from agents.models import Agent
 from controlplane.audit import jobs, selectors, tasks, verification
 from controlplane.audit.checkpoints import sign_heads
+from controlplane.audit.erasure import pseudonym_of
 from controlplane.audit.models import Entry, Job, JobState
 from controlplane.audit.sealing import seal_all
 from controlplane.common.clock import now
@@ -288,11 +289,24 @@ def test_an_administrator_erases_a_person_after_reading_what_stays(
     html = browser.post(path, {"sure": "yes"}).content.decode()
     assert "Erased" in html
     assert User.objects.get(pk=bob.pk).name.startswith("Erased person")
+    entry = Entry.objects.get(event="person.erased")
+    assert "Erase this person" not in browser.get(reverse("audit-entry", args=[entry.pk])).content.decode()
     log = browser.get(reverse("audit")).content.decode()
     assert "erased the personal data of Erased person" in log
     assert "Bob refused" not in log
     seal_all()
     assert "Intact" in browser.post(reverse("audit-verify")).content.decode()
+
+
+def test_who_calls_themselves_what_an_erasure_would_call_them_is_erased_as_well(
+    busy: Any, bob: User, nadia: User, signed_in: SignIn
+) -> None:
+    User.objects.filter(pk=bob.pk).update(name=pseudonym_of(bob.pk))
+    browser, path = signed_in(nadia), reverse("person-erase", args=[bob.pk])
+    assert "What stays" in browser.get(path).content.decode()
+    browser.post(path, {"sure": "yes"})
+    assert browser.get(path).status_code == 302
+    assert not User.objects.get(pk=bob.pk).is_active
 
 
 def test_others_cannot_erase_and_nothing_changes(
