@@ -188,12 +188,11 @@ def _changed_since(escalation: Escalation, mission: Mission | None, tool: McpToo
     other = []
     if action.kind == "tool.call":
         if mission is not None and mission.version != action.mission_version:
-            other.append("The mission's remit")
+            other.append("mission")
         if tool is not None and tool.definition_sha256 != action.envelope.get("definition"):
-            other.append("The tool's definition")
+            other.append("definition")
     if other:
-        said = " ".join(f"{words} has changed since this was judged." for words in other)
-        return f"{said} An approval can't permit it any more. {_asks_again(action)}"
+        return f"{governance.changed_in_words(other)} An approval can't permit it any more. {_asks_again(action)}"
     if governance.judged_by_other_rules(escalation):
         return "The rules have changed since this was judged. An approval counts only where they still ask people."
     return ""

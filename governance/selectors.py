@@ -52,6 +52,7 @@ from governance.escalations.reading import try_routes as try_routes
 from governance.escalations.route_reach import never_settled as never_settled
 from governance.models import Action, Decision, Escalation, Permit, PolicyBundle, Vote
 from governance.registry import known_kinds as known_kinds
+from governance.rejudging import changed_in_words as changed_in_words
 
 MAX_PAGE: Final = 200
 MOST_COUNTED: Final = 100
