@@ -135,9 +135,7 @@ def _chosen_template(request: PersonRequest, agent: Agent | None) -> Template:
     return named or (template_of(agent) if agent else None) or TEMPLATES["receivables"]
 
 
-def _agents(
-    request: PersonRequest, chosen: Template, team: Team | None, named: Agent | None
-) -> list[tuple[str, str]]:
+def _agents(request: PersonRequest, chosen: Template, team: Team | None, named: Agent | None) -> list[tuple[str, str]]:
     """What the team can give this mission to. The first is the template's own: registered by itself where it is new.
     `named` is among them however many there are."""
     if team is None:
