@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from django.db.models import Case, Count, F, Prefetch, QuerySet, Value, When
+from django.db.models import Case, Count, F, Prefetch, Q, QuerySet, Value, When
 
 from controlplane.common.cursors import foreign_cursor
 from controlplane.common.errors import forbidden, not_found
 from controlplane.common.ids import first_id, parse_id
 from controlplane.tenancy.types import Permission, Principal
 from governance.approval_models import EscalationMessage
-from governance.bundles import rows_in_force
-from governance.choices import ActionState, EscalationState, Verdict
+from governance.choices import ActionState, BundleState, EscalationState, Verdict
 from governance.escalations.conversing import questions_of as questions_of
 from governance.escalations.differences import Change as Change
 from governance.escalations.differences import changes as changes
@@ -318,13 +317,19 @@ def bundle_in_force(principal: Principal) -> PolicyBundle | None:
     """The rules the principal's organisation is judged by: its own, else the baseline. None: everything is refused."""
     if not principal.has_anywhere(Permission.POLICY_VIEW):
         raise forbidden(Permission.POLICY_VIEW.value)
-    return rows_in_force(principal.organisation_id).first()
+    rows = PolicyBundle.objects.filter(
+        Q(organisation_id=principal.organisation_id) | Q(organisation__isnull=True), state=BundleState.ACTIVE
+    )
+    return rows.order_by("organisation_id").first()  # PostgreSQL sorts empty last: an organisation's own comes first
 
 
 def judged_by_other_rules(escalation: Escalation) -> bool:
     """Whether other rules are in force than those that asked. For who may see the question, which comes with its
     decision."""
-    in_force = rows_in_force(escalation.organisation_id).values_list("sha256", flat=True).first()
+    rows = PolicyBundle.objects.filter(
+        Q(organisation_id=escalation.organisation_id) | Q(organisation__isnull=True), state=BundleState.ACTIVE
+    )
+    in_force = rows.order_by("organisation_id").values_list("sha256", flat=True).first()
     return in_force != escalation.decision.bundle_sha256
 
 

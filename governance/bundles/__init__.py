@@ -1,6 +1,6 @@
 """Policy bundles: loaded, checked, promoted by a second person, found again for each decision."""
 
-from governance.bundles.active import LoadedBundle, active_bundle, bundle_in_force, forget, policy_loaded, rows_in_force
+from governance.bundles.active import LoadedBundle, active_bundle, bundle_in_force, forget, policy_loaded
 from governance.bundles.lifecycle import baseline_source, ensure_baseline, load_bundle, promote_bundle
 from governance.bundles.validation import BundleSource, GoldenResult, bundle_sha256, check_bundle, run_golden_cases
 
@@ -18,6 +18,5 @@ __all__ = [
     "load_bundle",
     "policy_loaded",
     "promote_bundle",
-    "rows_in_force",
     "run_golden_cases",
 ]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from django.db.models import Q, QuerySet
+from django.db.models import Q
 
 from governance import policy
 from governance.choices import BundleState
@@ -35,20 +35,18 @@ def active_bundle(organisation_id: uuid.UUID) -> LoadedBundle | None:
     known = _LOADED.get(organisation_id)
     if known is not None:
         return known
-    row = rows_in_force(organisation_id).first()
+    row = (
+        PolicyBundle.objects.filter(
+            Q(organisation_id=organisation_id) | Q(organisation__isnull=True), state=BundleState.ACTIVE
+        )
+        .order_by("organisation_id")  # PostgreSQL sorts empty last: an organisation's own comes first
+        .first()
+    )
     if row is None:
         return None
     loaded = LoadedBundle(sha256=row.sha256, name=row.name, policies=row.policies, schema=row.schema)
     _LOADED[organisation_id] = loaded
     return loaded
-
-
-def rows_in_force(organisation_id: uuid.UUID) -> QuerySet[PolicyBundle]:
-    """The active bundles that apply: the first is in force."""
-    rows = PolicyBundle.objects.filter(
-        Q(organisation_id=organisation_id) | Q(organisation__isnull=True), state=BundleState.ACTIVE
-    )
-    return rows.order_by("organisation_id")  # PostgreSQL sorts empty last: an organisation's own comes first
 
 
 def bundle_in_force(organisation_id: uuid.UUID) -> LoadedBundle | None:
