@@ -17,6 +17,7 @@ from budgets import selectors as budgets
 from budgets.types import WindowKind
 
 MOST_BUDGET: Final = 1_000_000
+DEADLINES_BEFORE: Final = 2200  # pages could not show the last days of the calendar in every zone
 _IMPORTANCE = list(Importance)
 
 

@@ -21,7 +21,8 @@ from budgets.models import Account, AccountLimit, Allocation, Hold, JournalEntry
 from budgets.spending import in_window, windowed, with_burn
 from budgets.spending import spend_per_day as spend_per_day  # one of what may be read
 from budgets.types import Amounts, Balance, ChangeState, HoldState, LedgerLine, Level, Limits, WindowKind
-from controlplane.common.errors import FieldError, invalid, not_found
+from controlplane.common.cursors import foreign_cursor
+from controlplane.common.errors import not_found
 from controlplane.tenancy.models import Organisation
 from controlplane.tenancy.selectors import zone_of
 from controlplane.tenancy.types import Permission, Principal
@@ -176,7 +177,7 @@ def lines(
     if currency is None:
         raise not_found("budget")
     if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
-        raise invalid("cursor.invalid", "This page address is not one of ours.", FieldError("/cursor", "a cursor"))
+        raise foreign_cursor()
     size = max(1, min(limit, MAX_PAGE))
     found = newest(
         visible if account_id is None else visible.filter(path__contains=[account_id]),

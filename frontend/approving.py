@@ -176,7 +176,7 @@ def why_not_settled(escalation: Escalation) -> str:
     if action.state == ActionState.WAITING:
         return escalation.reason
     if action.reason_code == CHANGED_SINCE:
-        return f"But nothing was done: no rule refuses it. {escalation.reason} {_asks_again(action)}"
+        return f"But nothing was done. {escalation.reason} {_asks_again(action)}"
     return f"But nothing was done. {escalation.reason}"
 
 
@@ -189,16 +189,15 @@ def _changed_since(escalation: Escalation, mission: Mission | None, tool: McpToo
     other = []
     if action.kind == "tool.call":
         if mission is not None and mission.version != action.mission_version:
-            other.append("The mission's remit")
+            other.append("mission")
         if tool is not None and tool.definition_sha256 != action.envelope.get("definition"):
-            other.append("The tool's definition")
+            other.append("definition")
     if other:
-        said = " ".join(f"{words} has changed since this was judged." for words in other)
-        return f"{said} An approval can't permit it any more. {_asks_again(action)}"
+        return f"{governance.changed_in_words(other)} An approval can't permit it any more. {_asks_again(action)}"
     if action.kind == "tool.call" and mission is not None and mission.state == MissionState.PAUSED:
         return "The mission is paused. Approved before it is resumed, this permits nothing: the agent has to ask again."
     if governance.judged_by_other_rules(escalation):
-        return "The rules have changed since this was judged. An approval counts only where they still ask people."
+        return "The rules have changed since this was judged. When it is approved, it is judged by those of today."
     return ""
 
 

@@ -189,9 +189,9 @@ def _hint(item: Argument) -> str:
     described = item.schema.get("description")
     words = [plain_line(described, limit=300)] if isinstance(described, str) and described.strip() else []
     limits = [
-        f"{word} {item.schema[key]}"
+        f"{word} {limit}"
         for key, word in (("minimum", "at least"), ("maximum", "at most"), ("maxLength", "characters at most"))
-        if isinstance(item.schema.get(key), int | float)
+        if item.kind != "boolean" and (limit := _limit(item.schema, key)) is not None
     ]
     if item.kind == "list":
         limits.append("one value a line")
@@ -238,22 +238,29 @@ def _read(item: Argument, text: str, current: Any) -> Any:
     if item.kind in ("json", "choice"):
         return _strict(text)
     value = _scalar(item.kind, text)
-    _require_range(item.schema, value)
+    if item.kind != "boolean":
+        _require_range(item.schema, value)
     return value
 
 
 def _require_length(schema: Mapping[str, Any], text: str) -> None:
-    most = schema.get("maxLength")
-    if isinstance(most, int) and len(text) > most:
+    most = _limit(schema, "maxLength")
+    if most is not None and len(text) > most:
         raise ValueError(f"At most {most} characters: this has {len(text)}.")
 
 
 def _require_range(schema: Mapping[str, Any], value: Any) -> None:
-    least, most = schema.get("minimum"), schema.get("maximum")
-    if isinstance(least, int | float) and value < least:
+    least, most = _limit(schema, "minimum"), _limit(schema, "maximum")
+    if least is not None and value < least:
         raise ValueError(f"At least {least}.")
-    if isinstance(most, int | float) and value > most:
+    if most is not None and value > most:
         raise ValueError(f"At most {most}.")
+
+
+def _limit(schema: Mapping[str, Any], key: str) -> int | float | None:
+    """None where it is no number; to Python, true and false are."""
+    limit = schema.get(key)
+    return limit if isinstance(limit, int | float) and not isinstance(limit, bool) else None
 
 
 def _has_its_form(schema: Mapping[str, Any], text: str) -> bool:

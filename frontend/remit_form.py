@@ -12,7 +12,7 @@ from django.utils.timezone import is_naive, make_aware
 
 from agents.choices import Importance
 from agents.grants import Grant
-from agents.remits import MOST_BUDGET, Remit
+from agents.remits import DEADLINES_BEFORE, MOST_BUDGET, Remit
 from controlplane.common.canonical import digest
 from controlplane.common.clock import now
 from controlplane.common.typed_amounts import NotAnAmount, typed_amount_up_to
@@ -90,7 +90,7 @@ class RemitForm(forms.Form):
         if self["deadline"].data == _minutes(self._current.deadline, self._zone):
             return self._current.deadline  # untouched: its seconds stay
         wall = typed if is_naive(typed) else typed.replace(tzinfo=None)
-        if not 2000 < wall.year < 2200:
+        if not 2000 < wall.year < DEADLINES_BEFORE:
             raise forms.ValidationError("a moment of this century")
         chosen = make_aware(wall, self._zone)
         if chosen <= now():

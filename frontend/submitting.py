@@ -6,7 +6,8 @@ import uuid
 
 from django.contrib import messages
 
-from agents import services
+from agents import selectors, services
+from agents.choices import MissionState
 from controlplane.common.errors import RemitError
 from frontend.pages import PersonRequest
 from governance.choices import Verdict
@@ -17,7 +18,7 @@ def submit(request: PersonRequest, mission_id: uuid.UUID) -> None:
     try:
         judgement = services.submit_mission(actor=request.principal, mission_id=mission_id)
     except RemitError as error:
-        if error.code != "run.budget":
+        if error.status == 404 or selectors.mission(request.principal, mission_id).state != MissionState.DRAFT:
             raise
         messages.error(request, " ".join(("Not started, and kept as a draft.", error.message, *error.remedies)))
         return

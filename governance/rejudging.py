@@ -159,6 +159,12 @@ def write_again(
     return decision
 
 
+def changed_in_words(names: Collection[str]) -> str:
+    """That what a digest covers besides the proposal is another by now. `names`: as kinds call it."""
+    other = [words for name, words in _COVERED.items() if name in names]
+    return " ".join(f"{words} has changed since this was judged." for words in other or ["What it is about"])
+
+
 def proposer_of(action: Action) -> Principal | None:
     """Who asked: a person with their present roles (None when they left), a machine as it was bound then."""
     kind = PrincipalKind(action.proposer_kind)
@@ -200,8 +206,7 @@ def _keep(action: Action, *, seconds: int) -> None:
 
 def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> Finding:
     """Says what is another by now: the proposal itself can't be."""
-    other = [words for name, words in _COVERED.items() if before.get(name) != after.get(name)]
-    said = " ".join(f"{words} has changed since this was judged." for words in other or ["What it is about"])
+    said = changed_in_words([name for name in _COVERED if before.get(name) != after.get(name)])
     return Finding(Verdict.DENY, CHANGED_SINCE, said, ("Propose the action again.",))
 
 

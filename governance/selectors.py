@@ -10,7 +10,8 @@ from typing import Final
 
 from django.db.models import Case, Count, F, Prefetch, QuerySet, Value, When
 
-from controlplane.common.errors import FieldError, forbidden, invalid, not_found
+from controlplane.common.cursors import foreign_cursor
+from controlplane.common.errors import forbidden, not_found
 from controlplane.common.ids import first_id, parse_id
 from controlplane.tenancy.types import Permission, Principal
 from governance.approval_models import EscalationMessage
@@ -50,6 +51,7 @@ from governance.escalations.reading import try_routes as try_routes
 from governance.escalations.route_reach import never_settled as never_settled
 from governance.models import Action, Decision, Escalation, Permit, PolicyBundle, Vote
 from governance.registry import known_kinds as known_kinds
+from governance.rejudging import changed_in_words as changed_in_words
 
 MAX_PAGE: Final = 200
 MOST_COUNTED: Final = 100
@@ -88,7 +90,7 @@ def actions(
     if cursor is not None:
         before = parse_id(cursor)
         if before is None:
-            raise invalid("cursor.invalid", "This page address is not one of ours.", FieldError("/cursor", "a cursor"))
+            raise foreign_cursor()
         rows = rows.filter(pk__lt=before)
     size = max(1, min(limit, MAX_PAGE))
     found = list(rows.order_by("-id")[: size + 1])

@@ -84,10 +84,21 @@ def tools(
 def tool_names(principal: Principal | None, *, team_id: uuid.UUID | None = None) -> list[str]:
     """The full names of the tools that can be granted (to a mission of that team), for people to choose from. One
     query."""
-    rows = McpTool.objects.restrict(principal, Permission.SERVER_VIEW).exclude(state=ToolState.REMOVED)
-    if team_id is not None:
-        rows = rows.filter(Q(server__team_ids__isnull=True) | Q(server__team_ids__contains=[team_id]))
+    rows = _grantable(principal, team_id)
     return list(rows.order_by("qualified_name").values_list("qualified_name", flat=True)[:1000])
+
+
+def unknown_tools(principal: Principal | None, names: Collection[str], *, team_id: uuid.UUID) -> list[str]:
+    """Those of the names that no tool has which can be granted to a mission of that team. One query."""
+    found = _grantable(principal, team_id).filter(qualified_name__in=names)
+    return sorted(set(names) - set(found.values_list("qualified_name", flat=True)))
+
+
+def _grantable(principal: Principal | None, team_id: uuid.UUID | None) -> QuerySet[McpTool]:
+    rows = McpTool.objects.restrict(principal, Permission.SERVER_VIEW).exclude(state=ToolState.REMOVED)
+    if team_id is None:
+        return rows
+    return rows.filter(Q(server__team_ids__isnull=True) | Q(server__team_ids__contains=[team_id]))
 
 
 def missions_using(principal: Principal | None, names: Collection[str], *, limit: int = 50) -> list[Usage]:

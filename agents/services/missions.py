@@ -167,7 +167,7 @@ def _judge_outcome(
     with transaction.atomic():
         won = Mission.objects.filter(pk=mission.pk, outcome=Outcome.CLAIMED, claim__at=claim).update(outcome=outcome)
         if not won or not move(mission.pk, [MissionState.ACTIVE, MissionState.PAUSED], state, reason):
-            raise _not_judged(mission, claim)
+            raise _not_judged(actor, mission, claim)
         mission.refresh_from_db(fields=["claim"])
         Mission.objects.filter(pk=mission.pk).update(ended_at=now())
         mission.checklist.filter(state=CheckState.CLAIMED).update(state=check)
@@ -185,7 +185,7 @@ def _judge_outcome(
     return mission
 
 
-def _not_judged(mission: Mission, claim: str) -> RemitError:
+def _not_judged(actor: Principal, mission: Mission, claim: str) -> RemitError:
     """An agent may claim again while somebody reads: that is another claim, which nobody has read."""
     mission.refresh_from_db()
     new = mission.claim or {}
@@ -198,8 +198,10 @@ def _not_judged(mission: Mission, claim: str) -> RemitError:
         )
     said = "There is no open claim to judge."
     if mission.outcome in (Outcome.ACCEPTED, Outcome.REJECTED):
-        who = audit.who_last(mission.pk, Event.MISSION_ACCEPTED, Event.MISSION_REJECTED) or "Somebody"
-        said = f"{who} {mission.get_outcome_display().lower()} this outcome before you. Nothing was changed."
+        last = audit.who_last(mission.pk, Event.MISSION_ACCEPTED, Event.MISSION_REJECTED)
+        who_id, who = last or (None, "Somebody")
+        judged = f"{mission.get_outcome_display().lower()} this outcome"
+        said = f"You {judged} already." if who_id == actor.id else f"{who} {judged} before you. Nothing was changed."
     return conflict("mission.no_claim", said, "Open the mission.")
 
 

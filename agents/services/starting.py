@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import uuid
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any
 
 from django.db import transaction
 
 from agents.choices import AgentState, MissionState, VersionState
 from agents.grants import contradictions
 from agents.models import Agent, ChecklistItem, Mission, MissionVersion
-from agents.remits import MOST_BUDGET, Remit
+from agents.remits import DEADLINES_BEFORE, MOST_BUDGET, Remit
 from agents.services import runs
 from agents.services.missions import move, operable, subject_of
 from budgets import services as budgets
@@ -26,8 +26,6 @@ from controlplane.live.services import announce
 from controlplane.tenancy.types import Permission, Principal
 from governance import services as governance
 from governance.types import Judgement, Proposal
-
-_DEADLINES_BEFORE: Final = 2200  # as the form has it; pages could not show the last days of the calendar in every zone
 
 
 def draft_mission(
@@ -186,8 +184,8 @@ def check_wording(title: str, remit: Remit) -> None:
         errors.append(FieldError("/budget", "more than 0 and at most 1,000,000"))
     if remit.deadline <= now():
         errors.append(FieldError("/deadline", "a moment that is still to come"))
-    elif remit.deadline.year >= _DEADLINES_BEFORE:
-        errors.append(FieldError("/deadline", f"a moment before the year {_DEADLINES_BEFORE}"))
+    elif remit.deadline.year >= DEADLINES_BEFORE:
+        errors.append(FieldError("/deadline", f"a moment before the year {DEADLINES_BEFORE}"))
     errors += contradictions(remit.grants)
     if errors:
         raise invalid("mission.invalid", "Some of it can't be used as it is.", *errors)

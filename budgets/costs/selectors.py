@@ -33,7 +33,8 @@ from budgets.models import Account, JournalEntry
 from budgets.selectors import line_of
 from budgets.types import ChargeKind, Standing
 from budgets.zones import DAY_OF_HOLD
-from controlplane.common.errors import FieldError, invalid, not_found
+from controlplane.common.cursors import foreign_cursor
+from controlplane.common.errors import not_found
 from controlplane.common.ids import parse_id
 from controlplane.tenancy import selectors as tenancy
 from controlplane.tenancy.types import Permission, Principal
@@ -268,7 +269,7 @@ def _place(cursor: str) -> tuple[Decimal, uuid.UUID]:
     money, _, last_id = cursor.partition("~")
     found = parse_id(last_id)
     if found is None or not _MONEY.fullmatch(money):
-        raise invalid("cursor.invalid", "This page address is not one of ours.", FieldError("/cursor", "a cursor"))
+        raise foreign_cursor()
     return Decimal(money), found
 
 
@@ -380,5 +381,5 @@ def _after(lines: QuerySet[JournalEntry], cursor: str | None) -> QuerySet[Journa
     if cursor is None:
         return lines
     if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
-        raise invalid("cursor.invalid", "This page address is not one of ours.", FieldError("/cursor", "a cursor"))
+        raise foreign_cursor()
     return lines.filter(pk__lt=int(cursor))

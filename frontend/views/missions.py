@@ -165,6 +165,9 @@ def _budget(request: HttpRequest, mission: Any) -> dict[str, Any]:
         "lines": lines,
         "lines_with_titles": titled,
         "requests": requests,
+        "may_see_questions": request.principal.has(  # type: ignore[attr-defined]
+            Permission.ESCALATION_VIEW, team_id=mission.team_id
+        ),
         "show": show,
         "shown": [(code, SHOWN[code][0]) for code in ("charged", "all")],
     }

@@ -80,7 +80,8 @@ def new(request: PersonRequest) -> HttpResponse:
     ceilings = [in_words(found) for team in teams if (found := ceiling_of_team(team.pk)) is not None]
     limits = _limits(money_text(signed_above, currency), ceilings)
     kept = _kept(request, chosen)
-    form = _form(chosen, request.POST if request.method == "POST" else None, kept, _agents(request, chosen, shown))
+    agents = _agents(request, chosen, shown, agent)
+    form = _form(chosen, request.POST if request.method == "POST" else None, kept, agents)
     form.initial["agent_id"] = agent.pk if agent else ""
     _explain(form, error, limits)
     remit = _remit(request, chosen)
@@ -134,15 +135,19 @@ def _chosen_template(request: PersonRequest, agent: Agent | None) -> Template:
     return named or (template_of(agent) if agent else None) or TEMPLATES["receivables"]
 
 
-def _agents(request: PersonRequest, chosen: Template, team: Team | None) -> list[tuple[str, str]]:
-    """What the team can give this mission to. The first is the template's own: registered by itself where it is new."""
+def _agents(request: PersonRequest, chosen: Template, team: Team | None, named: Agent | None) -> list[tuple[str, str]]:
+    """What the team can give this mission to. The first is the template's own: registered by itself where it is new.
+    `named` is among them however many there are."""
     if team is None:
         return []
     names_one = any(field.name == "agent" for field in chosen.fields)
     own = "A new one, named below" if names_one else chosen.agent_name
     rows = agents_for(request.principal, chosen, team.pk)
     others = rows if names_one else rows.exclude(name=chosen.agent_name)
-    return [("", own), *((str(row.pk), spelt_text(row.name)) for row in others[:MOST_AGENTS])]
+    listed = list(others[:MOST_AGENTS])
+    if named is not None and named not in listed:
+        listed += others.filter(pk=named.pk)
+    return [("", own), *((str(row.pk), spelt_text(row.name)) for row in listed)]
 
 
 def _chosen_team(request: PersonRequest, teams: Sequence[Team], agent: Agent | None) -> Team | None:

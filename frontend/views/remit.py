@@ -159,7 +159,7 @@ def _show(
     latest, version, zone = _latest(mission), selectors.version_in_force(mission), zone_of(request.principal)
     before = remit_in_force(mission, version)
     waits = latest.state == VersionState.AWAITING_SIGN_OFF and latest.number > mission.version
-    tools = servers.tool_names(request.principal, team_id=mission.team_id)
+    named = {row.tool for row in rows if row.counts}
     context = {
         "mission": mission,
         "row": selectors.mission_rows(request.principal, [mission])[0],
@@ -170,8 +170,8 @@ def _show(
         "rules": RULES,
         "base": latest.number,
         "waiting": latest if waits else None,
-        "tools": tools,
-        "unknown": sorted({row.tool for row in rows if row.counts} - set(tools)),
+        "tools": servers.tool_names(request.principal, team_id=mission.team_id),
+        "unknown": servers.unknown_tools(request.principal, named, team_id=mission.team_id),
         "zone": zone,
         "stale": _what_happened(request, opened, latest) if moved_on else None,
         "was": {name: text for name, text in initial_of(before, zone).items() if name in CARRIED},

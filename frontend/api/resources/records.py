@@ -18,7 +18,8 @@ from controlplane.clusters import selectors as clusters
 from controlplane.clusters import services
 from controlplane.clusters.models import Sandbox
 from controlplane.clusters.types import Resources
-from controlplane.common.errors import FieldError, RemitError, invalid, not_found
+from controlplane.common.cursors import foreign_cursor
+from controlplane.common.errors import RemitError, not_found
 from controlplane.common.http import PROBLEM_TYPE
 from controlplane.common.ids import parse_id
 from controlplane.idempotency.services import one_at_a_time
@@ -90,8 +91,7 @@ class AuditEntries(Resource):
         given = self.query.get("cursor")
         cursor = parse_id(given)
         if given is not None and cursor is None:
-            problem = FieldError("/cursor", "a cursor from an earlier answer")
-            raise invalid("cursor.invalid", "That is not one of our cursors.", problem)
+            raise foreign_cursor()
         return cursor
 
 

@@ -103,10 +103,10 @@ def entries_about_action(principal: Principal, *, action_id: uuid.UUID, limit: i
     ]
 
 
-def who_last(subject_id: uuid.UUID, *events: Event) -> str:
-    """By name, for whoever may see the subject: who last did one of these to it; empty when nobody did."""
+def who_last(subject_id: uuid.UUID, *events: Event) -> tuple[uuid.UUID, str] | None:
+    """Id and name, for whoever may see the subject: who last did one of these to it; None when nobody did."""
     rows = Entry.objects.filter(subject_id=subject_id, event__in=events).order_by("-id")
-    return rows.values_list("actor_name", flat=True).first() or ""
+    return rows.values_list("actor_id", "actor_name").first()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from django.db import models
 
-from controlplane.common.errors import FieldError, invalid
+from controlplane.common.errors import FieldError, RemitError, invalid
 
 M = TypeVar("M", bound=models.Model)
 
@@ -45,6 +45,12 @@ def page(rows: models.QuerySet[M], *, cursor: str | None = None, limit: int = 50
     return Page(items, older, newer)
 
 
+def foreign_cursor() -> RemitError:
+    """For whoever sends a cursor that no page of ours has given."""
+    problem = FieldError("/cursor", "a cursor from an earlier answer")
+    return invalid("cursor.invalid", "This page address is not one of ours.", problem)
+
+
 def _encode(direction: str, row: models.Model) -> str:
     return base64.urlsafe_b64encode(f"{direction[0]}u".encode() + row.pk.bytes).decode().rstrip("=")
 
@@ -55,6 +61,5 @@ def _decode(cursor: str) -> tuple[str, uuid.UUID]:
         direction = {b"ou": "older", b"nu": "newer"}[raw[:2]]
         key = uuid.UUID(bytes=raw[2:])
     except (KeyError, ValueError, binascii.Error) as error:
-        problem = FieldError("/cursor", "a cursor from an earlier answer")
-        raise invalid("cursor.invalid", "That is not one of our cursors.", problem) from error
+        raise foreign_cursor() from error
     return direction, key

@@ -351,7 +351,9 @@ def claimed(agent: Principal, summary: str) -> str:
     return str(claim["at"])
 
 
-def test_accepted_claim_ends_the_mission_as_succeeded(alice: Principal, started: Mission) -> None:
+def test_accepted_claim_ends_the_mission_as_succeeded(
+    alice: Principal, started: Mission, person: Callable[[str], Principal]
+) -> None:
     agent = run_principal(alice, started)
     services.report_progress(principal=agent, position=0, state="claimed", evidence="31 of 31")
     claim = claimed(agent, "All reminders are written")
@@ -361,7 +363,9 @@ def test_accepted_claim_ends_the_mission_as_succeeded(alice: Principal, started:
     with pytest.raises(RemitError) as refused:
         services.accept_outcome(actor=alice, mission_id=started.pk, claim=claim)
     assert refused.value.code == "mission.no_claim"
-    assert refused.value.message == "Alice accepted this outcome before you. Nothing was changed."
+    assert refused.value.message == "You accepted this outcome already."
+    with pytest.raises(RemitError, match="Alice accepted this outcome before you"):
+        services.reject_outcome(actor=person("nadia"), mission_id=started.pk, claim=claim, reason="Not all of them")
 
 
 def test_rejected_claim_needs_a_reason_and_fails_the_mission(alice: Principal, started: Mission) -> None:

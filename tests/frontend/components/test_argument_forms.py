@@ -172,3 +172,19 @@ def test_what_is_beyond_a_limit_is_said_at_its_field(described: Any, current: An
     limit = described.get("maxLength") or described.get("minimum") or described.get("maximum")
     at_the_limit = "y" * limit if "maxLength" in described else str(limit)
     assert ArgumentForm({"arg0": at_the_limit}, schema=schema, current={"value": current}).is_valid()
+
+
+@pytest.mark.parametrize(
+    ("described", "typed"),
+    [
+        ({"type": "boolean", "minimum": 2}, "true"),
+        ({"type": "integer", "minimum": True}, "0"),
+        ({"type": "number", "maximum": False}, "0.5"),
+        ({"type": "string", "maxLength": True}, "two"),
+    ],
+)
+def test_what_limits_nothing_is_neither_said_nor_asked_for(described: Any, typed: str) -> None:
+    schema = {"type": "object", "properties": {"value": described}, "required": ["value"]}
+    form = ArgumentForm({"arg0": typed}, schema=schema, current={})
+    assert form.is_valid(), form.errors
+    assert form.fields["arg0"].help_text == ""

@@ -87,6 +87,16 @@ def test_who_asked_takes_it_back_and_nobody_has_to_answer(
     assert "no longer waiting or permitted" in twice.content.decode()
 
 
+def test_who_asked_without_seeing_questions_is_offered_nothing_that_is_not_there(
+    world: Any, finn: User, as_finn: Principal, signed_in: SignIn
+) -> None:
+    arguments = {"money": "5.00", "reason": "Month's end", "account_id": str(world.mission.account_id)}
+    governance.propose(proposer=as_finn, proposal=Proposal(kind="budget.topup", arguments=arguments))
+    shown = tab(signed_in(finn), world.mission)
+    assert "Month&#x27;s end Waits" in shown
+    assert "Withdraw" not in shown
+
+
 def test_a_second_request_is_said_to_whoever_decides_one_of_them(
     world: Any, alice: User, bob: User, signed_in: SignIn
 ) -> None:

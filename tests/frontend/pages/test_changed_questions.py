@@ -82,7 +82,7 @@ def test_an_approval_after_the_remit_changed_says_so_and_blames_no_rule(
     action = Action.objects.get(pk=escalation.action_id)
     assert (escalation.state, action.state, action.reason_code) == ("superseded", ActionState.DENIED, "action.changed")
     told = page(browser, reverse("approvals"))
-    assert f"But nothing was done: no rule refuses it. {REMIT} The agent has to ask again." in told
+    assert f"But nothing was done. {REMIT} The agent has to ask again." in told
     assert "refused by now" not in told
     assert REMIT in page(browser, f"{reverse('approvals')}?tab=decided")
     decided = page(browser, reverse("approval", args=[escalation.pk]))

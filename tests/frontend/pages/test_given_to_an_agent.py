@@ -16,6 +16,7 @@ from agents.models import Agent, Mission
 from controlplane.audit.models import Entry
 from controlplane.tenancy.models import Membership, Organisation, Team, User
 from controlplane.tenancy.types import Role
+from frontend.views import new_mission
 
 from .browsing import SignIn, page
 
@@ -57,6 +58,16 @@ def test_its_page_leads_to_a_form_that_gives_it_a_mission(mine: Agent, alice: Us
     ]
     assert not Agent.objects.filter(name="My agent").exists()
     assert f'href="{link}"' in page(browser, reverse("agent", args=[mine.pk]))  # and the next one
+
+
+def test_one_that_is_far_down_the_list_is_still_chosen(
+    mine: Agent, world: Any, alice: User, signed_in: SignIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(new_mission, "MOST_AGENTS", 1)
+    services.register_agent(actor=world.owner, team_id=mine.team_id, name="A clock", runtime=Runtime.EXTERNAL)
+    form = page(signed_in(alice), f"{NEW}?agent_id={mine.pk}")
+    assert f'<option value="{mine.pk}" selected>Weather watcher</option>' in form
+    assert form.count("Weather watcher</option>") == 1
 
 
 def test_a_new_agent_stays_what_the_form_makes_by_itself(mine: Agent, alice: User, signed_in: SignIn) -> None:

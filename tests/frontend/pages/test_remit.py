@@ -12,7 +12,7 @@ from django.urls import reverse
 
 from agents import services as agents
 from agents.grants import Grant, parse_grants
-from agents.models import Mission
+from agents.models import McpTool, Mission
 from budgets import selectors as budgets
 from controlplane.audit.models import Entry
 from controlplane.tenancy.models import User
@@ -172,6 +172,27 @@ def test_another_tool_behind_an_old_sentence_is_called_out_and_named_beside_it(
     html = signed_in(bob).get(reverse("mission", args=[world.mission.pk])).content.decode()
     words = html.split("Remit in words")[1].split("</section>")[0]
     assert "sqlite__write_query" in words.split(sentence)[1].split("</li>")[0]
+
+
+def test_a_tool_behind_a_thousand_others_is_not_called_unknown(opened: Page, make_server: Any) -> None:
+    server = make_server("a", ("first",))
+    first = McpTool.objects.get(server=server)
+    McpTool.objects.bulk_create(
+        McpTool(
+            server=server,
+            name=f"t{number}",
+            qualified_name=f"a__t{number}",
+            definition=first.definition,
+            definition_sha256=first.definition_sha256,
+            state=first.state,
+            changed_at=first.changed_at,
+        )
+        for number in range(1000)
+    )
+    assert "No server offers" not in opened.preview(budget="1.00").words
+    named = opened.preview(g0__tool="a__t7777").words
+    assert named.count("No server offers") == 1
+    assert "No server offers a__t7777 to this team now." in named
 
 
 def test_limits_that_let_nothing_pass_are_refused_at_their_grant(opened: Page, world: Any) -> None:

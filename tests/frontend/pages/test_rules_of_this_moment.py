@@ -64,7 +64,7 @@ def test_an_open_question_says_that_the_rules_changed_and_can_be_approved_where_
     assert CHANGED not in page(browser, address)
     from_elsewhere('resource == Tool::"books__outbox"')
     shown = page(browser, address)
-    assert f"{CHANGED} An approval counts only where they still ask people." in shown
+    assert f"{CHANGED} When it is approved, it is judged by those of today." in shown
     send(browser, "approval-decide", escalation.pk, answer="approve", version="1")
     escalation.refresh_from_db()
     assert escalation.state == "approved"

@@ -27,6 +27,7 @@ from controlplane.common.errors import RemitError
 from controlplane.common.installing import Installing
 from controlplane.tenancy.models import Membership, Organisation, Team, User
 from controlplane.tenancy.types import Principal, Role
+from governance import gate, proposing
 
 SignIn = Callable[..., Client]
 NEW = "/missions/new"
@@ -360,3 +361,18 @@ def test_a_start_that_the_teams_budget_has_no_room_for_says_so_to_people_and_kee
     assert "budget.topup" not in said
     draft.refresh_from_db()
     assert (draft.state, Run.objects.filter(mission=draft).count()) == (MissionState.DRAFT, 0)
+
+
+def test_a_start_while_the_rules_change_says_so_on_the_one_draft_it_made(
+    world: Any, alice: User, signed_in: SignIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overtaken(*_args: Any, **_more: Any) -> None:
+        raise gate.Overtaken
+
+    monkeypatch.setattr(proposing, "_write", overtaken)
+    body = {"template": "receivables", "title": "Once", "budget": "2.00", "hours": "24", "importance": "normal"}
+    response = signed_in(alice).post(NEW, {**body, "start": "1"}, follow=True)
+    draft = Mission.objects.get(title="Once")
+    assert response.redirect_chain == [(reverse("mission", args=[draft.pk]), 302)]
+    assert "Not started, and kept as a draft. The policies are being changed just now." in response.content.decode()
+    assert draft.state == MissionState.DRAFT
