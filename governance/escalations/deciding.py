@@ -301,22 +301,26 @@ def _vote(
         escalation.refresh_from_db(fields=["state", "version", "expires_at"])
         check_open(escalation, version)
         raise conflict("escalation.changed", "Someone was faster.", "Look at it again, then decide.")
-    seat = electorate_of(escalation).seat_for(approver.id, list(escalation.votes.all()))
     try:
         with transaction.atomic():
-            vote = Vote.objects.create(
-                organisation_id=escalation.organisation_id,
-                escalation=escalation,
-                user_id=approver.id,
-                approve=approve,
-                reason=reason,
-                digest=escalation.action.digest,
-                for_user_id=seat if seat != approver.id else None,
-            )
+            vote = cast_vote(escalation, approver, approve=approve, reason=reason, digest=escalation.action.digest)
     except IntegrityError as error:
         raise conflict("escalation.voted", "You have voted on this already.", "Wait for the others.") from error
     inbox_changed(escalation.action)
     return vote
+
+
+def cast_vote(escalation: Escalation, approver: Principal, *, approve: bool, reason: str, digest: str) -> Vote:
+    seat = electorate_of(escalation).seat_for(approver.id, list(escalation.votes.all()))
+    return Vote.objects.create(
+        organisation_id=escalation.organisation_id,
+        escalation=escalation,
+        user_id=approver.id,
+        approve=approve,
+        reason=reason,
+        digest=digest,
+        for_user_id=seat if seat != approver.id else None,
+    )
 
 
 def _record_approval(escalation: Escalation, approver: Principal, vote: Vote) -> None:

@@ -1,5 +1,6 @@
 """Edit-and-approve: the edited action is another action of the same agent, which replaces the first and is judged as
-any other. Votes on the first don't count for it; the editor's is the first vote on the new question."""
+any other. Votes on the first don't count for it; the editor's is the first vote on the new question, or, where nobody
+has to be asked any more, their answer to the first."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ from governance.bundles import bundle_in_force, forget
 from governance.choices import ActionState, EscalationState, Verdict
 from governance.escalations import differences
 from governance.escalations.closing import LONGEST_REASON
-from governance.escalations.deciding import check_claim, check_open, decidable, decide
+from governance.escalations.deciding import cast_vote, check_claim, check_open, decidable, decide
 from governance.escalations.differences import Change
 from governance.escalations.ways import Way, way_of
 from governance.gate import Ladder
@@ -107,6 +108,8 @@ def edit_and_approve(
             _refuse_denied(looked.ladder)
             with transaction.atomic():
                 made, question = _replace(approver, escalation, version, looked, found)
+                if question is None:
+                    _answer_first(approver, escalation, made, reason)
             break
         except gate.HoldNotGiven as error:
             raise _refused(error.refused.message, error.refused.reason_code, error.refused.remedies) from error
@@ -240,6 +243,13 @@ def _replace(
     action_changed(made)
     inbox_changed(made)
     return made, reference.id if reference else None
+
+
+def _answer_first(approver: Principal, escalation: Escalation, made: Action, reason: str) -> None:
+    """The editor's answer to the question that their edit ended, unless they had given one before: what they agreed to
+    is the edited action."""
+    if not escalation.votes.filter(user_id=approver.id).exists():
+        cast_vote(escalation, approver, approve=True, reason=reason[:LONGEST_REASON], digest=made.digest)
 
 
 def _withdraw_first(approver: Principal, first: Action, made: Action, found: Sequence[Change]) -> None:

@@ -26,16 +26,20 @@ CROSS JOIN LATERAL (SELECT v.created_at - {first_asked("e")} AS took) t
 WHERE e.organisation_id = %(organisation)s AND v.created_at >= %(since)s AND (%(all)s OR e.team_id = ANY(%(teams)s))
 GROUP BY u.id, u.name ORDER BY count(*) DESC, u.name LIMIT 100
 """  # noqa: S608 only a constant
+# Answered by an edit that needed nobody any more: the editor agreed to another action than they were asked about.
+_EDITED = """EXISTS (
+    SELECT FROM governance_vote AS v JOIN governance_action AS a ON a.id = e.action_id
+    WHERE v.escalation_id = e.id AND v.digest <> a.digest)"""
 _GROUPS = f"""
 SELECT g.id, coalesce(g.name, ''), count(*),
-       count(*) FILTER (WHERE e.state = 'approved'), count(*) FILTER (WHERE e.state = 'denied'),
+       count(*) FILTER (WHERE e.state = 'approved' OR t.edited), count(*) FILTER (WHERE e.state = 'denied'),
        count(*) FILTER (WHERE e.state = 'expired'), count(*) FILTER (WHERE e.tier > 1),
        percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM t.took)),
        percentile_cont(0.9) WITHIN GROUP (ORDER BY extract(epoch FROM t.took))
 FROM governance_escalation e LEFT JOIN governance_approvergroup g ON g.id = e.group_id
-CROSS JOIN LATERAL (SELECT e.closed_at - {first_asked("e")} AS took) t
+CROSS JOIN LATERAL (SELECT e.closed_at - {first_asked("e")} AS took, e.state = 'superseded' AND {_EDITED} AS edited) t
 WHERE e.organisation_id = %(organisation)s AND e.closed_at >= %(since)s
-  AND e.state IN ('approved', 'denied', 'expired') AND (%(all)s OR e.team_id = ANY(%(teams)s))
+  AND (e.state IN ('approved', 'denied', 'expired') OR t.edited) AND (%(all)s OR e.team_id = ANY(%(teams)s))
 GROUP BY g.id, g.name ORDER BY count(*) DESC, 2 LIMIT 100
 """  # noqa: S608 only a constant
 

@@ -59,14 +59,27 @@ def test_an_edited_action_is_another_one_judged_like_any_other(gate: Gate, as_da
 def test_an_edit_that_needs_nobody_any_more_is_permitted_and_waits_for_its_agent(
     gate: Gate, as_dana: Principal
 ) -> None:
-    edited = edit(gate, gate.propose(90), as_dana, 10)
+    judgement = gate.propose(90)
+    edited = edit(gate, judgement, as_dana, 10)
     assert edited.escalation is None
     assert edited.action.state == ActionState.PERMITTED
     assert not Permit.objects.exists()
+    vote = Vote.objects.get()
+    assert (vote.escalation_id, vote.digest) == (gate.escalation(judgement).pk, edited.action.digest)
     Action.objects.filter(pk=edited.action.pk).update(decided_at=now() - timedelta(hours=2))
     services.sweep()
     done = services.redeem(holder=gate.run, action_id=edited.action.pk, audience="mcp")
     assert done.state == ActionState.EXECUTING
+
+
+def test_whoever_answered_before_may_still_edit_into_what_needs_nobody(
+    gate: Gate, as_nadia: Principal, as_dana: Principal
+) -> None:
+    services.save_route(actor=as_nadia, route=Route(name="Two", needed=2))
+    judgement = gate.propose(90)
+    gate.decide(judgement, as_dana)
+    assert edit(gate, judgement, as_dana, 10).action.state == ActionState.PERMITTED
+    assert Vote.objects.get().digest == gate.action(judgement).digest  # an answer is never changed
 
 
 def test_an_edit_beyond_the_grant_is_refused_with_its_reason(gate: Gate, as_dana: Principal) -> None:
