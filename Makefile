@@ -37,7 +37,7 @@ help:
 run: $(VENV)/.run
 	@exec $(BIN)/python manage.py up --port "$(PORT)" --state "$(STATE)"
 
-# Two workers: most tests wait for other processes more than they work. tests/conftest.py says what stays together.
+# Three workers: many tests wait for other processes more than they work. tests/conftest.py says what stays together.
 test: lint
 	$(BIN)/python -m pytest -n 3 --no-loadscope-reorder
 

@@ -43,8 +43,15 @@ class MissionRow:
         if self.claim_waits:
             return "The agent says that it is finished, and still runs."
         if self.mission.agent.runtime == Runtime.EXTERNAL:
-            return "" if self.run.first_call_at else "Nothing has called yet: connect your agent as shown below."
+            return "" if self.run.first_call_at else self._before_the_first_call(self.run)
         return "The sandbox is being started." if self.run.state in (RunState.PENDING, RunState.STARTING) else ""
+
+    @staticmethod
+    def _before_the_first_call(run: Run) -> str:
+        if run.attempt == 1:
+            return "Nothing has called yet: connect your agent as shown below."
+        called = f"Nothing has called in attempt {run.attempt} yet."
+        return f"{called} It needs the token shown below; a credential of its own goes on."
 
     def _after_the_program(self) -> str:
         if self.claim_waits:

@@ -11,6 +11,7 @@ from decimal import Decimal
 
 from agents import selectors as agents
 from agents import stops
+from agents.choices import MissionState
 from agents.grant_changes import Change
 from agents.grants import Grant, parse_grants
 from agents.models import McpTool, Mission, MissionVersion, Stop
@@ -180,8 +181,8 @@ def why_not_settled(escalation: Escalation) -> str:
 
 
 def _changed_since(escalation: Escalation, mission: Mission | None, tool: McpTool | None) -> str:
-    """What the question was judged by and is another by now. The gate compares it again; this is for who reads the
-    card before anybody answers."""
+    """What the question was judged by and is another by now, or a pause. The gate compares it again; this is for who
+    reads the card before anybody answers."""
     action = escalation.action
     if escalation.state != EscalationState.OPEN:
         return ""
@@ -193,6 +194,8 @@ def _changed_since(escalation: Escalation, mission: Mission | None, tool: McpToo
             other.append("definition")
     if other:
         return f"{governance.changed_in_words(other)} An approval can't permit it any more. {_asks_again(action)}"
+    if action.kind == "tool.call" and mission is not None and mission.state == MissionState.PAUSED:
+        return "The mission is paused. Approved before it is resumed, this permits nothing: the agent has to ask again."
     if governance.judged_by_other_rules(escalation):
         return "The rules have changed since this was judged. An approval counts only where they still ask people."
     return ""

@@ -114,7 +114,7 @@ class EscalationMessage(models.Model):
 
 class Notice(models.Model):
     """One person is told one thing, once: about a question, by mail too where `mail` says so, or, in `text`, about what
-    became of a mission, a budget or something asked for."""
+    became of a mission, a budget, a stop or something asked for."""
 
     class NoticeQuerySet(TenantQuerySet["Notice"]):
         pass
@@ -124,7 +124,7 @@ class Notice(models.Model):
     user = models.ForeignKey("tenancy.User", on_delete=models.CASCADE, related_name="+")
     escalation = models.ForeignKey("governance.Escalation", on_delete=models.PROTECT, null=True, related_name="+")
     team_id = models.UUIDField(null=True)  # of what it tells of, where that is no question
-    subject_type = models.CharField(max_length=8, blank=True, db_default="")  # "mission" or "budget"
+    subject_type = models.CharField(max_length=8, blank=True, db_default="")  # "mission", "budget" or "stop"
     subject_id = models.UUIDField(null=True)
     text = models.CharField(max_length=300, blank=True, db_default="")
     kind = models.CharField(max_length=12, choices=NoticeKind.choices)

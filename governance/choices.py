@@ -79,7 +79,7 @@ class NoticeKind(StatusChoices):
     MISSION = "mission", "neutral", "mission", "Your mission"
     REQUEST = "request", "neutral", "approve", "Answer to a request"
     BUDGET = "budget", "ask", "budget", "Budget alert"
-    CONFIRM = "confirm", "ask", "approve", "Second person"
+    CONFIRM = "confirm", "ask", "approve", "Waits for a second person"
 
 
 ASKING: Final = (NoticeKind.ASKED, NoticeKind.NEXT_TIER)  # until the question is settled

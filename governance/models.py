@@ -5,6 +5,7 @@ Governance knows who acts and what about only as ids: `agent_id`, `mission_id`, 
 
 from __future__ import annotations
 
+import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -37,6 +38,14 @@ class PolicyBundle(models.Model):
 
     class BundleQuerySet(TenantQuerySet["PolicyBundle"]):
         team_path = None
+
+        def in_force(self, organisation_id: uuid.UUID) -> PolicyBundle | None:
+            """The organisation's own bundle, else the baseline; None when there is neither: everything is refused."""
+            rows = self.filter(
+                models.Q(organisation_id=organisation_id) | models.Q(organisation__isnull=True),
+                state=BundleState.ACTIVE,
+            )
+            return rows.order_by("organisation_id").first()  # PostgreSQL sorts empty last: an own one comes first
 
     objects = BundleQuerySet.as_manager()
 

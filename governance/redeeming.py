@@ -202,9 +202,7 @@ def _too_old(action: Action) -> bool:
 
 
 def _lapsed() -> RemitError:
-    return conflict(
-        "permit.expired", "What was agreed to was not carried out in time, so it counts no more.", "Propose it again."
-    )
+    return conflict("permit.expired", "It was not carried out in the time it was permitted for.", "Propose it again.")
 
 
 def _lost(holder: Principal, action: Action) -> RemitError:

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from django.db.models import Case, Count, F, Prefetch, Q, QuerySet, Value, When
+from django.db.models import Case, Count, F, Prefetch, QuerySet, Value, When
 
 from controlplane.common.cursors import foreign_cursor
 from controlplane.common.errors import forbidden, not_found
 from controlplane.common.ids import first_id, parse_id
 from controlplane.tenancy.types import Permission, Principal
 from governance.approval_models import EscalationMessage
-from governance.choices import ActionState, BundleState, EscalationState, Verdict
+from governance.choices import ActionState, EscalationState, Verdict
 from governance.escalations.conversing import questions_of as questions_of
 from governance.escalations.differences import Change as Change
 from governance.escalations.differences import changes as changes
@@ -233,12 +233,13 @@ def escalation_rows(
     state: str | None = None,
     mission_id: uuid.UUID | None = None,
     waiting_for_me: bool = False,
+    filters: InboxFilters | None = None,
 ) -> QuerySet[Escalation]:
     """What the principal may see, or has to decide, for a list that is paged."""
     rows = (
         waiting_for(principal) if waiting_for_me else Escalation.objects.restrict(principal, Permission.ESCALATION_VIEW)
     )
-    wanted = {"state": state, "mission_id": mission_id}
+    wanted = {"state": state, "mission_id": mission_id, **(filters.chosen if filters else {})}
     return rows.filter(**{name: value for name, value in wanted.items() if value is not None})
 
 
@@ -317,20 +318,14 @@ def bundle_in_force(principal: Principal) -> PolicyBundle | None:
     """The rules the principal's organisation is judged by: its own, else the baseline. None: everything is refused."""
     if not principal.has_anywhere(Permission.POLICY_VIEW):
         raise forbidden(Permission.POLICY_VIEW.value)
-    rows = PolicyBundle.objects.filter(
-        Q(organisation_id=principal.organisation_id) | Q(organisation__isnull=True), state=BundleState.ACTIVE
-    )
-    return rows.order_by("organisation_id").first()  # PostgreSQL sorts empty last: an organisation's own comes first
+    return PolicyBundle.objects.in_force(principal.organisation_id)
 
 
 def judged_by_other_rules(escalation: Escalation) -> bool:
     """Whether other rules are in force than those that asked. For who may see the question, which comes with its
     decision."""
-    rows = PolicyBundle.objects.filter(
-        Q(organisation_id=escalation.organisation_id) | Q(organisation__isnull=True), state=BundleState.ACTIVE
-    )
-    in_force = rows.order_by("organisation_id").values_list("sha256", flat=True).first()
-    return in_force != escalation.decision.bundle_sha256
+    in_force = PolicyBundle.objects.in_force(escalation.organisation_id)
+    return in_force is None or in_force.sha256 != escalation.decision.bundle_sha256
 
 
 def _with_votes(rows: QuerySet[Escalation]) -> QuerySet[Escalation]:

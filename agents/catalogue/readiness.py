@@ -14,7 +14,7 @@ from agents.models import McpServer, McpTool
 from controlplane.common import installing
 from controlplane.common.installing import Installing
 from controlplane.tenancy.models import Organisation
-from controlplane.tenancy.types import Principal
+from controlplane.tenancy.types import ALL_TEAMS, Permission, Principal
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,14 @@ def samples_installing(actor: Principal) -> Installing | None:
 def readiness_of(
     actor: Principal, chosen: Template, under_way: Installing | None, team_id: uuid.UUID | None = None
 ) -> Readiness:
-    """Without a team: whether any team could start it. A server counts once its tools are known; while samples are
-    being installed it is registered a moment earlier, and on its way until then."""
+    """Without a team: whether one could start it in which the actor may start missions. A server counts once its tools
+    are known; while samples are being installed it is registered a moment earlier, and on its way until then."""
     rows = McpServer.objects.filter(organisation_id=actor.organisation_id)
     listed = rows.annotate(listed=Exists(McpTool.objects.filter(server=OuterRef("pk"))))
     known = {slug: (teams, read) for slug, teams, read in listed.values_list("slug", "team_ids", "listed")}
     busy = under_way is not None and not under_way.failure
+    own = actor.teams_with(Permission.MISSION_WRITE)
+    reach = {team_id} if team_id is not None else None if own is ALL_TEAMS else set(own)
     missing, unread, closed = [], [], []
     for need in chosen.servers:
         teams, read = known.get(need.slug, (None, False))
@@ -57,6 +59,6 @@ def readiness_of(
             missing.append(need.name)
         elif not read:
             unread.append(need.name)
-        if team_id is not None and teams is not None and team_id not in teams:
+        if reach is not None and teams is not None and reach.isdisjoint(teams):
             closed.append(need.name)
     return Readiness(tuple(missing), tuple(unread), tuple(closed), under_way if missing else None)

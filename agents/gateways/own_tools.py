@@ -122,9 +122,12 @@ async def call(principal: Principal, name: str, arguments: Mapping[str, Any]) ->
         if principal.mission_id is None:
             raise RemitError(
                 "mission.none",
-                "This token says no one mission that is under way.",
+                "This agent has no mission under way, or several, and its credential names none.",
                 403,
-                remedies=("Use the run's token: it is shown on the mission's page.",),
+                remedies=(
+                    "Start a mission for it.",
+                    "Of several, choose by a run's token: its mission's page shows it.",
+                ),
             )
         match name:
             case "remit__mission":

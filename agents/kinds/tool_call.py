@@ -51,8 +51,11 @@ class ToolCall:
         if mission_id is None:
             raise invalid(
                 "mission.ambiguous",
-                "This credential does not say which attempt at which mission it acts for.",
-                remedies=("Use the run's token: it is shown on the mission's page.",),
+                "This agent has no mission under way, or several, and its credential names none.",
+                remedies=(
+                    "Start a mission for it.",
+                    "Of several, choose by a run's token: its mission's page shows it.",
+                ),
             )
         snapshot = call_facts.read(proposer, mission_id, run_id, proposal)
         grants = call_facts.grants_of(snapshot.version_id)

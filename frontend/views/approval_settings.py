@@ -33,7 +33,13 @@ _FIELDS = {
     "next_group_id": "next",
     "next_seconds": "next_time",
 }
-_STAND_IN_FIELDS = {name: name for name in ("from_user", "to_user", "from", "until")} | {"ends_at": "until"}
+_STAND_IN_FIELDS = {
+    "from_user_id": "from_user",
+    "to_user_id": "to_user",
+    "from": "from",
+    "until": "until",
+    "ends_at": "until",
+}
 _UNITS = {"minutes": 60, "hours": 3600, "days": 86400, "seconds": 1}
 
 

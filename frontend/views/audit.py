@@ -15,7 +15,7 @@ from django.utils.dateparse import parse_date
 from django.views.decorators.http import require_GET
 
 from agents import selectors as agents
-from controlplane.audit import selectors, verification
+from controlplane.audit import erasure, selectors, verification
 from controlplane.audit.events import Event
 from controlplane.common.ids import parse_id
 from controlplane.tenancy import selectors as tenancy
@@ -98,7 +98,9 @@ def detail(request: PersonRequest, entry_id: uuid.UUID) -> HttpResponse:
         "line": line_of(entry, request.principal),
         "entry": entry,
         "proof": verification.verify_entry(entry),
-        "may_erase": entry.subject_type == "person" and request.principal.has(Permission.MEMBER_WRITE),
+        "may_erase": entry.subject_type == "person"
+        and request.principal.has(Permission.MEMBER_WRITE)
+        and not erasure.is_erased(entry.subject_id),
     }
     return render(request, "audit/entry.html", context)
 

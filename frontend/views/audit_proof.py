@@ -21,7 +21,7 @@ from frontend.pages import PersonRequest, page, require_anywhere
 # A chain of two hundred thousand entries is done when the page comes.
 AT_ONCE_SECONDS = 2.0
 # What the service calls a field, and what the form does.
-_FIELDS = {"/start": "from", "/from": "from", "/to": "to"}
+_FIELDS = {"/start": "from", "/end": "to", "/from": "from", "/to": "to"}
 
 
 @page

@@ -233,8 +233,9 @@ def _may_take_out(request: PersonRequest, person: Person) -> bool:
     """By administrators of teams, who can deactivate nobody: a person who has no role outside these teams."""
     if request.principal.has(Permission.MEMBER_WRITE) or person.user.pk == request.principal.user_id:
         return False
-    places = directory.places(request.principal)
-    return person.suspended_at is None and all(seat.team in places for seat in person.seats)
+    places = {team.pk if team else None for team in directory.places(request.principal)}
+    held = directory.held_by(request.principal, person.user.pk)  # also where the viewer sees no members
+    return person.suspended_at is None and all(place in places for place, _ in held)
 
 
 def _without_a_role(request: PersonRequest, person: Person) -> RemitError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -45,10 +45,10 @@ from governance import selectors as governance
 TABS = ("timeline", "remit", "budget", "output", "checklist", "runs")
 _VIEWS = (
     ("All", ""),
-    ("Under way", "?state=active&state=paused"),
+    ("Under way", "?state=active,paused"),
     ("Waiting for a person", "?asking=1"),
     ("Outcome to accept", "?outcome=claimed"),
-    ("Ended", "?state=succeeded&state=failed&state=stopped&state=expired"),
+    ("Ended", "?state=succeeded,failed,stopped,expired"),
     ("Mine", "?mine=1"),
 )
 
@@ -75,9 +75,12 @@ def listing(request: PersonRequest) -> HttpResponseBase:
         "rows": selectors.mission_rows(request.principal, found.items),
         "page": found,
         "filters": filters,
-        "states": MissionState.choices,
+        "states": _state_choices(filters.states),
+        "kept": [
+            (name, request.GET[name]) for name in ("agent", "owner", "outcome", "asking") if request.GET.get(name)
+        ],
         **saved_views(request, "missions"),
-        "views": [View(label, query, request.GET.urlencode() == query[1:]) for label, query in _VIEWS],
+        "views": [View(label, query, request.GET.urlencode(safe=",") == query[1:]) for label, query in _VIEWS],
         "filtered": any(vars(filters).values()),
         "may_start": request.principal.has_anywhere(Permission.MISSION_WRITE),
     }
@@ -295,8 +298,16 @@ def _csv_rows(request: PersonRequest, rows: Any) -> Any:
         )
 
 
+def _state_choices(chosen: Sequence[str]) -> list[tuple[str, str]]:
+    """Those of the box; several at once, as the views choose them, are one of its lines too."""
+    labels = dict(MissionState.choices)
+    together = [(",".join(chosen), ", ".join(labels[state] for state in chosen))] if len(chosen) > 1 else []
+    return [*together, *MissionState.choices]
+
+
 def _filters(request: PersonRequest) -> selectors.Filters:
-    states = [state for state in request.GET.getlist("state") if state in MissionState.values]
+    named = ",".join(request.GET.getlist("state")).split(",")
+    states = [state for state in MissionState.values if state in named]
     mine = request.principal.user_id if request.GET.get("mine") else None
     return selectors.Filters(
         states=states,

@@ -12,7 +12,7 @@ from governance import selectors as governance
 from governance import services
 
 _IN_BELL = 8
-_OPENS = {"question": "approval", "mission": "mission", "budget": "budget"}
+_OPENS = {"question": "approval", "mission": "mission", "budget": "budget", "stop": "stop"}
 
 
 @page

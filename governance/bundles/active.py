@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from django.db.models import Q
-
 from governance import policy
 from governance.choices import BundleState
 from governance.models import PolicyBundle
@@ -35,13 +33,7 @@ def active_bundle(organisation_id: uuid.UUID) -> LoadedBundle | None:
     known = _LOADED.get(organisation_id)
     if known is not None:
         return known
-    row = (
-        PolicyBundle.objects.filter(
-            Q(organisation_id=organisation_id) | Q(organisation__isnull=True), state=BundleState.ACTIVE
-        )
-        .order_by("organisation_id")  # PostgreSQL sorts empty last: an organisation's own comes first
-        .first()
-    )
+    row = PolicyBundle.objects.in_force(organisation_id)
     if row is None:
         return None
     loaded = LoadedBundle(sha256=row.sha256, name=row.name, policies=row.policies, schema=row.schema)

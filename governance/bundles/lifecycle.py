@@ -13,6 +13,7 @@ from controlplane.audit.events import Event
 from controlplane.audit.services import Subject, record
 from controlplane.common.clock import now
 from controlplane.common.errors import FieldError, conflict, forbidden, invalid, not_found
+from controlplane.tenancy.selectors import holders_of
 from controlplane.tenancy.types import Permission, Principal
 from governance.bundles.active import forget
 from governance.bundles.validation import BundleSource, bundle_sha256, check_bundle
@@ -89,7 +90,8 @@ def load_bundle(*, actor: Principal, name: str, source: BundleSource) -> PolicyB
 def promote_bundle(*, actor: Principal, bundle_id: uuid.UUID) -> PolicyBundle:
     """Make a draft the organisation's rules, never by the person who loaded it; in force at the next decision.
 
-    Raises 422 `bundle.invalid` for one that passed the checks of an earlier release and not today's.
+    Raises 409 `bundle.four_eyes`, `bundle.loader_gone`, and 422 `bundle.invalid` for one that passed the checks of an
+    earlier release and not today's.
     """
     actor.require(Permission.POLICY_WRITE)
     bundle = PolicyBundle.objects.restrict(actor, Permission.POLICY_WRITE).filter(pk=bundle_id).first()
@@ -102,6 +104,14 @@ def promote_bundle(*, actor: Principal, bundle_id: uuid.UUID) -> PolicyBundle:
             "bundle.four_eyes",
             "A bundle is promoted by a second person.",
             "Ask a colleague with the permission “policy.write”.",
+        )
+    if bundle.loaded_by_id not in holders_of(
+        Permission.POLICY_WRITE, organisation_id=actor.organisation_id, team_id=None
+    ):
+        raise conflict(
+            "bundle.loader_gone",
+            "Who loaded this bundle may not change policies any more, so nobody but you stands for it.",
+            "Load it yourself, and ask a colleague with the permission “policy.write” to promote it.",
         )
     _require_usable(BundleSource(bundle.policies, bundle.schema, bundle.golden_cases))
     with transaction.atomic():

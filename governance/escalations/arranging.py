@@ -66,9 +66,9 @@ def save_group(
     belongs = Membership.objects.standing().filter(organisation_id=actor.organisation_id)
     members = list(User.objects.filter(pk__in=wanted).filter(pk__in=belongs.values("user_id")).order_by("name"))
     if len(members) != len(wanted) or not 1 <= len(members) <= _MOST_MEMBERS:
-        errors.append(FieldError("/members", f"1 to {_MOST_MEMBERS} people of this organisation"))
+        errors.append(FieldError("/member_ids", f"1 to {_MOST_MEMBERS} people of this organisation"))
     if team_id is not None and not Team.objects.filter(pk=team_id, organisation_id=actor.organisation_id).exists():
-        errors.append(FieldError("/team", "a team of this organisation"))
+        errors.append(FieldError("/team_id", "a team of this organisation"))
     if errors:
         raise invalid("group.invalid", "The group can't be saved as it is.", *errors)
     try:

@@ -280,7 +280,7 @@ def _why_not_settled(again: Again) -> str:
     if finding.verdict is Verdict.ESCALATE:
         return "Another rule asks as well by now, so it waits as a new question."
     said = finding.message.removeprefix("Not sent. ")
-    return (said if finding.reason_code == CHANGED_SINCE else f"The rules refuse it by now: {said}")[:LONGEST_REASON]
+    return (said if finding.reason_code == CHANGED_SINCE else f"It is refused by now: {said}")[:LONGEST_REASON]
 
 
 def _vote(

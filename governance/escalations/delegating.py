@@ -43,13 +43,13 @@ def delegate(
         raise forbidden(Permission.ESCALATION_DECIDE.value)
     errors = _wrong_times(starts_at, ends_at)
     if from_user_id == to_user_id:
-        errors.append(FieldError("/to_user", "somebody else"))
+        errors.append(FieldError("/to_user_id", "somebody else"))
     from_user = _approver(actor, from_user_id)
     to_user = _approver(actor, to_user_id)
     if from_user is None:
-        errors.append(FieldError("/from_user", "a person with the approver's role"))
+        errors.append(FieldError("/from_user_id", "a person with the approver's role"))
     if to_user is None:
-        errors.append(FieldError("/to_user", "a person with the approver's role: standing in gives no role"))
+        errors.append(FieldError("/to_user_id", "a person with the approver's role: standing in gives no role"))
     if errors or from_user is None or to_user is None:
         raise invalid("delegation.invalid", "This can't be set as it is.", *errors)
     with transaction.atomic():

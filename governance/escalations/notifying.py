@@ -32,7 +32,11 @@ MOST_MAILS_AN_HOUR: Final = 20  # to one person; the rest stands in the frame on
 _SALT: Final = "remit.approval.mail"
 _MOST_ATTEMPTS: Final = 5
 _BATCH: Final = 200
-_VIEWS: Final = {"mission": Permission.MISSION_VIEW, "budget": Permission.BUDGET_VIEW}
+_VIEWS: Final = {
+    "mission": Permission.MISSION_VIEW,
+    "budget": Permission.BUDGET_VIEW,
+    "stop": Permission.MISSION_VIEW,
+}
 
 
 def tell_about(escalation_id: uuid.UUID) -> int:

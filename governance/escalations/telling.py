@@ -102,7 +102,7 @@ def tell_review(broken: BreakGlass, verdict: ReviewVerdict) -> None:
 
 
 def _page_of(action: Action) -> tuple[str, uuid.UUID | None]:
-    return ("mission", action.mission_id) if action.mission_id else ("budget", action.subject_id)
+    return ("mission", action.mission_id) if action.mission_id else (action.subject_type, action.subject_id)
 
 
 def tell_answer(*, action: Action, state: ActionState, actor: Principal, owners: Collection[uuid.UUID]) -> None:

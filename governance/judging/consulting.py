@@ -27,6 +27,8 @@ log = structlog.get_logger(__name__)
 # Each waits in a thread of the gateway: more of them, and calls that need no judge would wait too.
 SLOTS: Final = 3
 _SLOT: Final = threading.BoundedSemaphore(SLOTS)
+# Of the time that is left, kept for the models behind the one that is asked.
+_KEPT_BEHIND: Final = 0.25
 _LONGEST_BRIEF: Final = 48 * 1024
 _BYTES_PER_TOKEN: Final = 3
 _BRIEF_IN_WORDS: Final = "The mission, its remit, the exact action, and the tool's description marked as untrusted."
@@ -89,15 +91,18 @@ def _within_budget(
 
 def _first_answer(brief: Mapping[str, Any], deadline: float) -> tuple[Answer | None, dict[str, Any], tuple[str, str]]:
     """Of the first model that responds. Another is tried only when one gave no response at all: nobody is asked until
-    somebody says yes. Each is waited for as long as leaves the same to those behind it."""
+    somebody says yes. Each is waited for as long as leaves a moment to those behind it."""
     trouble = ("judge.resting", "The judge has failed repeatedly and is left alone for a moment.")
     details: dict[str, Any] = {}
     document = protocol.document_of(brief)
     awake = [endpoint for endpoint in endpoints() if not endpoint.is_open]
     for place, endpoint in enumerate(awake):
-        left = (deadline - time.monotonic()) / (len(awake) - place)
+        is_last = place == len(awake) - 1
+        left = (deadline - time.monotonic()) * (1 if is_last else 1 - _KEPT_BEHIND)
         if left <= 0:
             return None, details, ("judge.too_slow", "The model did not answer in time.")
+        if not endpoint.may_ask():
+            continue
         details = {"model": endpoint.model, "shown": document}
         try:
             raw = endpoint.ask(protocol.request_body(model=endpoint.model, document=document), seconds=left)

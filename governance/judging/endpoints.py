@@ -40,8 +40,17 @@ class Endpoint:
     def is_open(self) -> bool:
         return time.monotonic() < self.open_until
 
+    def may_ask(self) -> bool:
+        """Not while it rests. When the rest is over one call tries it, and it rests on for all others meanwhile."""
+        with self._lock:
+            if self.is_open:
+                return False
+            if self.failures >= FAILURES_TO_OPEN:
+                self.open_until = time.monotonic() + OPEN_SECONDS
+            return True
+
     def note(self, trouble: str) -> None:
-        """After each call: empty for a valid answer. One call tries again once the rest is over."""
+        """After each call: empty for a valid answer."""
         with self._lock:
             self.trouble = trouble
             self.failures = self.failures + 1 if trouble else 0

@@ -89,8 +89,9 @@ def read_answer(raw: bytes, *, model: str, brief: Mapping[str, Any]) -> Answer:
 
 
 def _is_of(model: str, answered: str) -> bool:
-    """The model itself, or a dated release of it: “gpt-4o-2024-08-06” is gpt-4o, “gpt-4o-mini” is another."""
-    return re.fullmatch(rf"{re.escape(model)}(-[0-9]+)*", answered) is not None
+    """The model itself, or a dated release of it: “gpt-4o-2024-08-06” is gpt-4o, “gpt-4o-mini” and “gpt-4o-2” are
+    others."""
+    return re.fullmatch(rf"{re.escape(model)}(-[0-9]{{4}}(-?[0-9]{{2}}){{0,2}})?", answered) is not None
 
 
 def _content_of(completion: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from django.core.management import CommandError, call_command
 from agents.grants import Grant, argument_facts, compile_grants
 from controlplane.audit.models import Entry
 from controlplane.common.errors import RemitError
+from controlplane.tenancy import members
 from controlplane.tenancy.models import User
 from controlplane.tenancy.types import Principal, Role
 from governance import services
@@ -178,6 +179,21 @@ def test_a_second_person_promotes_and_the_next_decision_uses_it(
         services.promote_bundle(actor=second, bundle_id=bundle.pk)
     events = Entry.objects.filter(subject_id=bundle.pk).order_by("id").values_list("event", flat=True)
     assert list(events) == ["policy.bundle_loaded", "policy.bundle_promoted"]
+
+
+@pytest.mark.django_db
+def test_nobody_alone_promotes_what_somebody_loaded_who_was_shut_out_since(
+    as_nadia: Principal, make_person: Any, acting: Any, northwind: Any
+) -> None:
+    services.ensure_baseline()
+    olga = make_person("Olga", northwind, Role.ADMIN)
+    bundle = services.load_bundle(actor=acting(olga), name="Olga's", source=stricter())
+    members.deactivate(principal=as_nadia, user_id=olga.pk)
+    with pytest.raises(RemitError, match=r"bundle\.loader_gone"):
+        services.promote_bundle(actor=as_nadia, bundle_id=bundle.pk)
+    bundle.refresh_from_db()
+    assert bundle.state == BundleState.DRAFT
+    assert not Entry.objects.filter(event="policy.bundle_promoted").exists()
 
 
 @pytest.mark.django_db

@@ -48,6 +48,7 @@ FAILURES: dict[str, tuple[Callable[[Any], Reply], str]] = {
     "cut off": (lambda _: completion(ALIGNED, finish="length"), "judge.cut_off"),
     "another model": (lambda _: completion(ALIGNED, model="cheaper-1"), "judge.other_model"),
     "a smaller model of that name": (lambda _: completion(ALIGNED, model=f"{MODEL}-mini"), "judge.other_model"),
+    "a later model of that name": (lambda _: completion(ALIGNED, model=f"{MODEL}-1"), "judge.other_model"),
     "evidence that does not exist": (
         lambda _: completion({**ALIGNED, "evidence": ["/action/approved_by"]}),
         "judge.evidence_missing",
@@ -131,16 +132,25 @@ def test_another_endpoint_is_asked_when_one_is_silent_but_not_when_one_says_no(
 
 def test_another_endpoint_is_asked_when_one_hangs(gate: Gate, model: ModelServer, settings: Any) -> None:
     with model_server() as second:
-        connect(settings, f"{model.url},{second.url}", judge_seconds=1.0)
+        connect(settings, f"{model.url},{second.url}", judge_seconds=2.0)
         model.hangs = True
         since = time.monotonic()
         assert gate.propose(10).verdict is Verdict.ALLOW
-        assert time.monotonic() - since < 1.5
+        assert time.monotonic() - since < 2.5
         assert (len(model.asked), len(second.asked)) == (1, 1)
 
 
-def test_a_dated_release_of_the_model_is_that_model(gate: Gate, model: ModelServer) -> None:
-    model.play = lambda _: completion(ALIGNED, model=f"{MODEL}-2026-08-06")
+def test_a_slow_endpoint_has_most_of_the_time_though_another_stands_behind_it(
+    gate: Gate, model: ModelServer, settings: Any
+) -> None:
+    connect(settings, f"{model.url},http://127.0.0.1:9/v1", judge_seconds=3.0)
+    model.play = lambda request: (time.sleep(1.7), agree(request))[1]
+    assert gate.propose(10).verdict is Verdict.ALLOW
+
+
+@pytest.mark.parametrize("date", ["2026-08-06", "20260806", "0806"])
+def test_a_dated_release_of_the_model_is_that_model(gate: Gate, model: ModelServer, date: str) -> None:
+    model.play = lambda _: completion(ALIGNED, model=f"{MODEL}-{date}")
     assert gate.propose(10).verdict is Verdict.ALLOW
 
 
@@ -153,8 +163,15 @@ def test_a_judge_that_keeps_failing_is_left_alone_and_the_frame_is_told(gate: Ga
     assert (judgement.verdict, judgement.reason_code) == (Verdict.ESCALATE, "judge.resting")
     assert len(model.asked) == endpoints.FAILURES_TO_OPEN
     endpoints.endpoints()[0].open_until = 0.0  # its rest is over
-    model.play = agree
+    meanwhile = []
+
+    def try_it(request: dict[str, Any]) -> Reply:
+        meanwhile.extend(services.troubled_judges())
+        return agree(request)
+
+    model.play = try_it
     assert gate.propose(40).verdict is Verdict.ALLOW
+    assert [endpoint.model for endpoint in meanwhile] == [MODEL], "others leave it alone until it has answered one"
     assert services.troubled_judges() == []
 
 

@@ -108,7 +108,7 @@ def test_the_requesters_delegate_can_not_vote(
 def test_standing_in_gives_no_role(as_dana: Principal, dana: User, alice: User, as_alice: Principal) -> None:
     with pytest.raises(RemitError) as caught:
         stand_in(as_dana, dana, alice)
-    assert caught.value.errors[0].pointer == "/to_user"
+    assert caught.value.errors[0].pointer == "/to_user_id"
     with pytest.raises(RemitError, match=r"permission\.denied"):
         stand_in(as_alice, dana, alice)
     assert not Delegation.objects.exists()

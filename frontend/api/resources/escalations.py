@@ -14,6 +14,7 @@ from frontend.api.shapes import arranging
 from frontend.api.shapes import escalations as shapes
 from governance import selectors, services
 from governance.escalations import reading
+from governance.escalations.reading import InboxFilters
 
 _LATER_VOTE = "escalation.changed"
 
@@ -30,11 +31,18 @@ class Escalations(Resource):
         listed=True,
     )
     def get(self, request: Request) -> Response:
+        query = self.query
         rows = selectors.escalation_rows(
             self.principal,
-            state=self.query.get("state"),
-            mission_id=self.query.get("mission"),
-            waiting_for_me=self.query["mine"],
+            state=query.get("state"),
+            mission_id=query.get("mission"),
+            waiting_for_me=query["mine"],
+            filters=InboxFilters(
+                kind=query.get("kind"),
+                team_id=query.get("team"),
+                group_id=query.get("group"),
+                irreversible=query.get("irreversible"),
+            ),
         )
         return self.page(rows, shapes.EscalationOut)
 

@@ -85,10 +85,10 @@ class RouteBody(Body):
     amount_argument = Text(max_length=80, required=False, default="", allow_blank=True)
     only_irreversible = Flag(required=False, default=False)
     group_id = Id(required=False, allow_null=True, default=None)
-    needed = Whole(min_value=1, max_value=100, required=False, default=1)
-    answer_seconds = Whole(min_value=1, max_value=10**7, required=False, allow_null=True, default=None)
+    needed = Whole(min_value=1, max_value=10, required=False, default=1)
+    answer_seconds = Whole(min_value=60, max_value=14 * 86_400, required=False, allow_null=True, default=None)
     next_group_id = Id(required=False, allow_null=True, default=None)
-    next_seconds = Whole(min_value=1, max_value=10**7, required=False, allow_null=True, default=None)
+    next_seconds = Whole(min_value=60, max_value=14 * 86_400, required=False, allow_null=True, default=None)
 
 
 class MoveBody(Body):
@@ -227,12 +227,12 @@ class HealthOut(serializers.Serializer):  # type: ignore[type-arg]
 
 
 class NoticeOut(serializers.Serializer):  # type: ignore[type-arg]
-    """One thing you were told: about a question, or about a mission or budget."""
+    """One thing you were told: about a question, or about a mission, budget or stop."""
 
     id = Id()
     kind = serializers.ChoiceField(NoticeKind.values)
     escalation_id = Id(allow_null=True)
-    subject_type = serializers.ChoiceField(["mission", "budget"], allow_blank=True)
+    subject_type = serializers.ChoiceField(["mission", "budget", "stop"], allow_blank=True)
     subject_id = Id(allow_null=True)
     title = serializers.CharField()
     created_at = Moment()

@@ -98,9 +98,12 @@ class HoldQuery(ListQuery):
 class LineOut(serializers.Serializer):  # type: ignore[type-arg]
     """One line of the journal."""
 
-    id = serializers.CharField()
+    id = serializers.CharField(help_text="A number: lines are counted, they are no resources.")
     at = Moment()
-    kind = serializers.CharField()
+    kind = serializers.CharField(
+        help_text="`allocation`: the amounts are the limits that were set, 0 where there is none; what holds now is in "
+        "`budgets`."
+    )
     description = serializers.CharField()
     amounts = AmountsOut("amounts")
     hold_id = Id(allow_null=True)

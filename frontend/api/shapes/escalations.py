@@ -140,6 +140,10 @@ class DelegationBody(Body):
 class EscalationQuery(ListQuery):
     state = serializers.ChoiceField(EscalationState.values, required=False)
     mission = Id(required=False)
+    kind = serializers.CharField(required=False, max_length=40, help_text="Of the action: `tool.call`, `budget.topup`…")
+    team = Id(required=False)
+    group = Id(required=False, help_text="The approver group that is asked.")
+    irreversible = serializers.BooleanField(required=False, help_text="Only what can't, or only what can be undone.")
     mine = serializers.BooleanField(
         required=False, default=False, help_text="Only what waits for you. The newest first, as every list here."
     )

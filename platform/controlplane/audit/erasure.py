@@ -62,7 +62,7 @@ class Plan:
     @property
     def done(self) -> bool:
         """This person is erased already."""
-        return self.user.name == self.pseudonym
+        return self.user.email == _address_of_erased(self.user.pk)
 
 
 def plan(*, actor: Principal, user_id: uuid.UUID) -> Plan:
@@ -106,8 +106,17 @@ def erase_person(*, actor: Principal, user_id: uuid.UUID) -> Erased:
     return erased
 
 
+def is_erased(user_id: uuid.UUID) -> bool:
+    return User.objects.filter(pk=user_id, email=_address_of_erased(user_id)).exists()
+
+
 def pseudonym_of(user_id: uuid.UUID) -> str:
     return f"Erased person {short(user_id)}"
+
+
+def _address_of_erased(user_id: uuid.UUID) -> str:
+    """Nobody can have it otherwise: the domain does not exist. A name can be anything."""
+    return f"erased-{user_id.hex}@erased.invalid"
 
 
 def _person(actor: Principal, user_id: uuid.UUID, *, lock: bool = False) -> User:
@@ -178,7 +187,7 @@ def _close_account(user: User, pseudonym: str) -> None:
     moment = now()
     User.objects.filter(pk=user.pk).update(
         name=pseudonym,
-        email=f"erased-{user.pk.hex}@erased.invalid",
+        email=_address_of_erased(user.pk),
         password="!",  # noqa: S106 - what Django writes for an account that has none
         is_active=False,
         time_zone="UTC",

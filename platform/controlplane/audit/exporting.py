@@ -65,7 +65,7 @@ def range_of(*, organisation_id: uuid.UUID, start: int | datetime | None, end: i
         raise invalid(
             "audit.range_invalid",
             _nothing_there(organisation_id, start, end, head),
-            FieldError("/start", "a number or day within the trail, not after the end"),
+            FieldError("/end" if start is None else "/start", "within the trail, the end not before the start"),
         )
     signed = sign_head(organisation_id=organisation_id) if end is None else None
     return Range(first, signed.sequence if signed else last)
@@ -193,8 +193,8 @@ def _nothing_there(
         oldest, newest = (_day_in_words(moment.astimezone(zone)) for moment in (at.first(), at.last()))
         whole = f"from {oldest} to {newest}"
     given = [
-        f"{word} {_bound_in_words(bound, is_end=word == 'to')}"
-        for word, bound in (("from", start), ("to", end))
+        f"{word} {_bound_in_words(bound, is_end=bound is end)}"
+        for word, bound in (("from", start), ("until" if start is None else "to", end))
         if bound is not None
     ]
     return f"There are no entries {' '.join(given)}{' on' if end is None else ''}; the trail goes {whole}."

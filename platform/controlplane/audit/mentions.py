@@ -32,14 +32,14 @@ _FOR_PROGRAMS = frozenset(
         *("kind", "tool", "tool_name", "qualified_name", "subject_type", "reason_code", "trace_id", "idempotency_key"),
         *("roles", "scopes", "hash", "digest", "seen", "nonce", "audience", "policies", "approved_policies"),
         *("judged_policies", "schema", "golden_cases", "definition", "pending_definition", "effects", "capabilities"),
-        *("program", "command", "environment", "mounts", "protocol_version", "residency", "template", "settings"),
+        *("program", "command", "environment", "mounts", "protocol_version", "residency", "template"),
         *("resources", "desired_resources", "observed_resources", "former_sizes", "applied_under", "exit_reason"),
         *("purpose", "progress", "counts", "key", "token_class", "zone", "stamp", "list", "amount_argument", "header"),
         *("client_id", "scope", "envelope", "clusters_sandbox.name", "agents_mcptool.name", "budgets_costmission.goal"),
     }
 )
 # Of these only what stands under the named key is for people.
-_WORDS_WITHIN = {"agents_missionversion.grants": "sentence"}
+_WORDS_WITHIN = {"agents_missionversion.grants": "sentence", "agents_mission.settings": "values"}
 
 
 class Counter(Protocol):
@@ -90,6 +90,16 @@ class Names:
             return [self.replaced(item, by) for item in value]
         return value
 
+    def stand_in(self, value: Any) -> bool:
+        """Whether one of them is in the value, keys included."""
+        if self.pattern is None:
+            return False
+        if isinstance(value, str):
+            return self.pattern.search(value) is not None
+        if isinstance(value, dict):
+            return any(self.stand_in(item) for pair in value.items() for item in pair)
+        return isinstance(value, list) and any(self.stand_in(item) for item in value)
+
     def replaced_within(self, value: Any, key: str, by: str) -> Any:
         """The JSON with every mention replaced in what stands under `key`, and nowhere else."""
         if isinstance(value, dict):
@@ -108,18 +118,17 @@ def _alternative(name: str) -> str:
 
 
 def replace(names: Names, by: str, *, organisations: Collection[uuid.UUID], done: Counter) -> dict[str, int]:
-    """Replace them in every row of these organisations. Returns, by place, how many rows refused to be changed."""
+    """Replace them in every row of these organisations. Returns, by place, how many rows hold one still."""
     kept: dict[str, int] = {}
     for model, columns, path in _places():
         rows = model._base_manager.filter(**{f"{path}__in": list(organisations)})
         texts = {f"{name}_as_text": Cast(name, models.TextField()) for name in columns}
         found = rows.alias(**texts).filter(names.condition(list(texts)))
         for values in list(found.values("pk", *columns)):
-            found_in = {name: names.replaced(values[name], by) for name in columns}
-            changes = {name: _for_people(model, name, values[name], found_in[name], names, by) for name in columns}
+            changes = {name: _for_people(model, name, values[name], names, by) for name in columns}
             refused = _update(model, values, changes)
             for name in columns:
-                if changes[name] != found_in[name]:
+                if names.stand_in(changes[name]):
                     refused[name] = f"{model._meta.db_table}.{name}"
             for name, place in refused.items():
                 kept[place] = kept.get(place, 0) + 1
@@ -139,13 +148,15 @@ def as_json(rows: Sequence[dict[str, Any]]) -> str:
     return json.dumps(rows, default=str)
 
 
-def _for_people(model: type[models.Model], name: str, value: Any, replaced: Any, names: Names, by: str) -> Any:
-    """What the column becomes: `replaced` where people read it, as it is where programs do."""
+def _for_people(model: type[models.Model], name: str, value: Any, names: Names, by: str) -> Any:
+    """What the column becomes: every mention replaced where people read it, as it is where programs do."""
     place, field = f"{model._meta.db_table}.{name}", model._meta.get_field(name)
     if place in _WORDS_WITHIN:
         return names.replaced_within(value, _WORDS_WITHIN[place], by)
     by_its_name = name in _FOR_PROGRAMS or place in _FOR_PROGRAMS or name.endswith("_sha256")
-    return value if by_its_name or isinstance(field, models.SlugField | models.URLField) else replaced
+    if by_its_name or isinstance(field, models.SlugField | models.URLField):
+        return value
+    return names.replaced(value, by)
 
 
 def _update(model: type[models.Model], values: dict[str, Any], changes: dict[str, Any]) -> dict[str, str]:

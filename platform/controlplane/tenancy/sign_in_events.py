@@ -30,9 +30,9 @@ def register() -> None:
 
 
 def _signed_in(*, user: User, request: HttpRequest | None = None, **_: Any) -> None:
-    principal = services.principal_of_user(user=user)
-    if request is not None and principal is not None:  # kept: joining another organisation leads nobody's pages there
-        request.session[SESSION_ORGANISATION] = str(principal.organisation_id)
+    principal, session = services.principal_of_user(user=user), getattr(request, "session", None)
+    if session is not None and principal is not None:  # kept: joining another organisation leads nobody's pages there
+        session[SESSION_ORGANISATION] = str(principal.organisation_id)
     _tell("person.signed_in", user, request)
 
 

@@ -60,8 +60,10 @@ def _described() -> list[tuple[re.Pattern[str], dict[str, Any]]]:
 
 def _documented(method: str, path: str, answer: Any) -> Any:
     address = "/api/v1/" + path.partition("?")[0]
-    for pattern, methods in _described():
-        if pattern.fullmatch(address) and method in methods and answer.status_code != 304:
+    known = [methods for pattern, methods in _described() if pattern.fullmatch(address)]
+    assert known or answer.status_code == 404, f"{method} {path}: not an address of the schema"
+    for methods in known:
+        if method in methods and answer.status_code != 304:
             assert str(answer.status_code) in methods[method]["responses"], f"{method} {path}: {answer.status_code}"
     return answer
 

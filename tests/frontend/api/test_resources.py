@@ -317,6 +317,20 @@ def test_the_trail_is_read_filtered_and_checked(nadia_api: Api, mission: Mission
     assert nadia_api.get(f"audit-jobs/{job.json()['id']}").json()["intact"] is True
 
 
+def test_questions_are_narrowed_as_on_the_page(nadia_api: Api, world: Any, team: Any, other_team: Any) -> None:
+    question = str(world.ask_credit().pk)
+
+    def found(query: str) -> list[str]:
+        return [item["id"] for item in nadia_api.get(f"escalations?{query}").json()["items"]]
+
+    for query in (f"team={team.pk}", "kind=tool.call", "irreversible=false", "mine=false&state=open"):
+        other = {f"team={team.pk}": f"team={other_team.pk}", "kind=tool.call": "kind=budget.topup"}.get(query)
+        assert found(query) == [question], query
+        assert other is None or found(other) == [], other
+    assert found("irreversible=true") == []
+    assert found(f"group={team.pk}") == []
+
+
 def test_the_trail_is_narrowed_to_a_person_an_agent_and_a_kind_of_events(
     nadia_api: Api, mission: Mission, world: Any, bob: User
 ) -> None:

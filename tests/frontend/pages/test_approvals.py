@@ -106,7 +106,7 @@ def test_an_approval_that_rules_overtook_says_that_they_refuse(
     answer(browser, escalation, "approve")
     action = Action.objects.get(pk=escalation.action_id)
     assert action.state == ActionState.DENIED
-    said = f"But nothing was done. The rules refuse it by now: {action.message.removeprefix('Not sent. ')}"
+    said = f"But nothing was done. It is refused by now: {action.message.removeprefix('Not sent. ')}"
     assert said in unescape(page(browser, reverse("approvals")))
 
 
@@ -119,7 +119,7 @@ def test_of_many_approvals_those_that_did_not_settle_it_are_told_apart(
     html = page(browser, reverse("approvals"))
     assert "2 of 2 answered" not in html
     assert "2 approvals counted and did not settle it. Another rule asks as well by now, so it waits as a new" in html
-    assert "refuse it by now" not in html
+    assert "refused by now" not in html
     assert Escalation.objects.filter(state=EscalationState.OPEN).count() == 2
 
 

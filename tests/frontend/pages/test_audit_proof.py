@@ -22,6 +22,7 @@ from django.urls import reverse
 from agents.models import Agent
 from controlplane.audit import jobs, selectors, tasks, verification
 from controlplane.audit.checkpoints import sign_heads
+from controlplane.audit.erasure import pseudonym_of
 from controlplane.audit.models import Entry, Job, JobState
 from controlplane.audit.sealing import seal_all
 from controlplane.common.clock import now
@@ -211,7 +212,7 @@ def test_an_odd_range_is_refused_by_name_and_nothing_starts(
     [
         ({"from": "2998-12-20"}, "from 20 December 2998 on"),
         ({"from": "2998-12-20", "to": "2998-12-24"}, "from 20 December 2998 on"),
-        ({"to": "2020-02-29"}, "to 29 February 2020"),
+        ({"to": "2020-02-29"}, "until 29 February 2020"),
         ({"from": "2020-03-01", "to": "2020-02-29"}, "from 1 March 2020 to 29 February 2020"),
     ],
 )
@@ -222,7 +223,8 @@ def test_days_without_entries_are_named_as_the_days_that_were_given(
     html = signed_in(auditor).post(reverse("audit-exports"), body).content.decode()
     day = f"{now().day} {now():%B %Y}"
     assert f"There are no entries {said}; the trail goes from {day} to {day}." in html
-    assert "A number or day within the trail, not after the end." in html.split("export-from-error")[2]
+    field = "export-from-error" if "from" in body else "export-to-error"
+    assert "Within the trail, the end not before the start." in html.split(field)[2]
     assert not Job.objects.exists()
 
 
@@ -287,11 +289,24 @@ def test_an_administrator_erases_a_person_after_reading_what_stays(
     html = browser.post(path, {"sure": "yes"}).content.decode()
     assert "Erased" in html
     assert User.objects.get(pk=bob.pk).name.startswith("Erased person")
+    entry = Entry.objects.get(event="person.erased")
+    assert "Erase this person" not in browser.get(reverse("audit-entry", args=[entry.pk])).content.decode()
     log = browser.get(reverse("audit")).content.decode()
     assert "erased the personal data of Erased person" in log
     assert "Bob refused" not in log
     seal_all()
     assert "Intact" in browser.post(reverse("audit-verify")).content.decode()
+
+
+def test_who_calls_themselves_what_an_erasure_would_call_them_is_erased_as_well(
+    busy: Any, bob: User, nadia: User, signed_in: SignIn
+) -> None:
+    User.objects.filter(pk=bob.pk).update(name=pseudonym_of(bob.pk))
+    browser, path = signed_in(nadia), reverse("person-erase", args=[bob.pk])
+    assert "What stays" in browser.get(path).content.decode()
+    browser.post(path, {"sure": "yes"})
+    assert browser.get(path).status_code == 302
+    assert not User.objects.get(pk=bob.pk).is_active
 
 
 def test_others_cannot_erase_and_nothing_changes(

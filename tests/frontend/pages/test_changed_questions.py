@@ -57,6 +57,22 @@ def test_a_changed_remit_is_said_on_the_card_before_anybody_answers(world: Any, 
     assert TOOL not in shown
 
 
+def test_a_pause_is_said_on_the_card_before_anybody_answers_and_no_more_once_it_goes_on(
+    world: Any, bob: User, signed_in: SignIn
+) -> None:
+    first, second, browser = world.ask_credit(), world.ask_credit(key="second"), signed_in(bob)
+    address = reverse("approval", args=[first.pk])
+    assert "The mission is paused." not in page(browser, address)
+    agents.pause_mission(actor=world.owner, mission_id=world.mission.pk)
+    said = "The mission is paused. Approved before it is resumed, this permits nothing: the agent has to ask again."
+    assert said in page(browser, address)
+    assert approve(browser, second).state == "superseded"
+    assert Action.objects.get(pk=second.action_id).reason_code == "mission.not_active"
+    agents.resume_mission(actor=world.owner, mission_id=world.mission.pk)
+    assert "The mission is paused." not in page(browser, address)
+    assert approve(browser, first).state == "approved"
+
+
 def test_an_approval_after_the_remit_changed_says_so_and_blames_no_rule(
     world: Any, bob: User, alice: User, signed_in: SignIn
 ) -> None:
@@ -67,7 +83,7 @@ def test_an_approval_after_the_remit_changed_says_so_and_blames_no_rule(
     assert (escalation.state, action.state, action.reason_code) == ("superseded", ActionState.DENIED, "action.changed")
     told = page(browser, reverse("approvals"))
     assert f"But nothing was done: no rule refuses it. {REMIT} The agent has to ask again." in told
-    assert "refuse it by now" not in told
+    assert "refused by now" not in told
     assert REMIT in page(browser, f"{reverse('approvals')}?tab=decided")
     decided = page(browser, reverse("approval", args=[escalation.pk]))
     assert "Bob approved" in decided

@@ -10,6 +10,7 @@ from django.db import DatabaseError, connection, transaction
 from django.test import Client
 from django.urls import reverse
 
+from agents.models import Mission
 from controlplane.audit import erasure
 from controlplane.audit.sealing import seal_all
 from controlplane.audit.verification import verify_organisation
@@ -51,7 +52,7 @@ def test_what_a_person_wrote_goes_with_them_and_the_chain_holds(
     admin = signed_in(nadia)
     assert "What they wrote beside questions" in admin.get(reverse("person-erase", args=[rosalind.pk])).content.decode()
     html = admin.post(reverse("person-erase", args=[rosalind.pk]), {"sure": "yes"}).content.decode()
-    assert "No place in Remit&#x27;s database holds the name any more." in html.replace("Remit's", "Remit&#x27;s")
+    assert "Every mention that Remit looked for is replaced." in html
     pseudonym = erasure.pseudonym_of(rosalind.pk)
     again = admin.get(reverse("person-erase", args=[rosalind.pk]), follow=True).content.decode()
     assert f"{pseudonym} is erased already." in again
@@ -63,6 +64,19 @@ def test_what_a_person_wrote_goes_with_them_and_the_chain_holds(
     assert ERASED in card
     seal_all()
     assert verify_organisation(organisation_id=world.organisation.pk).intact
+
+
+def test_what_is_not_replaced_is_said(world: Any, rosalind: User, nadia: User, signed_in: SignIn) -> None:
+    mission = Mission.objects.get(pk=world.mission.pk)
+    Mission.objects.filter(pk=mission.pk).update(
+        title="Ask rosalind", settings={"values": {"Rosalind": 1}, "variables": {}}
+    )
+    path = reverse("person-erase", args=[rosalind.pk])
+    html = signed_in(nadia).post(path, {"sure": "yes"}).content.decode()
+    assert "<code>agents_mission.settings</code>" in html
+    mission.refresh_from_db()
+    assert mission.title == "Ask rosalind"
+    assert "It does not look for a single name in lower case" in html
 
 
 def test_an_erasure_that_is_refused_leaves_every_word(

@@ -126,12 +126,12 @@ def test_boxes_all_unticked_throw_nobody_out(nadia: User, alice: User, signed_in
 
 
 def test_an_administrator_of_a_team_takes_out_who_has_no_role_elsewhere_and_nobody_else(
-    northwind: Organisation, team: Any, alice: User, bob: User, make_person: Any, signed_in: SignIn
+    northwind: Organisation, team: Any, other_team: Any, bob: User, make_person: Any, signed_in: SignIn
 ) -> None:
     theirs, browser = Client(), signed_in(make_person("Tess", northwind, Role.ADMIN, team=team))
     ines = make_person("Ines", northwind, Role.BUILDER, Role.APPROVER, team=team)
     log_in(theirs, ines)
-    Membership.objects.create(organisation=northwind, user=bob, role=Role.AUDITOR)
+    Membership.objects.create(organisation=northwind, team=other_team, user=bob, role=Role.AUDITOR)
 
     def take_out(person: User, seen: str) -> int:
         return browser.post(reverse("member-operate", args=[person.pk, "take-out"]), {"seen": seen}).status_code

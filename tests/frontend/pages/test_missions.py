@@ -55,6 +55,20 @@ def test_the_list_of_missions_says_whom_each_waits_for_and_keeps_views(
     assert page(browser, reverse("missions") + "?outcome=nonsense").count("data-row ") == 2
 
 
+def test_a_view_of_several_states_stays_while_its_list_is_narrowed_further(
+    world: Any, alice: User, signed_in: SignIn
+) -> None:
+    browser = signed_in(alice)
+    shown = browser.get(reverse("missions") + f"?state=active,paused&agent={world.agent.pk}").content.decode()
+    assert '<option value="active,paused" selected>' in shown
+    assert f'<input type="hidden" name="agent" value="{world.agent.pk}">' in shown
+    for query in ("state=active,paused", "state=active&state=paused"):
+        assert (
+            world.mission.title in browser.get(reverse("missions") + f"?q={world.agent.name}&{query}").content.decode()
+        )
+    assert "Nothing matches" in browser.get(reverse("missions") + "?state=paused,failed").content.decode()
+
+
 def test_an_earlier_page_of_the_timeline_is_not_refreshed_away(
     busy: Any, alice: User, signed_in: SignIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,7 +76,7 @@ def test_an_approval_that_a_new_rule_refuses_is_told_by_that_rule_wherever_it_is
 ) -> None:
     escalation, browser = world.ask_credit(), signed_in(bob)
     from_elsewhere('resource == Tool::"books__apply_credit"')
-    said = "The rules refuse it by now: The house rule is against it."
+    said = "It is refused by now: The house rule is against it."
     send(browser, "approval-decide", escalation.pk, answer="approve", version="1")
     assert f"But nothing was done. {said}" in page(browser, reverse("approvals"))
     escalation.refresh_from_db()

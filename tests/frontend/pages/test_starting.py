@@ -280,6 +280,19 @@ def test_pages_say_that_the_samples_are_being_installed_until_they_are_ready(
     assert "It needs servers that are not registered here: Git." in page(browser, f"{NEW}?template=caretaker")
 
 
+def test_home_offers_the_sample_to_who_has_a_team_that_may_use_its_servers(
+    northwind: Organisation, other_team: Team, budgets_open: None, make_server: Any, alice: User, signed_in: SignIn
+) -> None:
+    for slug, tool in (("books", "overdue"), ("sqlite", "read_query")):
+        make_server(slug, (tool,))
+    browser = signed_in(alice)
+    assert "?template=receivables" in browser.get("/").content.decode()
+    McpServer.objects.update(team_ids=[other_team.pk])
+    home = browser.get("/").content.decode()
+    assert "?template=receivables" not in home
+    assert "that your team may not use" in home
+
+
 def test_where_no_sample_server_is_registered_an_own_agent_gets_a_draft_and_no_start(
     northwind: Organisation, team: Team, budgets_open: None, alice: User, signed_in: SignIn, state_dir: Path
 ) -> None:

@@ -17,6 +17,8 @@ from agents.models import Mission, Stop
 from controlplane.tenancy.models import Membership, Team, User
 from controlplane.tenancy.types import Role
 from governance import services as governance
+from governance.approval_models import BreakGlass
+from governance.choices import ReviewVerdict
 from governance.models import Escalation
 
 SignIn = Callable[..., Client]
@@ -178,6 +180,29 @@ def test_lifting_asks_a_second_person_who_answers_on_approvals(
     assert "What had held" in lifted
     cache.clear()  # a warning is kept for some seconds
     assert "is stopped." not in html(signed_in(dana), reverse("missions"))
+
+
+def test_who_broke_the_glass_over_lifting_one_opens_it_from_what_they_are_told_of_the_review(
+    world: Any, alice: User, nadia: User, as_dana: Any, as_nadia: Any, signed_in: SignIn
+) -> None:
+    stop = stop_team(world)
+    signed_in(alice).post(reverse("stop-lift", args=[stop.pk]), {})
+    asked = Escalation.objects.get(kind="stop.lift")
+    governance.break_glass(actor=as_nadia, escalation_id=asked.pk, version=1, reason="The payment run closes now.")
+    governance.review_break_glass(
+        reviewer=as_dana,
+        break_glass_id=BreakGlass.objects.get().pk,
+        verdict=ReviewVerdict.JUSTIFIED,
+        note="It was an emergency.",
+    )
+    browser = signed_in(nadia)
+    told = re.search(r'href="([^"]+)" data-row-link>', html(browser, reverse("notices")))
+    assert told is not None
+    assert told[1] == reverse("stop", args=[stop.pk])
+    button = re.search(r'name="(\w+)" value="([^"]+)"><button', html(browser, reverse("notices-bell")))
+    assert button is not None
+    opened = browser.post(reverse("notices-read"), {button[1]: button[2]})
+    assert opened.headers["Location"] == told[1]
 
 
 def test_who_may_only_look_is_offered_no_button(world: Any, bob: User, finn: User, signed_in: SignIn) -> None:

@@ -18,6 +18,7 @@ from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection, connections, transaction
 
 from agents import services as agents
+from agents.models import McpServer, McpTool
 from controlplane.audit import erasure, exporting, jobs, selectors, services
 from controlplane.audit.chain import facts_of, restated
 from controlplane.audit.checkpoints import sign_head
@@ -33,6 +34,7 @@ from controlplane.common.ids import new_id
 from controlplane.tenancy import members, tokens
 from controlplane.tenancy.models import Invitation, Membership, TokenKind, User
 from controlplane.tenancy.types import Role, system_principal
+from governance.approval_models import ApprovalRoute
 from governance.models import PolicyBundle
 
 from .exported import check, first
@@ -70,7 +72,8 @@ def lived(rosalind, record, acting, as_nadia, nadia, team, make_mission, issue_t
             subject=Subject("person", rosalind.pk, str(rosalind)),
             payload={"client": "203.0.113.77"},
         )
-    mission = make_mission(owner=rosalind, created_by=rosalind)
+    filled_in = {"values": {"title": f"While {rosalind.name} is away"}, "variables": {"BOOKS_DATA": "/workspace/books"}}
+    mission = make_mission(owner=rosalind, created_by=rosalind, settings=filled_in)
     agents.pause_mission(actor=actor, mission_id=mission.pk)
     Invitation.objects.create(
         organisation=northwind,
@@ -357,7 +360,27 @@ def test_a_name_that_is_a_word_of_remit_too_changes_no_rule_and_no_tool(
     ]
     version = mission.versions.get()
     type(version).objects.filter(pk=version.pk).update(grants=grants)
-    bundles = list(PolicyBundle.objects.order_by("pk").values("policies", "schema", "golden_cases"))
+    ours = PolicyBundle.objects.create(
+        organisation=northwind,
+        name=f"As {name.capitalize()} agreed",
+        sha256="sha256:ours",
+        policies=f"permit (principal, action, resource) when {{ context.{name} }};",
+        schema={"action": name},
+        golden_cases=[{"case": name}],
+    )
+    route = ApprovalRoute.objects.create(
+        organisation=northwind, position=1, name=f"What {name.capitalize()} signs", amount_above=5, amount_argument=name
+    )
+    server = McpServer.objects.create(organisation=northwind, name="Books", slug="books", created_by=user)
+    tool = McpTool.objects.create(
+        server=server, name=name, qualified_name=name, definition={"name": name}, definition_sha256="sha256:tool"
+    )
+    for_programs = {
+        ours: ("policies", "schema", "golden_cases"),
+        route: ("amount_argument",),
+        tool: ("name", "qualified_name", "definition"),
+    }
+    before = {row: [getattr(row, column) for column in columns] for row, columns in for_programs.items()}
     record(reason=f"{name.capitalize()} asked", name="Invoices", max="5", grant="3")
     erased = erasure.erase_person(actor=as_nadia, user_id=user.pk)
     version.refresh_from_db()
@@ -365,7 +388,11 @@ def test_a_name_that_is_a_word_of_remit_too_changes_no_rule_and_no_tool(
     mission.refresh_from_db()
     assert mission.title == f"While {erased.pseudonym} is away"
     assert erased.kept["agents_missionversion.grants"] == 1  # the rule about the argument
-    assert list(PolicyBundle.objects.order_by("pk").values("policies", "schema", "golden_cases")) == bundles
+    for row, columns in for_programs.items():
+        row.refresh_from_db()
+        assert [getattr(row, column) for column in columns] == before[row]
+        assert {erased.kept[f"{row._meta.db_table}.{column}"] for column in columns} == {1}
+    assert (ours.name, route.name) == (f"As {erased.pseudonym} agreed", f"What {erased.pseudonym} signs")
     payload = Entry.objects.filter(payload__has_key="max").latest("id").payload
     assert (payload["reason"], payload["max"], payload["grant"]) == (f"{erased.pseudonym} asked", "5", "3")
 
