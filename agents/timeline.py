@@ -1,4 +1,4 @@
-"""A mission's story on one axis: attempts, actions, waits for people and money, like neighbours grouped, gaps
+"""A mission's story on one axis: attempts, pauses, actions, waits for people and money, like neighbours grouped, gaps
 folded."""
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from agents.models import Mission, Run
 from agents.result_words import in_words
 from agents.waiting import NOBODY_KNOWN, waited_for
 from budgets import selectors as budgets
+from controlplane.audit import selectors as audit
+from controlplane.audit.events import Event
 from controlplane.common.choices import StatusChoices
 from controlplane.common.plain import without_code
 from controlplane.tenancy.types import Permission, Principal
@@ -42,6 +44,7 @@ _NEVER_DONE = frozenset({ActionState.DENIED, ActionState.EXPIRED, ActionState.WI
 
 class ItemKind(enum.StrEnum):
     RUN = "run"
+    STEP = "step"
     ACTION = "action"
     GROUP = "group"
     WAIT = "wait"
@@ -85,7 +88,7 @@ class Timeline:
 
 
 def timeline(principal: Principal, mission: Mission, *, verdict: str = "", before: uuid.UUID | None = None) -> Timeline:
-    """Seven queries whatever the length. `mission.runs` must be prefetched. `verdict` shows only refused, waiting or
+    """Eight queries whatever the length. `mission.runs` must be prefetched. `verdict` shows only refused, waiting or
     allowed ones, without what was spent by then: the rest of it is not on the page."""
     everything = Action.objects.restrict(principal, Permission.ACTION_VIEW).filter(mission_id=mission.pk)
     everything = everything.alias(asked=Exists(Escalation.objects.filter(action_id=OuterRef("pk"))))
@@ -101,9 +104,9 @@ def timeline(principal: Principal, mission: Mission, *, verdict: str = "", befor
     open_ones = [row for action in page for row in action.escalations.all() if row.state == EscalationState.OPEN]
     events = sorted(_of_actions(page, waited_for(principal, open_ones)), key=_moment)
     if not chosen:
-        attempts = list(_of_runs(list(mission.runs.all())))
-        earlier = [item for item in attempts if older is not None and item.at < page[0].created_at]
-        events = sorted([*events, *(item for item in attempts if item not in earlier)], key=_moment)
+        beside = [*_of_runs(list(mission.runs.all())), *_of_pauses(mission)]
+        earlier = [item for item in beside if older is not None and item.at < page[0].created_at]
+        events = sorted([*events, *(item for item in beside if item not in earlier)], key=_moment)
         base = actions.filter(pk__lt=page[0].pk).aggregate(total=Sum("cost"))["total"] if page else None
         events = _with_totals(events, sum(map(_spent, earlier), base or Decimal(0)))
     return Timeline(_with_gaps(_grouped(events)), older, _counts(actions))
@@ -166,6 +169,16 @@ def _of_runs(runs: Sequence[Run]) -> Iterable[Item]:
                 sub=run.reason,
                 money=charged.get(run.hold_id) if run.hold_id else None,
             )
+
+
+def _of_pauses(mission: Mission) -> Iterable[Item]:
+    """By whom or by which stop, and why."""
+    for entry in audit.entries_about(mission.pk, Event.MISSION_PAUSED, Event.MISSION_RESUMED):
+        paused, stop = entry.event == Event.MISSION_PAUSED, entry.payload.get("stop")
+        by = f"By the stop of {stop}" if stop else f"By {entry.actor_name}"
+        reason = entry.payload.get("reason")
+        tone, icon, title = ("ask", "pause", "Paused") if paused else ("neutral", "start", "Resumed")
+        yield Item(ItemKind.STEP, entry.at, tone, icon, title, sub=f"{by}: {reason}" if reason else by)
 
 
 def _of_actions(actions: Iterable[Action], waits: Mapping[uuid.UUID, str]) -> Iterable[Item]:

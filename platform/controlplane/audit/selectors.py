@@ -103,6 +103,13 @@ def entries_about_action(principal: Principal, *, action_id: uuid.UUID, limit: i
     ]
 
 
+def entries_about(subject_id: uuid.UUID, *events: Event, limit: int = LARGEST_PAGE) -> list[Entry]:
+    """For whoever may see the subject: when one of these happened to it, oldest first; the newest `limit` of them. One
+    query."""
+    rows = Entry.objects.filter(subject_id=subject_id, event__in=events).order_by("-id")
+    return list(reversed(rows[:limit]))
+
+
 def who_last(subject_id: uuid.UUID, *events: Event) -> tuple[uuid.UUID, str] | None:
     """Id and name, for whoever may see the subject: who last did one of these to it; None when nobody did."""
     rows = Entry.objects.filter(subject_id=subject_id, event__in=events).order_by("-id")

@@ -60,7 +60,7 @@ def test_a_page_costs_no_more_queries_with_thirty_rows_than_with_three(
 
 @pytest.mark.parametrize(
     ("tab", "part", "most"),
-    [("", "stop", 7), ("", "head", 19), ("", "spend", 10), ("", "timeline", 16), ("checklist", "checks", 7)],
+    [("", "stop", 7), ("", "head", 19), ("", "spend", 10), ("", "timeline", 17), ("checklist", "checks", 7)],
 )
 def test_a_part_that_an_open_page_asks_for_reads_only_what_it_shows(
     world: Any, nadia: User, signed_in: SignIn, queries: Callable[..., int], tab: str, part: str, most: int

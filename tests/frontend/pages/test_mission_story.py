@@ -41,6 +41,23 @@ def test_a_call_that_failed_does_not_look_like_a_refusal(world: Any, alice: User
     assert items.count("#i-deny") == items.count('class="dot deny"') == 1
 
 
+def test_pauses_stand_in_the_story_with_who_and_why(world: Any, alice: User, signed_in: SignIn) -> None:
+    world.act("books__overdue", "")
+    mission = world.mission.pk
+    agents.pause_mission(actor=world.owner, mission_id=mission, reason="Quarter end")
+    agents.resume_mission(actor=world.owner, mission_id=mission)
+    agents.stop(actor=world.owner, scope=StopScope.AGENT, scope_id=world.agent.pk, reason="It repeats itself")
+    browser = signed_in(alice)
+    lines = story(page(browser, reverse("mission", args=[mission])))
+    paused, resumed, stopped = (line for line in lines if "Paused" in line or "Resumed" in line)
+    assert paused.endswith("Paused By Alice: Quarter end")
+    assert resumed.endswith("Resumed By Alice")
+    assert f"Paused By the stop of the agent {world.agent.name}" in stopped
+    assert "It repeats itself" in stopped
+    refused = page(browser, reverse("mission", args=[mission]) + "?verdict=allowed")
+    assert "Quarter end" not in refused.split('id="timeline-items"')[1].split("</ol>")[0]
+
+
 def test_what_went_wrong_with_a_server_is_read_in_words(
     world: Any, alice: User, nadia: User, signed_in: SignIn
 ) -> None:
