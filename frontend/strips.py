@@ -89,7 +89,7 @@ def node_silent(principal: Principal) -> Iterator[Strip]:
     has just been started, its node with it, gives that as long as a node is otherwise given."""
     if not principal.has_anywhere(Permission.SANDBOX_VIEW) or now() - _STARTED < NODE_SILENT:
         return
-    for name in clusters.silent_clusters(now() - NODE_SILENT):
+    for name in clusters.silent_clusters(now() - NODE_SILENT, started=_STARTED):
         yield Strip(
             f"The node of “{name}” does not answer.",
             "Agents there do not start or stop. Restart it with ./manage.py localnode, or look at its log.",

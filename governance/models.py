@@ -15,7 +15,7 @@ from django.db.models.functions import Coalesce
 
 from controlplane.common.ids import new_id
 from controlplane.tenancy.querysets import TenantQuerySet
-from controlplane.tenancy.types import PrincipalKind
+from controlplane.tenancy.types import Principal, PrincipalKind
 from governance import approval_models  # noqa: F401 - rows of this app, in a file of their own
 from governance.choices import ActionState, BundleState, EscalationState, Verdict
 
@@ -144,6 +144,12 @@ class Action(models.Model):
     def by_agent(self) -> bool:
         """Not by a person: what people ask for about an agent's mission names the agent too."""
         return self.proposer_kind in (PrincipalKind.AGENT, PrincipalKind.RUN)
+
+    def was_asked_for_by(self, principal: Principal) -> bool:
+        """By this very principal, or in the attempt it acts for: the token of a run and its agent's own credential are
+        one agent there."""
+        same_attempt = self.by_agent and self.run_id is not None and self.run_id == principal.run_id
+        return self.proposer_id == principal.id or same_attempt
 
     @property
     def ended_unperformed(self) -> bool:

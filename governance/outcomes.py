@@ -78,7 +78,7 @@ def record_outcome(
     action = Action.objects.restrict(holder, Permission.ACTION_VIEW).filter(pk=action_id).first()
     if action is None:
         raise not_found("action")
-    if holder.kind is not PrincipalKind.SYSTEM and action.proposer_id != holder.id:
+    if holder.kind is not PrincipalKind.SYSTEM and not action.was_asked_for_by(holder):
         raise RemitError("outcome.other_holder", "Only who ran this action can say what came of it.", 403)
     used = Permit.objects.filter(action=action, consumed_at__isnull=False).order_by("id").last()
     if used is None:

@@ -101,7 +101,7 @@ def _consume(
             require_still(again.prepared)
         won = rows.consume(
             action_id=action.pk,
-            holder_id=holder.id,
+            holder_id=action.proposer_id,
             audience=permit.audience,
             digest=action.digest,
             nonce_sha256=permits.nonce_sha256(claims.nonce) if claims else None,
@@ -191,7 +191,7 @@ def _action_of(holder: Principal, action_id: uuid.UUID) -> Action:
     action = Action.objects.restrict(holder, Permission.ACTION_VIEW).filter(pk=action_id).first()
     if action is None:
         raise not_found("action")
-    if action.proposer_id != holder.id:
+    if not action.was_asked_for_by(holder):
         raise _refused(holder, action, "permit.other_holder", "This permit was given to someone else.", 403)
     return action
 

@@ -40,7 +40,7 @@ _REMEMBERED_RESULTS = 64
 # What they edited first is found by what the agent asked for as well; its arguments are those of the edit.
 _APPROVED = """
 SELECT a.id, a.arguments::text, a.replaces_id FROM governance_action a
-WHERE a.run_id = %s AND a.organisation_id = %s AND a.tool = %s AND a.proposer_id = %s AND a.state = 'permitted'
+WHERE a.run_id = %s AND a.organisation_id = %s AND a.tool = %s AND a.state = 'permitted'
   AND (a.replaces_id IS NOT NULL
        OR EXISTS (SELECT 1 FROM governance_escalation e WHERE e.action_id = a.id AND e.state = 'approved'))
 ORDER BY a.id LIMIT 100
@@ -200,9 +200,9 @@ def _settle_who_may(principal: Principal, call: Call) -> _Started | _Earlier | J
 def _redeem_named(principal: Principal, call: Call, named: object) -> _Started | _Earlier:
     """The call that an action was decided for, made again: by who proposed it, and it must be that very call."""
     identifier = parse_id(named)
-    rows = Action.objects.restrict(principal, Permission.ACTION_VIEW).filter(proposer_id=principal.id)
+    rows = Action.objects.restrict(principal, Permission.ACTION_VIEW)
     action = rows.filter(pk=identifier, kind="tool.call").first() if identifier else None
-    if action is None:
+    if action is None or not action.was_asked_for_by(principal):
         raise not_found("action")
     action = _as_edited(action)
     if action.tool != call.tool or not _asks_for(action, call):
@@ -224,7 +224,7 @@ def _approved_before(principal: Principal, call: Call) -> uuid.UUID | None:
     """
     if principal.run_id is None:
         return None
-    found = planned(_APPROVED, [principal.run_id, principal.organisation_id, call.tool, principal.id])
+    found = planned(_APPROVED, [principal.run_id, principal.organisation_id, call.tool])
     wanted = canonical_bytes(call.arguments)
     for key, text, replaces in found:
         if canonical_bytes(json.loads(text)) == wanted:

@@ -26,11 +26,11 @@ _ATTEMPTS: Final = 3
 
 def withdraw(*, actor: Principal, action_id: uuid.UUID, reason: str = "") -> Action:
     """Take back a waiting or permitted action: by who proposed it, or by a person who operates its mission."""
-    visible = Action.objects.restrict(actor, Permission.ACTION_VIEW).filter(proposer_id=actor.id)
-    if actor.is_narrowed and not any(map(actor.has_anywhere, _ASKING)):
-        visible = visible.none()  # a token that could not have asked takes nothing back
-    operated = Action.objects.restrict(actor, Permission.MISSION_OPERATE)
-    action = visible.filter(pk=action_id).first() or operated.filter(pk=action_id).first()
+    action = Action.objects.restrict(actor, Permission.ACTION_VIEW).filter(pk=action_id).first()
+    # A token that could not have asked takes nothing back.
+    asked = not actor.is_narrowed or any(map(actor.has_anywhere, _ASKING))
+    if action is None or not asked or not action.was_asked_for_by(actor):
+        action = Action.objects.restrict(actor, Permission.MISSION_OPERATE).filter(pk=action_id).first()
     if action is None:
         raise not_found("action")
     for _ in range(_ATTEMPTS):

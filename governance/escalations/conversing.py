@@ -43,7 +43,7 @@ def answer_question(
     Raises 404, 409 `question.none | answered | escalation.closed`, 422 `message.empty`.
     """
     action = Action.objects.restrict(principal, Permission.ACTION_VIEW).filter(pk=action_id).first()
-    if action is None or action.proposer_id != principal.id:
+    if action is None or not action.by_agent or principal.agent_id is None:  # an agent sees only its own
         raise not_found("action")
     words = _text(text)
     open_ones = EscalationMessage.objects.filter(

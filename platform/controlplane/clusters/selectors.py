@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 
 from controlplane.clusters.models import Cluster, Sandbox, SandboxLog
 from controlplane.clusters.quiet import LOG_CAP_BYTES
@@ -43,9 +43,13 @@ def sandbox(principal: Principal | None, sandbox_id: uuid.UUID) -> Sandbox:
     return found
 
 
-def silent_clusters(since: datetime) -> list[str]:
-    """Names of clusters that were reached once and not since then. Clusters are the installation's, not a tenant's."""
-    return list(Cluster.objects.filter(seen_at__lt=since).order_by("name").values_list("name", flat=True))
+def silent_clusters(since: datetime, *, started: datetime) -> list[str]:
+    """Names of clusters that were reached once and not since then. Clusters are the installation's, not a tenant's.
+
+    What was last reached before Remit `started` is silent once somebody has asked it in vain: the worker starts last.
+    """
+    asked = Q(seen_at__gte=started) | ~Q(error="")
+    return list(Cluster.objects.filter(asked, seen_at__lt=since).order_by("name").values_list("name", flat=True))
 
 
 def log_of(sandbox: Sandbox, *, last_bytes: int = 200_000) -> Log:

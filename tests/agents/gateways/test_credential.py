@@ -81,6 +81,26 @@ def test_a_call_that_people_agreed_to_is_carried_out_when_it_is_repeated_also_wi
     assert mission.outcome == "claimed"
 
 
+def test_what_the_token_of_its_attempt_asked_for_it_answers_and_carries_out(
+    make_agent_client: Callable[..., Any],
+    agent: Any,
+    issue: Callable[[], tuple[Token, str]],
+    approver: Principal,
+    upstream: Any,
+) -> None:
+    asked = agent.call("books__apply_credit", LARGE).structured_content
+    row = Escalation.objects.get(pk=asked["escalation"]["id"])
+    governance.ask_agent(actor=approver, escalation_id=row.pk, text="Why so much?")
+    client = make_agent_client(issue()[1])
+    told = client.call("remit__action", {"id": asked["id"], "wait": 0}).structured_content
+    assert [question["open"] for question in told["questions"]] == [True]
+    assert not client.call("remit__answer", {"id": asked["id"], "text": "Agreed in March."}).is_error
+    approve(approver, asked["id"])
+    for call in ({}, {"action": asked["id"]}):  # the second gets what came of the first
+        assert client.call("books__apply_credit", LARGE, **call).meta["remit/action"] == asked["id"]
+    assert upstream.calls == [("apply_credit", LARGE)]
+
+
 def test_people_and_the_trail_are_told_the_agents_name_and_not_what_its_credential_is_called(
     make_agent_client: Callable[..., Any], owner: Principal, mission: Mission
 ) -> None:

@@ -116,6 +116,17 @@ def test_putting_away_leads_to_no_other_site_and_is_for_people_who_are_signed_in
     assert signed_in(nadia).get(reverse("strip-put-away")).status_code == 405
 
 
+def test_a_node_that_nobody_has_asked_since_the_start_is_not_called_silent(
+    world: Any, nadia: User, signed_in: SignIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = Cluster.objects.first() or Cluster.objects.create(name="local", driver="local")
+    monkeypatch.setattr(strips, "_STARTED", now() - timedelta(minutes=1))
+    for error in ("", "The local node cannot be reached: Connection refused."):
+        Cluster.objects.filter(pk=cluster.pk).update(seen_at=now() - timedelta(hours=1), error=error)
+        cache.clear()
+        assert ("does not answer." in page(signed_in(nadia), reverse("home"))) is bool(error)
+
+
 def test_a_silent_node_and_a_late_sealer_are_said_on_every_page(
     world: Any, nadia: User, signed_in: SignIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:

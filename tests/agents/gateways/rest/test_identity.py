@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from agents import services
 from agents.models import Mission
 from controlplane.common.clock import now
@@ -21,7 +23,7 @@ from controlplane.tenancy.models import Token, User
 from controlplane.tenancy.types import Permission, Principal
 from governance import services as governance
 from governance.choices import ActionState
-from governance.models import Action
+from governance.models import Action, Escalation
 from governance.types import Proposal
 from tests.agents.gateways.rest_client import Api, everything
 
@@ -161,3 +163,23 @@ def test_a_token_that_only_reads_takes_back_nothing_its_person_asked_for(
     assert (refused.status, Action.objects.get(pk=asked.action_id).state) == (404, ActionState.WAITING)
     done = token(Permission.ACTION_VIEW, Permission.MISSION_OPERATE).post(f"{path}:withdraw", {})
     assert (done.status, done.body["state"]) == (200, "withdrawn")
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["asked by the run", "asked by the credential"])
+def test_one_attempt_is_one_agent_whichever_of_its_tokens_speaks(
+    api: Api, address: str, owner: Principal, approver: Principal, mission: Mission, upstream: Any, *, turned: bool
+) -> None:
+    text = services.issue_credential(
+        actor=owner, agent_id=mission.agent_id, name="Settings", expires_at=now() + timedelta(days=1)
+    )[1]
+    asker, other = (Api(address, text), api) if turned else (api, Api(address, text))
+    allowed, waits = asker.propose(CREDIT).body, asker.propose(LARGE_CREDIT).body
+    assert other.post(f"/{allowed['id']}:execute", {"permit": allowed["permit"]["token"]}).status == 200
+    assert len(upstream.calls) == 1
+    row = Escalation.objects.get(action_id=waits["id"])
+    governance.ask_agent(actor=approver, escalation_id=row.pk, text="Why so much?")
+    assert other.post(f"/{waits['id']}:answer", {"text": "Agreed in March."}).status == 200
+    assert other.post(f"/{waits['id']}:withdraw", {}).body["state"] == "withdrawn"
+    mine = asker.propose(CREDIT).body
+    report = {"permit": mine["permit"]["token"], "outcome": "success"}
+    assert other.post(f"/{mine['id']}:outcome", report).body["state"] == "succeeded"
