@@ -148,6 +148,11 @@ class LedgerLine:
     currency: str
     account_id: uuid.UUID
 
+    @property
+    def is_sandbox_time(self) -> bool:
+        """Of a hold that no action made: the seconds of a run's sandbox."""
+        return self.mission_id is not None and self.hold_id is not None and self.action_id is None
+
 
 @dataclass(frozen=True)
 class Reserve:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal
 
@@ -219,10 +219,16 @@ def _asked(request: PersonRequest) -> Sequence[Action]:
 
 
 def with_titles(request: PersonRequest, found: Sequence[LedgerLine]) -> list[tuple[LedgerLine, str]]:
-    """Each line with the title of its action, where it has one that the viewer may see."""
+    """Each line with the title of its action, where it has one that the viewer may see, or what else it was for."""
     ids = [line.action_id for line in found if line.action_id is not None]
     titles = governance.action_titles(request.principal, ids)
-    return [(line, titles.get(line.action_id, "") if line.action_id else "") for line in found]
+    return [(line, _what_for(line, titles)) for line in found]
+
+
+def _what_for(line: LedgerLine, titles: Mapping[uuid.UUID, str]) -> str:
+    if line.action_id is not None:
+        return titles.get(line.action_id, "")
+    return "sandbox time" if line.is_sandbox_time else ""
 
 
 def named(request: PersonRequest, found: Sequence[LedgerLine]) -> list[NamedLine]:

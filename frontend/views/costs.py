@@ -17,7 +17,7 @@ from django.views.decorators.http import require_GET
 from budgets import selectors as budgets
 from budgets.costs import selectors
 from budgets.costs.types import OUTSIDE, GoalRow, MissionCost, MissionRow, StandingDay, totals
-from budgets.types import LedgerLine, Standing
+from budgets.types import Standing
 from controlplane.common.clock import now
 from controlplane.tenancy import selectors as tenancy
 from controlplane.tenancy.types import Permission
@@ -25,7 +25,7 @@ from frontend.exports import csv_response, every_page
 from frontend.pages import PersonRequest, page, require_anywhere
 from frontend.periods import COMPARED, PERIODS, Period, period_of
 from frontend.templatetags.charts import Bar
-from governance import selectors as governance
+from frontend.views.budgets import with_titles
 
 MOST_BARS = 8
 PAGE = 50
@@ -164,7 +164,7 @@ def mission(request: PersonRequest, mission_id: uuid.UUID) -> HttpResponseBase:
     context = {
         **_frame(period, currency),
         "found": found,
-        "lines": _with_titles(request, found.lines),
+        "lines": with_titles(request, found.lines),
         "account": budgets.mission_spend(mission_ids=[mission_id]).get(mission_id),
     }
     return render(request, "costs/mission.html", context)
@@ -250,12 +250,6 @@ def _offset(request: PersonRequest) -> int:
     return int(given) if given.isascii() and given.isdigit() and len(given) < 8 else 0
 
 
-def _with_titles(request: PersonRequest, lines: Sequence[LedgerLine]) -> list[tuple[LedgerLine, str]]:
-    ids = [line.action_id for line in lines if line.action_id is not None]
-    titles = governance.action_titles(request.principal, ids)
-    return [(line, titles.get(line.action_id, "") if line.action_id else "") for line in lines]
-
-
 def _days(period: Period) -> str:
     return f"{period.span.first}-to-{period.span.last}"
 
@@ -296,7 +290,7 @@ def _line_csv(
 ) -> Iterator[Sequence[object]]:
     """Every line, and the page's total. What is among the lines and not in the sums yet stands beside it, as there."""
     for found in pages:
-        for line, title in _with_titles(request, found.lines):
+        for line, title in with_titles(request, found.lines):
             yield (
                 *(line.id, line.at.isoformat(), line.description, title, line.amounts.money, currency),
                 *(line.amounts.tokens, line.amounts.steps, line.hold_id, line.action_id),
