@@ -41,14 +41,16 @@ def check_proposal(*, proposer: Principal, proposal: Proposal) -> str:
 
 
 def envelope_of(*, proposer: Principal, proposal: Proposal, prepared: Prepared) -> dict[str, Any]:
-    """What the digest covers. Kinds add mission version, tool definition and target."""
+    """What the digest covers. Kinds add mission version, tool definition and target. In a run its token and its agent's
+    own credential are one proposer."""
+    by_run = proposer.run_id is not None
     return {
         **prepared.envelope,
         "kind": proposal.kind,
         "tool": proposal.tool,
         "arguments": proposal.arguments,
         "organisation": str(proposer.organisation_id),
-        "proposer": f"{proposer.kind.value}:{proposer.id}",
+        "proposer": f"run:{proposer.run_id}" if by_run else f"{proposer.kind.value}:{proposer.id}",
     }
 
 

@@ -70,8 +70,8 @@ def decide(*, approver: Principal, escalation_id: uuid.UUID, version: int, appro
 def decide_many(
     *, approver: Principal, items: Sequence[tuple[uuid.UUID, int]], approve: bool, reason: str
 ) -> list[Result]:
-    """The same answer to questions about the very same action: same agent, mission, tool and arguments, hence the same
-    digest. Each is decided by itself and has its own result.
+    """The same answer to questions about the very same action: same agent, mission, run, tool and arguments, hence the
+    same digest. Each is decided by itself and has its own result.
 
     Raises 422 `bulk.different` when one of them is another action, `bulk.size`, `reason.missing`; then nothing is
     decided.
@@ -86,7 +86,7 @@ def decide_many(
     if len({row.action.digest for row in found.values()}) != 1:
         raise invalid(
             "bulk.different",
-            "These are not the same: they differ in agent, mission, tool or arguments. Nothing was decided.",
+            "These are not the same: they differ in agent, mission, run, tool or arguments. Nothing was decided.",
             remedies=("Choose questions that are identical, or answer each by itself.",),
         )
     if not approve and not reason.strip():

@@ -101,6 +101,19 @@ def test_what_the_token_of_its_attempt_asked_for_it_answers_and_carries_out(
     assert upstream.calls == [("apply_credit", LARGE)]
 
 
+@pytest.mark.parametrize("turned", [False, True], ids=["the run first", "the credential first"])
+def test_the_same_call_by_the_token_of_its_attempt_is_the_same_action(
+    make_agent_client: Callable[..., Any], agent: Any, issue: Callable[[], tuple[Token, str]], *, turned: bool
+) -> None:
+    clients = (make_agent_client(issue()[1]), agent) if turned else (agent, make_agent_client(issue()[1]))
+    first, again = (client.call("books__apply_credit", LARGE).structured_content for client in clients)
+    assert again == first
+    assert Escalation.objects.count() == 1
+    other = clients[1].call("books__apply_credit", LARGE, idempotency_key="another").structured_content
+    assert other["id"] != first["id"]
+    assert other["digest"] == first["digest"]  # so that one answer does for both
+
+
 def test_people_and_the_trail_are_told_the_agents_name_and_not_what_its_credential_is_called(
     make_agent_client: Callable[..., Any], owner: Principal, mission: Mission
 ) -> None:
