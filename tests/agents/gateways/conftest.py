@@ -150,7 +150,7 @@ def upstream() -> Upstream:
     server = Upstream()
     credit = {
         "type": "object",
-        "properties": {"invoice": {"type": "string"}, "amount": {"type": "string"}},
+        "properties": {name: {"type": "string"} for name in ("invoice", "amount", "reason")},
         "required": ["invoice", "amount"],
         "additionalProperties": False,
     }

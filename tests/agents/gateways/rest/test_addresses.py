@@ -118,7 +118,7 @@ def test_examples_of_the_documentation_work_as_they_are_printed(address: str, to
     assert reported[0] == '"succeeded"'
     assert waiting[0] == '"waiting"'
     assert withdrawn[0] == '"withdrawn"'
-    assert upstream.calls == [("apply_credit", {"invoice": "INV-0113", "amount": "40.00"})]
+    assert upstream.calls == [("apply_credit", {"invoice": "INV-0113", "amount": "40.00", "reason": "Late delivery"})]
 
 
 def _limited(monkeypatch: pytest.MonkeyPatch, url: str, limit: int, at_once: int) -> None:
