@@ -119,11 +119,11 @@ def work(*, job_id: uuid.UUID, seconds: float = SLICE_SECONDS) -> bool:
         said = error.message if isinstance(error, RemitError) else "Remit could not finish it; its log says why."
         log.exception("audit.job_failed", job=str(job_id), kind=job.kind)
         _save(job, state=JobState.FAILED, error=said[:300], ended_at=now())
-        _remove_files(job.pk)
+        _remove_unfinished(job.pk)
         return True
     ended = {"state": JobState.READY, "ended_at": now(), "expires_at": now() + KEPT} if done else {}
     if not _save(job, **ended):
-        _remove_files(job.pk)  # given up while it was written
+        _remove_unfinished(job.pk)  # given up while it was written
         return True
     return done
 
@@ -213,6 +213,12 @@ def _save(job: Job, **changes: Any) -> bool:
     """Whether it was: a job that was given up meanwhile stays so."""
     values = {"position": job.position, "progress": job.progress, "lease_until": None, **changes}
     return bool(Job.objects.filter(pk=job.pk, state=JobState.RUNNING).update(**values))
+
+
+def _remove_unfinished(job_id: uuid.UUID) -> None:
+    """Not the file of a worker that took over from one whose lease had run out, and finished first."""
+    if not Job.objects.filter(pk=job_id, state=JobState.READY).exists():
+        _remove_files(job_id)
 
 
 def _remove_files(job_id: uuid.UUID) -> None:
