@@ -10,6 +10,7 @@ from rest_framework import serializers
 from frontend.api.fields import Body, Choice, Flag, Id, Json, Moment, Name, Query, Text, Whole
 from frontend.api.shapes.common import Reference
 from governance.choices import NoticeKind, ReviewVerdict, Verdict
+from governance.escalations.arranging import LONGEST_SECONDS, MOST_NEEDED, SHORTEST_SECONDS
 from governance.escalations.differences import Change
 from governance.escalations.ways import Way
 from governance.services import EditPreview
@@ -85,10 +86,14 @@ class RouteBody(Body):
     amount_argument = Text(max_length=80, required=False, default="", allow_blank=True)
     only_irreversible = Flag(required=False, default=False)
     group_id = Id(required=False, allow_null=True, default=None)
-    needed = Whole(min_value=1, max_value=10, required=False, default=1)
-    answer_seconds = Whole(min_value=60, max_value=14 * 86_400, required=False, allow_null=True, default=None)
+    needed = Whole(min_value=1, max_value=MOST_NEEDED, required=False, default=1)
+    answer_seconds = Whole(
+        min_value=SHORTEST_SECONDS, max_value=LONGEST_SECONDS, required=False, allow_null=True, default=None
+    )
     next_group_id = Id(required=False, allow_null=True, default=None)
-    next_seconds = Whole(min_value=60, max_value=14 * 86_400, required=False, allow_null=True, default=None)
+    next_seconds = Whole(
+        min_value=SHORTEST_SECONDS, max_value=LONGEST_SECONDS, required=False, allow_null=True, default=None
+    )
 
 
 class MoveBody(Body):
