@@ -11,6 +11,7 @@ from typing import Any, Final
 from agents import selectors, services
 from agents.gateways import answers
 from agents.gateways.threads import in_thread
+from agents.kinds.tool_call import CHOOSE_A_MISSION, NO_ONE_MISSION
 from agents.servers.definitions import argument_errors
 from controlplane.common import ending
 from controlplane.common.errors import FieldError, RemitError, invalid, not_found
@@ -122,12 +123,9 @@ async def call(principal: Principal, name: str, arguments: Mapping[str, Any]) ->
         if principal.mission_id is None:
             raise RemitError(
                 "mission.none",
-                "This agent has no mission under way, or several, and its credential names none.",
+                NO_ONE_MISSION,
                 403,
-                remedies=(
-                    "Start a mission for it.",
-                    "Of several, choose by a run's token: its mission's page shows it.",
-                ),
+                remedies=CHOOSE_A_MISSION,
             )
         match name:
             case "remit__mission":

@@ -33,6 +33,8 @@ from governance.choices import ActionState, Verdict
 from governance.services import calls_so_far, judge_is_on
 from governance.types import BudgetRequest, CallLimits, Finding, Grants, Prepared, Proposal
 
+NO_ONE_MISSION = "This agent has no mission under way, or several, and its credential names none."
+CHOOSE_A_MISSION = ("Start a mission for it.", "Of several, choose by a run's token: its mission's page shows it.")
 RATE_LIMIT = 200  # proposals of one run in the window
 _LONG_TOOL = 160
 
@@ -51,11 +53,8 @@ class ToolCall:
         if mission_id is None:
             raise invalid(
                 "mission.ambiguous",
-                "This agent has no mission under way, or several, and its credential names none.",
-                remedies=(
-                    "Start a mission for it.",
-                    "Of several, choose by a run's token: its mission's page shows it.",
-                ),
+                NO_ONE_MISSION,
+                remedies=CHOOSE_A_MISSION,
             )
         snapshot = call_facts.read(proposer, mission_id, run_id, proposal)
         grants = call_facts.grants_of(snapshot.version_id)
